@@ -1,0 +1,59 @@
+//! What a handler gets and gives: an HTTP request already read, an answer ready to send. No warp type passes this line.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+/// A request as handlers see it. The body is complete and within the limit; the method is after `X-HTTP-Method-Override`.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Method, upper case.
+    pub method: String,
+    /// Path, percent-encoded as sent, without a trailing slash or doubled slashes.
+    pub path: String,
+    /// Query, raw, without `?`.
+    pub query: String,
+    /// Headers; names in lower case, in order.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: Bytes,
+    /// Who called.
+    pub peer: SocketAddr,
+}
+
+impl Request {
+    /// First value of a header; `name` in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// `Content-Type`; `None`: no body.
+    pub content_type: Option<&'static str>,
+    /// Further headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// Body.
+    pub body: Bytes,
+}
+
+/// Content type of every JSON answer.
+pub const JSON: &str = "application/json; charset=utf-8";
+
+impl Answer {
+    /// A JSON answer from text that is JSON already.
+    pub fn json(status: u16, body: impl Into<Bytes>) -> Self {
+        Self { status, content_type: Some(JSON), headers: Vec::new(), body: body.into() }
+    }
+
+    /// With one more header.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}

@@ -1,0 +1,3 @@
+//! The REST API: one file per resource, served by warp.
+
+pub mod answer;

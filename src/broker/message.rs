@@ -1,0 +1,122 @@
+//! Messages as the rest of the house sees them: what an internal publisher hands in and what an internal subscriber gets.
+//!
+//! Client connections do not pass through these types; their bytes go straight into envelopes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::names::{ClientId, QoS, TopicName};
+
+/// The MQTT 5 properties of a PUBLISH (MQTT 5.0 section 3.3.2.3) that travel end to end. All absent for an MQTT 3.1.1 publisher.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Properties {
+    /// Payload Format Indicator: the payload is UTF-8 text.
+    pub payload_is_utf8: bool,
+    /// Message Expiry Interval, seconds.
+    pub message_expiry: Option<u32>,
+    /// Response Topic.
+    pub response_topic: Option<TopicName>,
+    /// Correlation Data.
+    pub correlation_data: Option<Bytes>,
+    /// Content Type.
+    pub content_type: Option<Arc<str>>,
+    /// User Properties, in order.
+    pub user: Vec<(String, String)>,
+}
+
+/// A message an internal publisher (bridge, REST) wants out.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// Where to.
+    pub topic: TopicName,
+    /// What; at most the packet limit of the broker.
+    pub payload: Bytes,
+    /// Quality of service.
+    pub qos: QoS,
+    /// Whether the broker keeps it as the topic's last value.
+    pub retain: bool,
+    /// MQTT 5 properties.
+    pub properties: Properties,
+}
+
+impl Publication {
+    /// QoS 0, not retained, no properties: what Butler sends.
+    pub fn new(topic: TopicName, payload: impl Into<Bytes>) -> Self {
+        Self { topic, payload: payload.into(), qos: QoS::AtMostOnce, retain: false, properties: Properties::default() }
+    }
+
+    /// With another quality of service.
+    #[must_use]
+    pub fn qos(mut self, qos: QoS) -> Self {
+        self.qos = qos;
+        self
+    }
+
+    /// As the topic's retained message.
+    #[must_use]
+    pub fn retained(mut self) -> Self {
+        self.retain = true;
+        self
+    }
+}
+
+/// The way a message or request came into the house.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Door {
+    /// An MQTT client of the built-in broker.
+    Mqtt,
+    /// The REST API.
+    Rest,
+    /// Another part of this program.
+    Internal,
+    /// An external broker: who published there is not known.
+    External,
+}
+
+impl Door {
+    /// The word used in answers, logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mqtt => "mqtt",
+            Self::Rest => "rest",
+            Self::Internal => "internal",
+            Self::External => "external",
+        }
+    }
+}
+
+/// Who published a message, as far as the broker knows.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Which way it came.
+    pub door: Door,
+    /// Client id, where there is one.
+    pub client: Option<ClientId>,
+    /// The user who was authenticated, if any.
+    pub user: Option<Arc<str>>,
+    /// Whether the publisher holds the right `start`. Always true at the built-in broker's start topics (others are turned away at the
+    /// door); for an external broker, true: its access rules decide.
+    pub may_start: bool,
+}
+
+/// A message handed to an internal subscriber.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Topic it was published to.
+    pub topic: TopicName,
+    /// Payload.
+    pub payload: Bytes,
+    /// QoS it was published with.
+    pub qos: QoS,
+    /// Delivered as a retained message of the past (RETAIN = 1 on delivery), not live.
+    pub retained: bool,
+    /// MQTT 5 properties.
+    pub properties: Properties,
+    /// Who published it.
+    pub origin: Origin,
+    /// Packet id the publisher used (QoS 1 and 2, built-in broker only): with `dup`, the mark of a redelivery.
+    pub packet_id: Option<u16>,
+    /// The publisher's DUP flag.
+    pub dup: bool,
+}

@@ -1,0 +1,4 @@
+//! The embedded MQTT broker. Knows nothing of Qlik Sense.
+
+pub mod message;
+pub mod settings;

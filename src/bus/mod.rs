@@ -1,0 +1,129 @@
+//! What the rest of the house sees of MQTT: publish and subscribe, whoever the broker is.
+//!
+//! Two rooms stand behind it: `embedded` (the built-in broker, in process) and `external` (a broker elsewhere, over rumqttc). Invariants:
+//! a publish whose receipt says `Ok` is the broker's responsibility (design: "Promises"); submissions of one caller keep their order;
+//! nothing here waits without bound.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use crate::broker::message::{Delivery, Door, Origin, Properties, Publication};
+use crate::names::TopicFilter;
+
+/// A boxed future, as trait objects need it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// How long [`Bus::publish`] waits for the broker's word.
+pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What became of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routed {
+    /// Whether any session matched; `None` where the broker does not say (external).
+    pub matched: Option<bool>,
+}
+
+/// Why a publish did not happen (or is not known to have happened).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// No connection to the broker, or the appliance is stopping.
+    #[error("the MQTT broker cannot be reached at the moment: {0}")]
+    Unavailable(String),
+    /// The broker did not answer in time; the message may or may not have been taken.
+    #[error("the MQTT broker did not confirm the message within {0:?}")]
+    Timeout(Duration),
+    /// Larger than the broker's packet limit.
+    #[error("the message needs {size} bytes; the broker accepts at most {limit}")]
+    TooLarge {
+        /// Bytes of the packet.
+        size: usize,
+        /// The limit, bytes.
+        limit: usize,
+    },
+    /// The broker refused it (quota, no room in the store).
+    #[error("the MQTT broker refused the message: {0}")]
+    Refused(String),
+}
+
+/// The broker's word on one submitted publication; resolves when the broker has taken responsibility or refused.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<Result<Routed, PublishError>>);
+
+impl Receipt {
+    /// A receipt and the sender that fulfils it.
+    pub fn channel() -> (oneshot::Sender<Result<Routed, PublishError>>, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Self(receiver))
+    }
+
+    /// Waits for the broker's word, at most `limit`.
+    ///
+    /// # Errors
+    /// What the broker said, [`PublishError::Timeout`], or [`PublishError::Unavailable`] when the broker went away.
+    pub async fn wait(self, limit: Duration) -> Result<Routed, PublishError> {
+        match tokio::time::timeout(limit, self.0).await {
+            Ok(Ok(word)) => word,
+            Ok(Err(_)) => Err(PublishError::Unavailable("it stopped before it answered".into())),
+            Err(_) => Err(PublishError::Timeout(limit)),
+        }
+    }
+}
+
+/// A subscription of this program. Messages wait in the broker's outbox when the receiver is slow; dropping it unsubscribes.
+pub type Subscription = mpsc::Receiver<Delivery>;
+
+/// A broker, wherever it is.
+pub trait Transport: Send + Sync + 'static {
+    /// Hands a publication over, in order; waits only for room (bounded), not for the broker's word.
+    fn submit(&self, publication: Publication) -> BoxFuture<'_, Result<Receipt, PublishError>>;
+
+    /// Subscribes. `name` appears in logs and as the client of the subscription.
+    fn subscribe(&self, name: &str, filters: Vec<TopicFilter>) -> BoxFuture<'_, Result<Subscription, PublishError>>;
+
+    /// Whether a publish would be taken right now.
+    fn is_up(&self) -> bool;
+}
+
+/// The handle every room holds. Cheap to clone.
+#[derive(Clone)]
+pub struct Bus(Arc<dyn Transport>);
+
+impl Bus {
+    /// Wraps a transport.
+    pub fn new(transport: impl Transport) -> Self {
+        Self(Arc::new(transport))
+    }
+
+    /// Hands a publication over; see [`Transport::submit`].
+    ///
+    /// # Errors
+    /// If it is not taken.
+    pub async fn submit(&self, publication: Publication) -> Result<Receipt, PublishError> {
+        self.0.submit(publication).await
+    }
+
+    /// Publishes and waits for the broker's word, at most [`PUBLISH_TIMEOUT`] for each step.
+    ///
+    /// # Errors
+    /// If the broker did not take responsibility.
+    pub async fn publish(&self, publication: Publication) -> Result<Routed, PublishError> {
+        match tokio::time::timeout(PUBLISH_TIMEOUT, self.0.submit(publication)).await {
+            Ok(receipt) => receipt?.wait(PUBLISH_TIMEOUT).await,
+            Err(_) => Err(PublishError::Timeout(PUBLISH_TIMEOUT)),
+        }
+    }
+
+    /// Subscribes; see [`Transport::subscribe`].
+    ///
+    /// # Errors
+    /// If the broker refuses.
+    pub async fn subscribe(&self, name: &str, filters: Vec<TopicFilter>) -> Result<Subscription, PublishError> {
+        self.0.subscribe(name, filters).await
+    }
+
+    /// Whether a publish would be taken right now.
+    pub fn is_up(&self) -> bool {
+        self.0.is_up()
+    }
+}

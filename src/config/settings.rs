@@ -1,0 +1,364 @@
+//! `butler.yaml` as typed settings: every value parsed, every path resolved, every default filled in.
+//!
+//! Invariant: what stands here was validated; no room behind it checks a setting again. Plain data: no reading, no parsing (that is in the
+//! sibling files).
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use crate::names::{Secret, TaskId, TopicFilter, TopicName};
+
+/// Which generation of Butler a configuration file speaks, and so which payloads, status codes and error bodies are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Generation {
+    /// Butler v5.4.0 (session events, 8-key-less JSON, restify's errors).
+    V5_4,
+    /// Butler 16 and what follows.
+    Head,
+}
+
+/// Everything of `butler.yaml` (root key `Butler:`).
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where it was read from; `None`: built-in defaults.
+    pub file: Option<PathBuf>,
+    /// Recognised or written (`Butler.compatibility`).
+    pub generation: Generation,
+    /// `mqttConfig`
+    pub mqtt: MqttSettings,
+    /// `udpServerConfig`
+    pub udp: UdpSettings,
+    /// `restServerConfig`, `restServerEndpointsEnable`
+    pub rest: RestSettings,
+    /// `startTaskFilter`
+    pub start_filter: StartTaskFilter,
+    /// `configQRS`, `cert`
+    pub qrs: QrsSettings,
+    /// `logLevel`, `fileLogging`, `logDirectory`
+    pub log: LogSettings,
+    /// `dockerHealthCheck`
+    pub docker_health: DockerHealth,
+    /// Things that are switched on in the file and will not happen, in plain words ("30 schedules will not run; keep Butler for them").
+    pub not_offered: Vec<String>,
+}
+
+/// A topic event and its switch: basic topic always when `send`, the full JSON topic when `send_full`.
+#[derive(Debug, Clone)]
+pub struct EventTopics {
+    /// Whether this kind is published at all.
+    pub send: bool,
+    /// Whether the full JSON goes out too.
+    pub send_full: bool,
+    /// Payload: task name.
+    pub basic: TopicName,
+    /// Payload: JSON.
+    pub full: TopicName,
+}
+
+/// The four topics of user activity (generation 5.4).
+#[derive(Debug, Clone)]
+pub struct SessionTopics {
+    /// `sessionStartTopic`
+    pub session_start: TopicName,
+    /// `sessionStopTopic`
+    pub session_stop: TopicName,
+    /// `connectionOpenTopic`
+    pub connection_open: TopicName,
+    /// `connectionCloseTopic`
+    pub connection_close: TopicName,
+    /// `sessionServerStatusTopic`
+    pub server_status: TopicName,
+    /// `activeUserCountTopic`
+    pub active_user_count: TopicName,
+    /// `activeUsersTopic`
+    pub active_users: TopicName,
+    /// `mqttConfig.sessionUser`
+    pub user: SessionUser,
+}
+
+/// How much of a user's identity leaves in session topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionUser {
+    /// `DIR/user`, as Butler.
+    Full,
+    /// A stable hash instead of the user id.
+    Hash,
+    /// Nobody: `-`.
+    None,
+}
+
+/// `mqttConfig`
+#[derive(Debug, Clone)]
+pub struct MqttSettings {
+    /// `enable`: forwarding of events and starting of tasks; the broker runs in any case.
+    pub enable: bool,
+    /// Which broker, and why (one line for `run`, `check` and health).
+    pub broker: BrokerChoice,
+    /// The reason for the choice, e.g. "`brokerHost` is absent".
+    pub broker_reason: String,
+    /// `subscriptionRootTopic`
+    pub subscription_root: TopicFilter,
+    /// `taskStartTopic`
+    pub task_start: TopicName,
+    /// `taskFailure…`
+    pub failed: EventTopics,
+    /// `taskAborted…`
+    pub aborted: EventTopics,
+    /// `taskSuccess…`
+    pub succeeded: EventTopics,
+    /// `taskDistribute…`
+    pub distributed: EventTopics,
+    /// `taskFailureServerStatusTopic`
+    pub failure_server_status: TopicName,
+    /// Session topics; `None`: the file does not name them (generation head).
+    pub session: Option<SessionTopics>,
+    /// Prefix of the appliance's own topics, default `qliksense/butler`.
+    pub own_topics: TopicName,
+    /// `taskTypes`: publish only tasks of these QRS types where QRS has answered (0 reload .. 4 preload); `None`: all.
+    pub task_types: Option<Vec<u8>>,
+    /// `qrsEnrichmentWaitMs`: how long a full message waits for QRS; zero: never.
+    pub enrichment_wait: Duration,
+    /// `restQosRetain`: whether `qos` and `retain` in a Butler publish body are obeyed.
+    pub rest_qos_retain: bool,
+}
+
+/// Embedded or external broker.
+#[derive(Debug, Clone)]
+pub enum BrokerChoice {
+    /// The built-in one; `port` is `brokerPort`, used when there is no `broker.toml`.
+    Embedded {
+        /// `brokerPort`, default 1883.
+        port: u16,
+    },
+    /// A broker elsewhere.
+    External(Box<ExternalBroker>),
+}
+
+/// A broker elsewhere.
+#[derive(Debug, Clone)]
+pub struct ExternalBroker {
+    /// `brokerHost`
+    pub host: String,
+    /// `brokerPort`
+    pub port: u16,
+    /// `brokerUser`
+    pub user: Option<String>,
+    /// `brokerPassword` or the content of `brokerPasswordFile`
+    pub password: Option<Secret>,
+    /// `clientId`; absent: one made of the host name, stable over restarts.
+    pub client_id: Option<String>,
+    /// `protocol`: 3 (MQTT 3.1.1) or 5; default 3, what Butler spoke.
+    pub protocol: MqttProtocol,
+    /// `brokerTls`, or `azureEventGrid`.
+    pub tls: Option<BrokerTls>,
+}
+
+/// Version of MQTT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MqttProtocol {
+    /// MQTT 3.1.1
+    V3,
+    /// MQTT 5.0
+    V5,
+}
+
+/// TLS towards an external broker.
+#[derive(Debug, Clone)]
+pub struct BrokerTls {
+    /// `ca`: PEM file with the authorities to trust; absent: the system's.
+    pub ca: Option<PathBuf>,
+    /// `cert`: client certificate.
+    pub cert: Option<PathBuf>,
+    /// `key`: its key.
+    pub key: Option<PathBuf>,
+    /// `verifyName`: the name the certificate must carry, if not the host.
+    pub verify_name: Option<String>,
+}
+
+/// `udpServerConfig`
+#[derive(Debug, Clone)]
+pub struct UdpSettings {
+    /// `enable`
+    pub enable: bool,
+    /// `serverHost`: an address or `localhost` (both loopbacks) or `0.0.0.0`/`::`.
+    pub host: String,
+    /// `portTaskFailure`
+    pub task_port: u16,
+    /// `portSessionConnectionEvents`; `None`: not opened.
+    pub session_port: Option<u16>,
+    /// `maxMessageSize`, bytes; larger datagrams are dropped and counted.
+    pub max_message_size: usize,
+    /// `enableSourceValidation` with `allowedSources`; `None`: everybody may send. An empty list admits nobody.
+    pub allowed_sources: Option<Vec<String>>,
+    /// `rateLimit`, messages a minute; `None`: no limit.
+    pub rate_limit: Option<u32>,
+    /// `deduplication.ttlMinutes`; `None`: off.
+    pub deduplication: Option<Duration>,
+    /// `queueMaxBytes`: received and not yet published, bytes.
+    pub queue_max_bytes: usize,
+    /// Receive buffer asked of the kernel, bytes (4 MiB).
+    pub receive_buffer: usize,
+}
+
+/// `restServerConfig` and `restServerEndpointsEnable`
+#[derive(Debug, Clone)]
+pub struct RestSettings {
+    /// `enable`
+    pub enable: bool,
+    /// `serverHost`: an address or `localhost` (both loopbacks).
+    pub host: String,
+    /// `serverPort`
+    pub port: u16,
+    /// `tls`
+    pub tls: Option<RestTls>,
+    /// `allowPlaintext`: the deliberate step for a non-loopback address without TLS.
+    pub allow_plaintext: bool,
+    /// `allowedSources`: networks that may publish and start without a token; empty: loopback only.
+    pub allowed_sources: Vec<Network>,
+    /// `allowedOrigins`: web origins whose pages may call, e.g. `https://sense.example.com`.
+    pub allowed_origins: Vec<String>,
+    /// `allowedHosts`: further names accepted in `Host` on loopback.
+    pub allowed_hosts: Vec<String>,
+    /// `maxBodyBytes`, default 1 MiB.
+    pub max_body: usize,
+    /// Which of the routes this program offers are on.
+    pub endpoints: Endpoints,
+    /// Butler's endpoint keys that are `true` in the file and not offered here (answered 501), e.g. `createDir`.
+    pub endpoints_not_offered: Vec<String>,
+}
+
+/// TLS of the REST listener.
+#[derive(Debug, Clone)]
+pub struct RestTls {
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+}
+
+/// An address or a network in CIDR form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    /// Its address.
+    pub address: IpAddr,
+    /// Length of the prefix, bits (32 or 128 for one address).
+    pub prefix: u8,
+}
+
+impl Network {
+    /// Whether it contains an address. IPv4-mapped IPv6 addresses count as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(addr)) => {
+                let shift = 32 - u32::from(self.prefix.min(32));
+                u32::from(net).checked_shr(shift).unwrap_or(0) == u32::from(addr).checked_shr(shift).unwrap_or(0)
+            }
+            (IpAddr::V6(net), IpAddr::V6(addr)) => {
+                let shift = 128 - u32::from(self.prefix.min(128));
+                u128::from(net).checked_shr(shift).unwrap_or(0) == u128::from(addr).checked_shr(shift).unwrap_or(0)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The routes of Butler that this program offers.
+#[derive(Debug, Clone, Copy)]
+pub struct Endpoints {
+    /// `apiListEnabledEndpoints` (v5.4: `apiListEnbledEndpoints`)
+    pub list_endpoints: bool,
+    /// `butlerping`
+    pub butlerping: bool,
+    /// `mqttPublishMessage`
+    pub mqtt_publish: bool,
+    /// `senseStartTask`
+    pub start_task: bool,
+    /// `activeUserCount` (v5.4)
+    pub active_user_count: bool,
+    /// `activeUsers` (v5.4)
+    pub active_users: bool,
+}
+
+/// `startTaskFilter`
+#[derive(Debug, Clone, Default)]
+pub struct StartTaskFilter {
+    /// `enable`; false: every task may be started.
+    pub enable: bool,
+    /// `allowTask.taskId`
+    pub task_ids: Vec<TaskId>,
+    /// `allowTask.tag`, compared exactly.
+    pub tags: Vec<String>,
+    /// `allowTask.customProperty`, name and value, compared exactly.
+    pub custom_properties: Vec<(String, String)>,
+}
+
+/// `configQRS` and `cert`
+#[derive(Debug, Clone)]
+pub struct QrsSettings {
+    /// `host`; `None`: no QRS configured, the task part is off and says so.
+    pub host: Option<String>,
+    /// `port`, default 4242
+    pub port: u16,
+    /// `useSSL`
+    pub use_tls: bool,
+    /// `headers.static` or `headerKey`/`headerValue`: sent with every request.
+    pub headers: Vec<(String, String)>,
+    /// `cert.clientCert`
+    pub client_cert: Option<PathBuf>,
+    /// `cert.clientCertKey`
+    pub client_key: Option<PathBuf>,
+    /// `cert.clientCertCA`
+    pub ca: Option<PathBuf>,
+    /// How the server's certificate is judged.
+    pub verify: QrsVerify,
+}
+
+/// How QRS's certificate is judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QrsVerify {
+    /// Against the CA, for the host's name or `verifyName`.
+    Ca {
+        /// The name the certificate must carry, if not the host.
+        name: Option<String>,
+    },
+    /// `fingerprint`: SHA-256 of the certificate.
+    Fingerprint([u8; 32]),
+    /// `rejectUnauthorized: false`: anybody; loud in health.
+    Insecure,
+}
+
+/// Logging.
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// `logLevel`: error, warn, info, verbose (= info with detail), debug, silly (= trace).
+    pub level: String,
+    /// `fileLogging`
+    pub to_file: bool,
+    /// `logDirectory`
+    pub directory: PathBuf,
+}
+
+/// `dockerHealthCheck`
+#[derive(Debug, Clone, Copy)]
+pub struct DockerHealth {
+    /// `enable`
+    pub enable: bool,
+    /// `port`
+    pub port: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_contain_what_they_should() {
+        let network = |address: &str, prefix| Network { address: address.parse().unwrap(), prefix };
+        let inside = |net: Network, address: &str| net.contains(address.parse().unwrap());
+        assert!(inside(network("10.1.0.0", 16), "10.1.255.1"));
+        assert!(!inside(network("10.1.0.0", 16), "10.2.0.1"));
+        assert!(inside(network("0.0.0.0", 0), "203.0.113.9"));
+        assert!(inside(network("10.1.0.7", 32), "::ffff:10.1.0.7"));
+        assert!(inside(network("fd00::", 8), "fd12::1"));
+        assert!(!inside(network("fd00::", 8), "10.0.0.1"));
+    }
+}

@@ -1,0 +1,32 @@
+//! The map of the house.
+//!
+//! `sense-butler` stands between Qlik Sense and MQTT. Three ways lead through it: an event goes out (datagram, [`sense`], [`bridge`],
+//! [`bus`], broker), a message goes out ([`api`], [`bus`]), a task is started (MQTT or REST, [`bridge`] or [`api`], [`sense::tasks`]).
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`cli`] | one file per verb of the command line |
+//! | [`app`] | assembly: binds every socket, supervises every task, stops in order |
+//! | [`api`] | REST |
+//! | [`console`] | the embedded web page |
+//! | [`bridge`] | what Butler does: events to topics, topics to actions, active users, status |
+//! | [`bus`] | what the rest of the house sees of MQTT; behind it the embedded or an external broker |
+//! | [`sense`] | everything that speaks Qlik; knows no MQTT |
+//! | [`broker`] | the embedded MQTT broker; knows no Sense |
+//! | [`config`] | `butler.yaml` and `broker.toml` to typed settings |
+//! | [`telemetry`] | logging, metrics, the panic hook |
+//! | [`names`] | newtypes parsed once at the door |
+//!
+//! Imports run one way: `main → cli → app → {api, bridge, console} → {bus, sense} → {broker, config, telemetry} → names`.
+
+pub mod api;
+pub mod app;
+pub mod bridge;
+pub mod broker;
+pub mod bus;
+pub mod cli;
+pub mod config;
+pub mod console;
+pub mod names;
+pub mod sense;
+pub mod telemetry;

@@ -1,0 +1,3 @@
+//! Starting tasks: one way in for all doors.
+
+pub mod request;
