@@ -1,5 +1,256 @@
-//! The embedded MQTT broker. Knows nothing of Qlik Sense.
+//! The embedded MQTT broker: MQTT 3.1.1 and 5.0 on every listener. Knows nothing of Qlik Sense.
+//!
+//! How a message goes through: a connection ([`connection`]) reads, checks and parks it; admission ([`admission`]) lets it onto the bus; the
+//! engine ([`engine`]) carries it in one order to the dispatcher ([`dispatcher`]), which applies it to the stream ([`stream`]), fills the
+//! outboxes of the sessions ([`session`]), has the store commit what is promised ([`store`]), and acknowledges.
+//!
+//! Promise: an acknowledgement means that the message is in the outbox of every live matching session. Sessions and retained messages live
+//! in memory: they outlive their connections, not the process.
 
+mod access;
+mod admission;
+mod auth;
+mod cargo;
 pub mod codec;
+mod connection;
+mod dispatcher;
+mod engine;
+mod envelope;
+mod hub;
+mod internal;
+mod listener;
 pub mod message;
+mod metrics;
+mod peer;
+mod session;
 pub mod settings;
+mod store;
+mod stream;
+mod tls;
+mod wake;
+
+use std::{collections::VecDeque, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use prometheus_client::registry::Registry;
+use tokio::{
+    io::DuplexStream,
+    sync::{Notify, Semaphore, mpsc},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    access::Special,
+    admission::Window,
+    auth::Authenticator,
+    cargo::Cargo,
+    connection::Entrance,
+    dispatcher::Dispatcher,
+    engine::{Engine, Outgoing},
+    envelope::Draft,
+    hub::Hub,
+    listener::Bound,
+    message::{Delivery, Door},
+    metrics::Metrics,
+    settings::Settings,
+    store::MemoryStore,
+    stream::State,
+};
+pub use self::{
+    auth::NoRandom,
+    dispatcher::DispatcherError,
+    internal::{InternalError, Pending, Publisher},
+};
+use crate::names::TopicFilter;
+
+/// How often time enters the stream.
+const TICK: Duration = Duration::from_millis(500);
+/// What connections may take to say goodbye at the stop.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Buffer of an in-memory connection, bytes each way.
+const MEMORY_PIPE: usize = 16 << 10;
+
+/// Why the broker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// An address is taken or does not exist.
+    #[error("listener `{listener}` cannot listen on {address}: {source}")]
+    Bind {
+        /// Its name in `broker.toml`.
+        listener: String,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A certificate or key cannot be used.
+    #[error("listener `{listener}`: {path} is no usable certificate or key: {why}")]
+    Certificate {
+        /// Its name in `broker.toml`.
+        listener: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The engine's thread does not start.
+    #[error("{0}")]
+    Engine(String),
+    /// No log-in without random numbers.
+    #[error(transparent)]
+    Random(#[from] NoRandom),
+}
+
+/// The broker, bound to its addresses and not yet serving.
+pub struct Broker {
+    hub: Hub,
+    bound: Vec<Bound>,
+    dispatcher: Dispatcher,
+}
+
+/// What the rest of the program holds of a running broker. Cheap to clone.
+#[derive(Clone)]
+pub struct BrokerHandle {
+    hub: Hub,
+}
+
+impl Broker {
+    /// Binds every listener and starts the engine.
+    ///
+    /// # Errors
+    /// If an address cannot be bound, a certificate cannot be used, or the engine does not start.
+    pub fn bind(settings: &Settings, registry: &mut Registry) -> Result<Self, BrokerError> {
+        let mut bound = Vec::new();
+        for listener in &settings.listeners {
+            bound.extend(listener::bind(&Arc::new(listener.clone()))?);
+        }
+        let (engine, egress) =
+            Engine::start(settings.engine_test_hook).map_err(|error| BrokerError::Engine(error.to_string()))?;
+        let metrics = Metrics::new(registry);
+        let limits = Arc::new(settings.limits.clone());
+        let hub = Hub {
+            engine: Arc::clone(&engine),
+            window: Window::new(admission::WINDOW),
+            special: Arc::new(Special::new(settings)),
+            auth: Arc::new(Authenticator::new(&settings.users)?),
+            metrics: Arc::clone(&metrics),
+            attention: Arc::new(Notify::new()),
+            places: Arc::new(Semaphore::new(limits.clients)),
+            doorstep: Arc::new(Semaphore::new(limits.handshakes)),
+            limits,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        let dispatcher = Dispatcher {
+            engine,
+            egress,
+            state: State::new(settings.limits.clone(), settings.start_topics.clone(), metrics),
+            store: MemoryStore::default(),
+            window: hub.window.clone(),
+            attention: Arc::clone(&hub.attention),
+            deaths: VecDeque::new(),
+            patience: if settings.engine_test_hook { usize::MAX } else { dispatcher::PATIENCE },
+        };
+        Ok(Self { hub, bound, dispatcher })
+    }
+
+    /// Where it listens, with the listener's name.
+    pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
+        self.bound.iter().map(|bound| (bound.name(), bound.address)).collect()
+    }
+
+    /// A handle, usable at once; messages move when the broker runs.
+    pub fn handle(&self) -> BrokerHandle {
+        BrokerHandle { hub: self.hub.clone() }
+    }
+
+    /// Serves until `stop`, then says goodbye: no more reading, the bus is emptied, clients are disconnected, within two seconds.
+    ///
+    /// # Errors
+    /// If the engine cannot be kept alive.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), DispatcherError> {
+        let Self { hub, bound, dispatcher } = self;
+        let drained = Arc::new(Notify::new());
+        let accepting = TaskTracker::new();
+        for door in bound {
+            accepting.spawn(door.run(hub.clone(), hub.tasks.clone()));
+        }
+        accepting.spawn(tick(hub.clone()));
+        let mut stream = tokio::spawn(dispatcher.run(Arc::clone(&drained)));
+        let ended = tokio::select! {
+            ended = &mut stream => Some(ended),
+            () = stop.cancelled() => None,
+        };
+        hub.stop.cancel();
+        accepting.close();
+        hub.tasks.close();
+        // Connections report their ends to the stream while they go, so it is stopped after them.
+        let _ = tokio::time::timeout(FAREWELL, async { tokio::join!(accepting.wait(), hub.tasks.wait()) }).await;
+        hub.engine.stop();
+        drained.notify_one();
+        match ended {
+            Some(ended) => finish(ended),
+            None => finish(stream.await),
+        }
+    }
+}
+
+fn finish(ended: Result<Result<State, DispatcherError>, tokio::task::JoinError>) -> Result<(), DispatcherError> {
+    match ended {
+        Ok(result) => result.map(drop),
+        Err(error) => Err(DispatcherError::Engine(format!("the dispatcher ended: {error}"))),
+    }
+}
+
+/// Lets time into the stream, and looks after the engine.
+async fn tick(hub: Hub) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = hub.stop.cancelled() => return,
+        }
+        if hub.engine.submit(None, [Outgoing { draft: Draft::control(), cost: 0, cargo: Cargo::Tick }]).is_err() {
+            return;
+        }
+        if hub.engine.is_deaf() {
+            hub.attention.notify_one();
+        }
+    }
+}
+
+impl BrokerHandle {
+    /// A publisher with a lane of its own; there may be three.
+    pub fn publisher(&self, door: Door) -> Publisher {
+        Publisher::new(self.hub.clone(), door)
+    }
+
+    /// Subscribes a part of this program.
+    ///
+    /// # Errors
+    /// If the broker is stopping.
+    pub async fn subscribe(
+        &self,
+        name: &str,
+        filters: Vec<TopicFilter>,
+    ) -> Result<mpsc::Receiver<Delivery>, InternalError> {
+        internal::subscribe(&self.hub, name, filters).await
+    }
+
+    /// A connection through the accept path in memory, with an internal identity: for the self-probe.
+    pub fn connect_in_memory(&self) -> DuplexStream {
+        let (near, far) = tokio::io::duplex(MEMORY_PIPE);
+        self.hub.tasks.spawn(connection::serve(self.hub.clone(), far, Entrance::Probe, None));
+        near
+    }
+
+    /// Whether it takes messages.
+    pub fn is_up(&self) -> bool {
+        !self.hub.stop.is_cancelled()
+    }
+
+    /// Kills the engine's thread, where the settings allow it. For tests.
+    pub fn kill_engine(&self) {
+        self.hub.engine.kill();
+    }
+}

@@ -1,0 +1,301 @@
+//! CONNECT to CONNACK: who is it, may it come in, which session does it get.
+//!
+//! Every refusal has its code in the CONNACK of the client's own version (`[MQTT-3.1.4-2]`, `[MQTT-3.2.2-5]`); only bytes that are no CONNECT
+//! at all are closed without a word (`[MQTT-3.1.0-1]`).
+
+use std::{future::poll_fn, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::oneshot,
+};
+
+use super::{
+    Entrance,
+    link::{Link, Terms},
+    wire::Wire,
+};
+use crate::{
+    broker::{
+        access::Access,
+        cargo::{Cargo, OpenCargo, Opened},
+        codec::{Connect, DecodeError, Framed, Packet, Version, connect_version, decode, frame, write, write::ConnAck},
+        engine::Outgoing,
+        envelope::Draft,
+        hub::Hub,
+        message::{Door, Origin},
+        peer::Peer,
+    },
+    names::ClientId,
+};
+
+/// The largest CONNECT: will, user name, password and client id may have 64 KiB each.
+const CONNECT_SIZE: usize = 512 << 10;
+/// What opening a session may take.
+const OPEN_TIME: Duration = Duration::from_secs(10);
+
+/// A refusal, with its code in 3.1.1 and in 5.0.
+#[derive(Debug, Clone, Copy)]
+struct Refuse {
+    v3: u8,
+    v5: u8,
+    reason: &'static str,
+    text: &'static str,
+}
+
+const IDENTIFIER: Refuse =
+    Refuse { v3: 2, v5: 0x85, reason: "client_id", text: "an empty client id needs a clean session" };
+const CREDENTIALS: Refuse = Refuse { v3: 4, v5: 0x86, reason: "credentials", text: "user name or password is wrong" };
+const ANONYMOUS: Refuse =
+    Refuse { v3: 5, v5: 0x87, reason: "anonymous", text: "this listener requires a user name and password" };
+const AUTH_METHOD: Refuse =
+    Refuse { v3: 5, v5: 0x8c, reason: "auth_method", text: "enhanced authentication is not offered" };
+const WILL: Refuse =
+    Refuse { v3: 5, v5: 0x87, reason: "will", text: "the client may not publish on the topic of its will" };
+const WILL_TOPIC: Refuse = Refuse {
+    v3: 5,
+    v5: 0x90,
+    reason: "will_topic",
+    text: "the topic of the will has too many levels or begins with `$`",
+};
+const FULL: Refuse =
+    Refuse { v3: 3, v5: 0x97, reason: "full", text: "the broker serves as many clients or sessions as it may" };
+const UNAVAILABLE: Refuse = Refuse { v3: 3, v5: 0x88, reason: "stopping", text: "the broker is stopping" };
+
+/// Why there is no CONNECT to look at.
+enum NoConnect {
+    Gone,
+    Wrong(DecodeError, Option<Version>),
+}
+
+impl From<std::io::Error> for NoConnect {
+    fn from(_: std::io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// Lets a client in, or writes the refusal and returns `None`.
+pub(super) async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
+    hub: &Hub,
+    wire: &mut Wire<S>,
+    entrance: &Entrance,
+) -> Option<Link> {
+    let patience = Duration::from_secs(u64::from(hub.limits.connect_timeout));
+    let connect = match tokio::time::timeout(patience, first_packet(wire, hub.limits.packet_size)).await {
+        Ok(Ok(connect)) => connect,
+        Ok(Err(no_connect)) => {
+            refuse_bytes(hub, wire, &no_connect);
+            return None;
+        }
+        Err(_) => {
+            hub.metrics.refused("no_connect_in_time");
+            return None;
+        }
+    };
+    let version = connect.version;
+    match admit(hub, entrance, connect).await {
+        Ok((link, answer)) => {
+            answer.write(&mut wire.out, hub, &link);
+            Some(link)
+        }
+        Err(refuse) => {
+            hub.metrics.refused(refuse.reason);
+            tracing::warn!(%entrance, "MQTT client refused: {}", refuse.text);
+            write_refusal(&mut wire.out, version, refuse);
+            None
+        }
+    }
+}
+
+async fn first_packet<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    limit: usize,
+) -> Result<Connect, NoConnect> {
+    let limit = limit.min(CONNECT_SIZE);
+    let mut found = None;
+    loop {
+        let open = poll_fn(|cx| wire.poll_read(cx, |bytes, _| look(bytes, limit, &mut found))).await?;
+        if let Some(connect) = found {
+            return Ok(connect);
+        }
+        if !open {
+            return Err(NoConnect::Gone);
+        }
+    }
+}
+
+fn look(bytes: &[u8], limit: usize, found: &mut Option<Connect>) -> Result<usize, NoConnect> {
+    if bytes.first().is_some_and(|first| first >> 4 != 1) {
+        return Err(NoConnect::Wrong(DecodeError::Protocol("the first packet is not CONNECT"), None));
+    }
+    let (first, body, length) = match frame(bytes, limit).map_err(|error| NoConnect::Wrong(error, None))? {
+        Framed::Complete { first, body, length } => (first, body, length),
+        Framed::Incomplete { .. } => return Ok(0),
+    };
+    match decode(first, body, Version::V3) {
+        Ok(Packet::Connect(connect)) => *found = Some(*connect),
+        Ok(_) => return Err(NoConnect::Wrong(DecodeError::Protocol("the first packet is not CONNECT"), None)),
+        Err(error) => return Err(NoConnect::Wrong(error, connect_version(body))),
+    }
+    Ok(length)
+}
+
+/// A CONNECT that breaks a rule is answered where its version can be told: 5.0 has codes for it, 3.1.1 only for an unknown version.
+fn refuse_bytes<S: AsyncRead + AsyncWrite + Unpin>(hub: &Hub, wire: &mut Wire<S>, why: &NoConnect) {
+    let NoConnect::Wrong(error, version) = why else { return };
+    hub.metrics.refused("no_connect");
+    tracing::debug!("not an MQTT client: {error}");
+    let answer = error.unsupported_version_answer().or_else(|| match version {
+        Some(Version::V5) => Some((Version::V5, error.reason_code())),
+        _ => None,
+    });
+    if let Some((version, code)) = answer {
+        write::connack(&mut wire.out, version, &ConnAck { code, ..ConnAck::default() });
+    }
+}
+
+fn write_refusal(out: &mut BytesMut, version: Version, refuse: Refuse) {
+    let code = match version {
+        Version::V3 => refuse.v3,
+        Version::V5 => refuse.v5,
+    };
+    write::connack(out, version, &ConnAck { code, reason_string: Some(refuse.text), ..ConnAck::default() });
+}
+
+/// What the CONNACK has to say beyond the limits.
+struct Answer {
+    present: bool,
+    assigned: bool,
+    expiry: Option<u32>,
+    keep_alive: Option<u16>,
+}
+
+impl Answer {
+    fn write(&self, out: &mut BytesMut, hub: &Hub, link: &Link) {
+        let packet = ConnAck {
+            session_present: self.present,
+            session_expiry: self.expiry,
+            receive_maximum: Some(hub.limits.inflight),
+            maximum_packet_size: u32::try_from(hub.limits.packet_size).ok(),
+            assigned_client_id: self.assigned.then(|| link.session.client.as_str()),
+            topic_alias_maximum: hub.limits.topic_aliases,
+            server_keep_alive: self.keep_alive,
+            ..ConnAck::default()
+        };
+        write::connack(out, link.version, &packet);
+    }
+}
+
+async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(Link, Answer), Refuse> {
+    let place = Arc::clone(&hub.places).try_acquire_owned().map_err(|_| FULL)?;
+    if connect.authentication_method.is_some() {
+        return Err(AUTH_METHOD);
+    }
+    let access = authenticate(hub, entrance, &connect).await?;
+    check_will(hub, &access, &connect)?;
+    let assigned = connect.client_id.is_empty();
+    let client = client_id(&connect)?;
+    let expiry = expiry(hub, &connect);
+    let keep_alive = keep_alive(hub, &connect);
+    let origin = Origin {
+        door: Door::Mqtt,
+        client: Some(client.clone()),
+        user: access.user_name(),
+        may_start: access.may_start(),
+    };
+    let peer = Peer::new(origin, None);
+    let opened = open(hub, &peer, client, &mut connect, expiry).await?;
+    let answer = Answer {
+        present: opened.present,
+        assigned,
+        expiry: (expiry != connect.session_expiry).then_some(expiry),
+        keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
+    };
+    let terms = Terms {
+        version: connect.version,
+        receive_maximum: connect.receive_maximum.min(hub.limits.inflight),
+        largest_packet: connect.maximum_packet_size.and_then(|size| usize::try_from(size).ok()).unwrap_or(usize::MAX),
+        keep_alive,
+        persistent: expiry > 0,
+    };
+    Ok((Link::new(hub.clone(), peer, opened.session, access, terms, place), answer))
+}
+
+async fn authenticate(hub: &Hub, entrance: &Entrance, connect: &Connect) -> Result<Access, Refuse> {
+    let Entrance::Listener { listener, .. } = entrance else { return Ok(Access::internal(&hub.special)) };
+    match &connect.user_name {
+        Some(name) if hub.auth.has_users() => {
+            let password = connect.password.as_ref().map_or(&[][..], |password| password.expose());
+            let user = hub.auth.verify(name, password).await.ok_or(CREDENTIALS)?;
+            Ok(Access::user(&hub.special, user))
+        }
+        _ if listener.allow_anonymous => Ok(Access::anonymous(&hub.special, listener.anonymous_rights)),
+        Some(_) => Err(CREDENTIALS),
+        None => Err(ANONYMOUS),
+    }
+}
+
+fn check_will(hub: &Hub, access: &Access, connect: &Connect) -> Result<(), Refuse> {
+    let Some(will) = &connect.will else { return Ok(()) };
+    if will.topic.split('/').count() > hub.limits.topic_levels || will.topic.starts_with('$') {
+        return Err(WILL_TOPIC);
+    }
+    if access.may_publish(&will.topic) { Ok(()) } else { Err(WILL) }
+}
+
+fn client_id(connect: &Connect) -> Result<ClientId, Refuse> {
+    if !connect.client_id.is_empty() {
+        return ClientId::new(&connect.client_id).map_err(|_| IDENTIFIER);
+    }
+    if connect.version == Version::V3 && !connect.clean_start {
+        return Err(IDENTIFIER);
+    }
+    ClientId::new(format!("auto-{}", uuid::Uuid::new_v4().simple())).map_err(|_| IDENTIFIER)
+}
+
+/// Seconds the session outlives the connection. 3.1.1 knows only "not at all" and "for ever", which is as long as this broker allows.
+fn expiry(hub: &Hub, connect: &Connect) -> u32 {
+    match connect.version {
+        Version::V3 if connect.clean_start => 0,
+        Version::V3 => hub.limits.session_expiry,
+        Version::V5 => connect.session_expiry.min(hub.limits.session_expiry),
+    }
+}
+
+/// Only 5.0 clients can be told another keep-alive.
+fn keep_alive(hub: &Hub, connect: &Connect) -> u16 {
+    match connect.version {
+        Version::V5
+            if hub.limits.keep_alive < u16::MAX
+                && (connect.keep_alive == 0 || connect.keep_alive > hub.limits.keep_alive) =>
+        {
+            hub.limits.keep_alive
+        }
+        _ => connect.keep_alive,
+    }
+}
+
+async fn open(
+    hub: &Hub,
+    peer: &Arc<Peer>,
+    client: ClientId,
+    connect: &mut Connect,
+    expiry: u32,
+) -> Result<Opened, Refuse> {
+    let (reply, answer) = oneshot::channel();
+    let cargo = OpenCargo {
+        client,
+        clean_start: connect.clean_start,
+        expiry,
+        will: connect.will.take(),
+        marks: hub.marks(),
+        reply,
+    };
+    let outgoing = Outgoing { draft: Draft::control(), cost: 0, cargo: Cargo::Open(Box::new(cargo)) };
+    hub.engine.submit(Some(peer), [outgoing]).map_err(|_| UNAVAILABLE)?;
+    match tokio::time::timeout(OPEN_TIME, answer).await {
+        Ok(Ok(opened)) => opened.map_err(|_| FULL),
+        _ => Err(UNAVAILABLE),
+    }
+}

@@ -1,0 +1,279 @@
+//! The service loop of a connection: replies, submissions, outgoing messages, reading, time. A hand-written poll, because all of these must
+//! be able to move while any of them waits.
+//!
+//! What was read and may not be submitted yet (no room on the bus, or a slow session holds this publisher) is parked, built, in order; while
+//! the park has room, reading goes on, so that acknowledgements are still heard. When it is full the socket rests.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep},
+};
+use tokio_util::sync::PollSemaphore;
+
+use super::{End, wire::Wire};
+use crate::broker::{
+    access::Access,
+    admission::SHARE,
+    codec::Version,
+    engine::Outgoing,
+    hub::Hub,
+    peer::{Kick, Peer, Reply},
+    session::{Entry, Resend, Session},
+};
+
+/// Bytes parked before the socket rests.
+const PARK: usize = 256 << 10;
+/// Bytes submitted at a time.
+const BATCH: u32 = 64 << 10;
+/// Unwritten bytes at which no more messages are taken from the outbox.
+pub(super) const OUT: usize = 64 << 10;
+/// Unwritten bytes at which reading stops: a peer that sends and never reads.
+const OUT_STOP: usize = 256 << 10;
+/// Turns of the loop before others get theirs.
+const TURNS: usize = 8;
+
+/// What client and broker agreed on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    pub version: Version,
+    /// Unacknowledged QoS 1 and 2 messages towards the client.
+    pub receive_maximum: u16,
+    /// Bytes of the largest packet the client takes.
+    pub largest_packet: usize,
+    /// Seconds; 0: none.
+    pub keep_alive: u16,
+    pub persistent: bool,
+}
+
+/// A connection in service.
+pub(super) struct Link {
+    pub hub: Hub,
+    pub peer: Arc<Peer>,
+    pub session: Arc<Session>,
+    pub access: Access,
+    pub version: Version,
+    pub terms: Terms,
+    /// MQTT 5 topic aliases the client has set, by number.
+    pub aliases: Vec<Option<Box<str>>>,
+    /// Parked: built, not submitted.
+    pub pending: VecDeque<Outgoing>,
+    pub pending_bytes: usize,
+    /// QoS 1 and 2 messages of the client that are not acknowledged to the end.
+    pub inbound: usize,
+    /// The client said goodbye; what it sent before is still submitted.
+    pub ending: Option<End>,
+    /// The last topic that was looked at, and whether it may be published on.
+    pub verdict: (String, bool),
+    pub resend: VecDeque<Resend>,
+    pub entries: Vec<Entry>,
+    pub replies: Vec<Reply>,
+    permits: PollSemaphore,
+    last_heard: Instant,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Link {
+    pub(super) fn new(
+        hub: Hub,
+        peer: Arc<Peer>,
+        session: Arc<Session>,
+        access: Access,
+        terms: Terms,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let resend = session.handshakes.lock().resend().into();
+        let permits = PollSemaphore::new(hub.window.semaphore());
+        Self {
+            hub,
+            peer,
+            session,
+            access,
+            version: terms.version,
+            terms,
+            aliases: Vec::new(),
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            inbound: 0,
+            ending: None,
+            verdict: (String::new(), false),
+            resend,
+            entries: Vec::new(),
+            replies: Vec::new(),
+            permits,
+            last_heard: Instant::now(),
+            _place: place,
+        }
+    }
+
+    /// Serves until the connection ends.
+    pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> End {
+        let mut timer = Box::pin(tokio::time::sleep(self.patience().unwrap_or(Duration::MAX)));
+        let stop = self.hub.stop.clone();
+        let stopping = stop.cancelled();
+        tokio::pin!(stopping);
+        poll_fn(|cx| {
+            if stopping.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(End::Kicked(Kick::ServerShuttingDown));
+            }
+            match self.poll(wire, timer.as_mut(), cx) {
+                Ok(()) => Poll::Pending,
+                Err(end) => Poll::Ready(end),
+            }
+        })
+        .await
+    }
+
+    /// After the end: what was read is still submitted. Most of it finds room at once; what does not within the time given goes without,
+    /// because a QoS 2 id that was noted must be followed by its message.
+    pub(super) async fn drain(&mut self, patience: Duration) {
+        let all = poll_fn(|cx| {
+            self.peer.register(cx.waker());
+            match self.poll_submit(cx) {
+                Ok(_) if !self.pending.is_empty() => Poll::Pending,
+                _ => Poll::Ready(()),
+            }
+        });
+        if tokio::time::timeout(patience, all).await.is_err() {
+            let rest = self.pending.drain(..).map(|outgoing| Outgoing { cost: 0, ..outgoing });
+            // A stopping broker takes nothing more.
+            let _ = self.hub.engine.submit(Some(&self.peer), rest);
+        }
+    }
+
+    fn poll<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        wire: &mut Wire<S>,
+        timer: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        // First the waker, then the looking: what is added afterwards wakes again.
+        self.peer.register(cx.waker());
+        for _ in 0..TURNS {
+            if !self.turn(wire, cx)? {
+                wire.rest();
+                return self.poll_timer(timer, cx);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// One turn; whether anything moved.
+    fn turn<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        wire: &mut Wire<S>,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, End> {
+        let mut busy = self.take_replies(&mut wire.out)?;
+        busy |= self.poll_submit(cx)?;
+        if let Some(end) = self.ending.filter(|_| self.pending.is_empty()) {
+            return Err(end);
+        }
+        if self.may_read(wire.out.len()) {
+            busy |= wire.again(|bytes, out| self.handle(bytes, out))?;
+        }
+        busy |= self.fill(&mut wire.out);
+        busy |= wire.poll_flush(cx)?;
+        if self.may_read(wire.out.len()) {
+            match wire.poll_read(cx, |bytes, out| self.handle(bytes, out)) {
+                Poll::Ready(Ok(true)) => {
+                    self.last_heard = Instant::now();
+                    busy = true;
+                }
+                Poll::Ready(Ok(false)) => return Err(End::Gone),
+                Poll::Ready(Err(end)) => return Err(end),
+                Poll::Pending => {}
+            }
+        }
+        Ok(busy)
+    }
+
+    /// Whether more may be read: the park has room, and the peer reads what it is sent.
+    pub(super) fn may_read(&self, unwritten: usize) -> bool {
+        self.ending.is_none() && self.pending_bytes < PARK && unwritten < OUT_STOP
+    }
+
+    /// Parks an envelope until there is room on the bus.
+    pub(super) fn park(&mut self, outgoing: Outgoing) {
+        self.pending_bytes += outgoing.draft.len();
+        self.pending.push_back(outgoing);
+    }
+
+    fn poll_submit(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut moved = false;
+        while !self.pending.is_empty() && !self.peer.is_held() {
+            let (count, cost) = self.batch();
+            if !self.poll_room(cost, cx) {
+                break;
+            }
+            let batch = self.pending.drain(..count);
+            let bytes = &mut self.pending_bytes;
+            let counted = batch.inspect(|outgoing| *bytes -= outgoing.draft.len());
+            self.hub.engine.submit(Some(&self.peer), counted).map_err(|_| End::Kicked(Kick::ServerShuttingDown))?;
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    /// The next envelopes that fit a batch, at least one, and what they cost.
+    fn batch(&self) -> (usize, u32) {
+        let (mut count, mut cost) = (0, 0u32);
+        for outgoing in &self.pending {
+            let more = cost.saturating_add(outgoing.cost);
+            if count > 0 && more > BATCH {
+                break;
+            }
+            (count, cost) = (count + 1, more);
+        }
+        (count, cost)
+    }
+
+    /// Takes room on the bus: of this connection's share and of the common window.
+    fn poll_room(&mut self, cost: u32, cx: &mut Context<'_>) -> bool {
+        if !self.peer.enter(cost, SHARE) {
+            return false;
+        }
+        if self.hub.window.try_take(cost) {
+            return true;
+        }
+        match self.permits.poll_acquire_many(cx, cost) {
+            Poll::Ready(Some(permit)) => {
+                permit.forget();
+                true
+            }
+            _ => {
+                self.peer.leave(cost);
+                false
+            }
+        }
+    }
+
+    /// How long the peer may be silent.
+    fn patience(&self) -> Option<Duration> {
+        let seconds = u64::from(self.terms.keep_alive);
+        (seconds > 0).then(|| Duration::from_millis(seconds * 1500))
+    }
+
+    /// One deadline, looked at again when it passes, instead of a timer moved with every packet.
+    fn poll_timer(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Result<(), End> {
+        let Some(patience) = self.patience() else { return Ok(()) };
+        while timer.as_mut().poll(cx).is_ready() {
+            let deadline = self.last_heard + patience;
+            if deadline <= Instant::now() {
+                return Err(End::Silent);
+            }
+            timer.as_mut().reset(deadline);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! One connection, from its first byte to its last: handshake, service, farewell. One task each, reading and writing.
+//!
+//! Invariants: whatever the peer does or fails to do is felt by nobody else; every wait has a bound (the CONNECT a deadline, service the
+//! keep-alive, the farewell a second); a connection that had a session reports its end to the stream exactly once.
+
+mod handshake;
+mod inbound;
+mod link;
+mod outbound;
+mod wire;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::OwnedSemaphorePermit,
+};
+
+use self::{link::Link, wire::Wire};
+use super::{
+    cargo::{Cargo, CloseCargo},
+    codec::{Version, write},
+    engine::Outgoing,
+    envelope::Draft,
+    hub::Hub,
+    peer::Kick,
+    settings::Listener,
+};
+
+/// What the farewell may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What submitting the rest may take.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Where a connection came in.
+#[derive(Debug, Clone)]
+pub(super) enum Entrance {
+    /// Through a listener.
+    Listener { listener: Arc<Listener>, remote: SocketAddr },
+    /// The self-probe, in memory.
+    Probe,
+}
+
+impl std::fmt::Display for Entrance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Listener { listener, remote } => write!(f, "{remote} at listener `{}`", listener.name),
+            Self::Probe => f.write_str("self-probe"),
+        }
+    }
+}
+
+/// Why a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The peer closed, or the network failed.
+    Gone,
+    /// DISCONNECT. With code 0 the will is dropped; with 0x04 it is published.
+    Disconnect { with_will: bool, expiry: Option<u32> },
+    /// The peer broke a rule.
+    Broken { code: u8, why: &'static str },
+    /// Closed from inside.
+    Kicked(Kick),
+    /// Nothing was heard for one and a half keep-alives.
+    Silent,
+}
+
+impl From<std::io::Error> for End {
+    fn from(_: std::io::Error) -> Self {
+        // Resets, broken pipes and time-outs are all the same here: there is nobody left to talk to.
+        Self::Gone
+    }
+}
+
+impl End {
+    /// MQTT 5's DISCONNECT code, where one is sent.
+    const fn code(self) -> Option<u8> {
+        match self {
+            Self::Gone | Self::Disconnect { .. } => None,
+            Self::Broken { code, .. } => Some(code),
+            Self::Kicked(kick) => Some(kick as u8),
+            Self::Silent => Some(0x8d),
+        }
+    }
+
+    /// The word in metrics.
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Disconnect { .. } => "disconnect",
+            Self::Broken { .. } => "protocol",
+            Self::Kicked(Kick::SessionTakenOver) => "taken_over",
+            Self::Kicked(Kick::QuotaExceeded) => "quota",
+            Self::Kicked(_) => "stop",
+            Self::Silent => "keep_alive",
+        }
+    }
+}
+
+/// Serves one connection until it ends. `doorstep` is its place among those that have not sent their CONNECT.
+pub(super) async fn serve<S>(hub: Hub, stream: S, entrance: Entrance, doorstep: Option<OwnedSemaphorePermit>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut wire = Wire::new(stream);
+    let Some(mut link) = handshake::welcome(&hub, &mut wire, &entrance).await else {
+        // The refusal is in the write buffer.
+        let _ = tokio::time::timeout(FAREWELL, wire.finish()).await;
+        return;
+    };
+    drop(doorstep);
+    hub.metrics.connected();
+    let end = link.run(&mut wire).await;
+    hub.metrics.closed(end.reason());
+    log_end(&link, end);
+    link.drain(DRAIN).await;
+    report(&hub, &link, end);
+    if let (Version::V5, Some(code)) = (link.version, end.code()) {
+        write::disconnect(&mut wire.out, Version::V5, code, None);
+    }
+    let _ = tokio::time::timeout(FAREWELL, wire.finish()).await;
+}
+
+fn report(hub: &Hub, link: &Link, end: End) {
+    let (with_will, expiry) = match end {
+        End::Disconnect { with_will, expiry } => (with_will, expiry),
+        _ => (true, None),
+    };
+    let expiry = expiry.map(|seconds| seconds.min(hub.limits.session_expiry));
+    let cargo = Cargo::Close(CloseCargo { with_will, expiry });
+    // A stopping broker takes nothing more; then there are no sessions to tell either.
+    let _ = hub.engine.submit(Some(&link.peer), [Outgoing { draft: Draft::control(), cost: 0, cargo }]);
+}
+
+fn log_end(link: &Link, end: End) {
+    let client = &link.session.client;
+    match end {
+        End::Broken { code, why } => {
+            tracing::warn!(%client, code = format_args!("0x{code:02x}"), "MQTT client disconnected: {why}")
+        }
+        End::Kicked(Kick::QuotaExceeded) => {
+            tracing::warn!(%client, "MQTT client disconnected: it does not read its messages and its queue is full");
+        }
+        End::Silent => {
+            tracing::info!(%client, "MQTT client disconnected: nothing was heard from it for one and a half keep-alives")
+        }
+        _ => tracing::debug!(%client, ?end, "MQTT client disconnected"),
+    }
+}

@@ -1,0 +1,157 @@
+//! Packets to the client: replies from the stream, messages from the outbox, what is sent again after a reconnect.
+
+use bytes::BytesMut;
+
+use super::{
+    End,
+    link::{Link, OUT},
+};
+use crate::{
+    broker::{
+        codec::{
+            Version,
+            write::{self, AckKind, PublishOut},
+        },
+        envelope::now_ms,
+        peer::Reply,
+        session::{Entry, Resend},
+    },
+    names::QoS,
+};
+
+impl Link {
+    /// Writes the replies that wait; ends when the connection was kicked.
+    pub(super) fn take_replies(&mut self, out: &mut BytesMut) -> Result<bool, End> {
+        let mut replies = std::mem::take(&mut self.replies);
+        let kick = self.peer.take(&mut replies);
+        let moved = !replies.is_empty();
+        for reply in replies.drain(..) {
+            self.reply(&reply, out);
+        }
+        self.replies = replies;
+        kick.map_or(Ok(moved), |kick| Err(End::Kicked(kick)))
+    }
+
+    fn reply(&mut self, reply: &Reply, out: &mut BytesMut) {
+        match reply {
+            Reply::Ack { kind, packet_id, reason } => {
+                if *kind == AckKind::PubAck || *reason >= 0x80 {
+                    self.inbound = self.inbound.saturating_sub(1);
+                }
+                write::ack(out, self.version, *kind, *packet_id, *reason);
+            }
+            Reply::SubAck { packet_id, codes } => match self.version {
+                Version::V5 => write::suback(out, Version::V5, *packet_id, codes),
+                Version::V3 => {
+                    // 3.1.1 knows one code for every refusal.
+                    let codes: Vec<u8> = codes.iter().map(|code| if *code >= 0x80 { 0x80 } else { *code }).collect();
+                    write::suback(out, Version::V3, *packet_id, &codes);
+                }
+            },
+            Reply::UnsubAck { packet_id, codes } => write::unsuback(out, self.version, *packet_id, codes),
+        }
+    }
+
+    /// Writes messages while the write buffer has room. Returns whether any moved.
+    pub(super) fn fill(&mut self, out: &mut BytesMut) -> bool {
+        let mut moved = false;
+        while out.len() < OUT {
+            let sent = self.send_again(out) || self.send_fresh(out);
+            if !sent {
+                break;
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    fn send_again(&mut self, out: &mut BytesMut) -> bool {
+        match self.resend.pop_front() {
+            Some(Resend::Publish(id, entry)) => self.write(out, &entry, id, true, now_ms()),
+            Some(Resend::PubRel(id)) => {
+                write::ack(out, self.version, AckKind::PubRel, id, 0);
+                true
+            }
+            None => return false,
+        };
+        true
+    }
+
+    fn send_fresh(&mut self, out: &mut BytesMut) -> bool {
+        let (window, horizon) = {
+            let handshakes = self.session.handshakes.lock();
+            (handshakes.window(self.terms.receive_maximum), handshakes.horizon())
+        };
+        let mut entries = std::mem::take(&mut self.entries);
+        let taken = self.session.take(OUT - out.len().min(OUT), window, horizon, &mut entries);
+        if taken.nudge {
+            self.hub.attention.notify_one();
+        }
+        let moved = !entries.is_empty();
+        self.send(&mut entries, out);
+        self.entries = entries;
+        moved
+    }
+
+    fn send(&mut self, entries: &mut Vec<Entry>, out: &mut BytesMut) {
+        if entries.is_empty() {
+            return;
+        }
+        let (now, mut counts) = (now_ms(), [0; 3]);
+        for entry in entries.drain(..) {
+            if entry.message.remaining(now).is_err() {
+                self.hub.metrics.dropped("expired", 1);
+                continue;
+            }
+            let Some(id) = self.open(&entry) else { continue };
+            if self.write(out, &entry, id, false, now) {
+                if let Some(count) = counts.get_mut(entry.qos as usize) {
+                    *count += 1;
+                }
+            } else if entry.qos != QoS::AtMostOnce {
+                self.settle(id);
+            }
+        }
+        self.hub.metrics.sent(counts);
+    }
+
+    /// The packet id; `None` when the session was taken over meanwhile (the kick is on its way).
+    fn open(&self, entry: &Entry) -> Option<u16> {
+        if entry.qos == QoS::AtMostOnce {
+            return Some(0);
+        }
+        self.session.handshakes.lock().open(self.peer.id, entry).ok()
+    }
+
+    /// A message that cannot be sent counts as delivered (`[MQTT-3.1.2-25]`).
+    fn settle(&self, id: u16) {
+        let mut handshakes = self.session.handshakes.lock();
+        let _ = handshakes.forget(self.peer.id, id);
+    }
+
+    /// Writes one PUBLISH; `false`: it is larger than the client takes, and dropped (`[MQTT-3.1.2-24]`).
+    fn write(&self, out: &mut BytesMut, entry: &Entry, packet_id: u16, dup: bool, now: u64) -> bool {
+        let message = &entry.message;
+        let packet = PublishOut {
+            dup: dup && entry.qos != QoS::AtMostOnce,
+            qos: entry.qos,
+            retain: entry.retain,
+            packet_id,
+            topic: message.topic(),
+            topic_alias: None,
+            // What was sent before it expired is sent again with a second left rather than withdrawn.
+            expiry: message.remaining(now).unwrap_or(Some(1)),
+            subscription_ids: entry.ids.as_deref().unwrap_or_default(),
+            properties: message.properties(),
+            payload: message.payload(),
+        };
+        if self.terms.largest_packet != usize::MAX
+            && write::publish_size(self.version, &packet) > self.terms.largest_packet
+        {
+            self.hub.metrics.dropped("larger_than_client_takes", 1);
+            return false;
+        }
+        write::publish(out, self.version, &packet);
+        true
+    }
+}

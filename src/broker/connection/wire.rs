@@ -1,0 +1,128 @@
+//! Bytes in and out of one connection: reads go through a buffer of the thread, so that an idle connection holds none.
+//!
+//! Invariant: after a call that returns `Pending`, `inbox` holds only the beginning of an incomplete packet (or packets that were
+//! deliberately left unread), and `out` only what the socket did not take.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes read at a time.
+const READ: usize = 64 << 10;
+/// A write buffer larger than this is not kept while idle.
+const KEEP: usize = 4 << 10;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
+
+/// A stream with its two buffers.
+pub(super) struct Wire<S> {
+    stream: S,
+    inbox: BytesMut,
+    pub out: BytesMut,
+}
+
+/// How many of the bytes it was shown a handler is done with.
+pub(super) type Consumed = usize;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream, inbox: BytesMut::new(), out: BytesMut::new() }
+    }
+
+    /// Shows what is there already to the handler. Returns whether it consumed anything.
+    pub(super) fn again<E>(
+        &mut self,
+        handler: impl FnOnce(&[u8], &mut BytesMut) -> Result<Consumed, E>,
+    ) -> Result<bool, E> {
+        if self.inbox.is_empty() {
+            return Ok(false);
+        }
+        let consumed = handler(&self.inbox, &mut self.out)?;
+        self.inbox.advance(consumed.min(self.inbox.len()));
+        self.tidy();
+        Ok(consumed > 0)
+    }
+
+    /// Reads once and shows the handler everything unread. `Ok(false)`: the peer closed.
+    pub(super) fn poll_read<E: From<io::Error>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        handler: impl FnOnce(&[u8], &mut BytesMut) -> Result<Consumed, E>,
+    ) -> Poll<Result<bool, E>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            let fresh = buffer.filled();
+            if fresh.is_empty() {
+                return Poll::Ready(Ok(false));
+            }
+            Poll::Ready(self.show(fresh, handler).map(|()| true))
+        })
+    }
+
+    fn show<E>(
+        &mut self,
+        fresh: &[u8],
+        handler: impl FnOnce(&[u8], &mut BytesMut) -> Result<Consumed, E>,
+    ) -> Result<(), E> {
+        if self.inbox.is_empty() {
+            let consumed = handler(fresh, &mut self.out)?;
+            self.inbox.extend_from_slice(fresh.get(consumed..).unwrap_or_default());
+        } else {
+            self.inbox.extend_from_slice(fresh);
+            let consumed = handler(&self.inbox, &mut self.out)?;
+            self.inbox.advance(consumed.min(self.inbox.len()));
+        }
+        self.tidy();
+        Ok(())
+    }
+
+    fn tidy(&mut self) {
+        if self.inbox.is_empty() {
+            self.inbox = BytesMut::new();
+        }
+    }
+
+    /// Writes what the socket takes. Returns whether it took anything.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let mut moved = false;
+        while !self.out.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.out)? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(count) => self.out.advance(count),
+                Poll::Pending => return Ok(moved),
+            }
+            moved = true;
+        }
+        if moved {
+            // TLS keeps what it encrypted until it is flushed.
+            let _ = Pin::new(&mut self.stream).poll_flush(cx)?;
+        }
+        Ok(moved)
+    }
+
+    /// Gives back a large write buffer; called when the connection goes idle.
+    pub(super) fn rest(&mut self) {
+        if self.out.is_empty() && self.out.capacity() > KEEP {
+            self.out = BytesMut::new();
+        }
+    }
+
+    /// Writes the rest and closes, for as long as the caller lets it.
+    pub(super) async fn finish(mut self) {
+        use tokio::io::AsyncWriteExt;
+        let written = self.stream.write_all(&self.out).await;
+        if written.is_ok() {
+            // The peer may be gone already; there is nothing left to tell it.
+            let _ = self.stream.shutdown().await;
+        }
+    }
+}

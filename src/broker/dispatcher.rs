@@ -1,0 +1,135 @@
+//! The dispatcher: one task, one order. It takes what the engine carried, applies it to the stream, and carries out the effects.
+//!
+//! A round: at most [`ROUND`](super::engine::ROUND) envelopes, then messages into outboxes, the commit, acknowledgements, room on the bus,
+//! and a yield. It awaits nothing else: no outbox, no permit, no socket. An engine that dies, skips or falls silent is replaced here; three
+//! times in a minute ends the program, because then the fault is not the engine's.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    admission::Window,
+    cargo::Flight,
+    engine::{Egress, Engine, EngineError, Sick},
+    envelope::now_ms,
+    peer::Peer,
+    store::MemoryStore,
+    stream::{Effects, Now, State},
+};
+
+/// So many engine deaths ...
+const DEATHS: usize = 3;
+/// ... within this time are too many.
+const DEATH_WINDOW: Duration = Duration::from_secs(60);
+
+/// Why the dispatcher ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DispatcherError {
+    /// See [`DEATHS`].
+    #[error(
+        "the routing engine died {DEATHS} times within {DEATH_WINDOW:?}; the program ends so that it can be restarted"
+    )]
+    EngineKeepsDying,
+    /// A new one could not be built.
+    #[error("{0}")]
+    Engine(String),
+}
+
+impl From<EngineError> for DispatcherError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error.to_string())
+    }
+}
+
+/// See the module.
+pub(super) struct Dispatcher {
+    pub engine: Arc<Engine>,
+    pub egress: Egress,
+    pub state: State,
+    pub store: MemoryStore,
+    pub window: Window,
+    /// Somebody wants the dispatcher's attention: an outbox has room for retained messages again, or the engine is deaf.
+    pub attention: Arc<Notify>,
+    pub deaths: VecDeque<Instant>,
+    /// How many engine deaths are tolerated; tests that kill it on purpose raise it.
+    pub patience: usize,
+}
+
+impl Dispatcher {
+    /// Runs until the engine was stopped and everything in flight is dispatched.
+    pub(super) async fn run(mut self, stopped: Arc<Notify>) -> Result<State, DispatcherError> {
+        let (mut flights, mut effects) = (Vec::new(), Effects::default());
+        loop {
+            let attention = Arc::clone(&self.attention);
+            tokio::select! {
+                biased;
+                round = self.egress.round(&mut flights) => if let Err(sick) = round { self.replace(sick)?; },
+                () = attention.notified() => if self.engine.is_deaf() { self.replace(Sick::Dead)?; },
+                () = stopped.notified(), if self.engine.is_empty() => return Ok(self.state),
+            }
+            self.dispatch(&mut flights, &mut effects);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn dispatch(&mut self, flights: &mut Vec<Flight>, effects: &mut Effects) {
+        let now = Now { ms: now_ms(), instant: Instant::now() };
+        let mut room = Room::default();
+        for flight in flights.drain(..) {
+            room.add(&flight);
+            self.state.apply(flight, now, effects);
+        }
+        if self.state.has_bulk() && self.state.advance_bulk(effects) {
+            // There may be more: come back after this round.
+            self.attention.notify_one();
+        }
+        let store = &mut self.store;
+        self.state.finish(effects, now, |group| store.commit(group));
+        room.give_back(&self.window);
+    }
+
+    fn replace(&mut self, why: Sick) -> Result<(), DispatcherError> {
+        let now = Instant::now();
+        self.deaths.retain(|death| now.duration_since(*death) < DEATH_WINDOW);
+        self.deaths.push_back(now);
+        if self.deaths.len() > self.patience {
+            return Err(DispatcherError::EngineKeepsDying);
+        }
+        tracing::error!(?why, "the routing engine failed and is replaced; what was in flight is sent again");
+        self.state.metrics.engine_restarted();
+        Ok(self.egress.restart()?)
+    }
+}
+
+pub(super) const PATIENCE: usize = DEATHS;
+
+/// Room on the bus that a round made, given back at its end; runs of one publisher as one sum.
+#[derive(Default)]
+struct Room(Vec<(Arc<Peer>, u32)>);
+
+impl Room {
+    fn add(&mut self, flight: &Flight) {
+        let Some(peer) = flight.peer.as_ref().filter(|_| flight.cost > 0) else { return };
+        match self.0.last_mut() {
+            Some((last, cost)) if last.id == peer.id => *cost += flight.cost,
+            _ => self.0.push((Arc::clone(peer), flight.cost)),
+        }
+    }
+
+    fn give_back(self, window: &Window) {
+        let mut common = 0;
+        for (peer, cost) in self.0 {
+            match &peer.lane {
+                Some(lane) => lane.give_back(cost),
+                None => common += cost,
+            }
+            peer.leave(cost);
+        }
+        window.give_back(common);
+    }
+}

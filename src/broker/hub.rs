@@ -1,0 +1,38 @@
+//! What every connection and internal client of the broker shares.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    access::Special, admission::Window, auth::Authenticator, engine::Engine, metrics::Metrics, session::Marks,
+    settings::Limits,
+};
+
+/// Shared, immutable after start.
+#[derive(Clone)]
+pub(super) struct Hub {
+    pub engine: Arc<Engine>,
+    pub window: Window,
+    pub limits: Arc<Limits>,
+    pub special: Arc<Special>,
+    pub auth: Arc<Authenticator>,
+    pub metrics: Arc<Metrics>,
+    /// Wakes the dispatcher, see there.
+    pub attention: Arc<Notify>,
+    /// Places for connected clients.
+    pub places: Arc<Semaphore>,
+    /// Places for connections that have not sent their CONNECT.
+    pub doorstep: Arc<Semaphore>,
+    /// Everything that runs for the broker.
+    pub tasks: TaskTracker,
+    pub stop: CancellationToken,
+}
+
+impl Hub {
+    /// Queue marks of a client's session.
+    pub(super) fn marks(&self) -> Marks {
+        Marks::of(self.limits.queue_bytes, self.limits.queue_messages)
+    }
+}

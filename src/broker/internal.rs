@@ -1,0 +1,206 @@
+//! Clients of the broker that are parts of this program: publishers with a lane of their own, and subscribers with an outbox like any
+//! session's. Neither passes a socket; both pass the stream, in the same order as everybody.
+
+use std::{future::poll_fn, sync::Arc, task::Poll};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    admission::{LANE, Window, cost},
+    cargo::{Ack, Cargo, CloseCargo, OpenCargo, Refusal, SubscribeCargo, Word},
+    codec::{SubscribeOptions, properties},
+    engine::Outgoing,
+    envelope::{Draft, Message, PublishDraft, now_ms},
+    hub::Hub,
+    message::{Delivery, Door, Origin, Properties, Publication},
+    peer::Peer,
+    session::{Entry, Session},
+    stream::Asked,
+};
+use crate::names::{ClientId, QoS, TopicFilter, TopicName};
+
+/// Deliveries handed to a subscriber before its outbox fills.
+const HANDED: usize = 256;
+/// Bytes taken from the outbox at a time.
+const PORTION: usize = 64 << 10;
+
+/// Why an internal publication or subscription did not happen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InternalError {
+    /// The broker is stopping.
+    #[error("the built-in broker is stopping")]
+    Stopping,
+    /// Larger than `limits.packet_size`.
+    #[error("the message needs {size} bytes; limits.packet_size in broker.toml allows {limit}")]
+    TooLarge {
+        /// Bytes of the packet.
+        size: usize,
+        /// The limit, bytes.
+        limit: usize,
+    },
+    /// A property cannot be written.
+    #[error("{0}")]
+    Property(#[from] properties::PropertyError),
+}
+
+impl From<Refusal> for InternalError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Stopping => Self::Stopping,
+        }
+    }
+}
+
+/// The broker's word on a publication.
+#[derive(Debug)]
+pub struct Pending(oneshot::Receiver<Word>);
+
+impl Pending {
+    /// Waits for it: whether any session matched.
+    ///
+    /// # Errors
+    /// If the broker did not take responsibility.
+    pub async fn wait(self) -> Result<bool, InternalError> {
+        self.0.await.unwrap_or(Err(Refusal::Stopping)).map_err(InternalError::from)
+    }
+}
+
+/// A part of this program that publishes. Cheap to clone; clones share the lane.
+#[derive(Clone)]
+pub struct Publisher {
+    hub: Hub,
+    peer: Arc<Peer>,
+    lane: Window,
+}
+
+impl Publisher {
+    pub(super) fn new(hub: Hub, door: Door) -> Self {
+        let lane = Window::new(LANE);
+        let peer = Peer::new(Origin { door, client: None, user: None, may_start: true }, Some(lane.clone()));
+        Self { hub, peer, lane }
+    }
+
+    /// Hands a publication over, in order; waits for room in the lane only.
+    ///
+    /// # Errors
+    /// If it is too large or the broker is stopping.
+    pub async fn submit(&self, publication: &Publication) -> Result<Pending, InternalError> {
+        let wire = properties::to_wire(&publication.properties)?;
+        let now = now_ms();
+        let draft = Draft::publish(&PublishDraft {
+            topic: publication.topic.as_str().as_bytes(),
+            properties: &wire,
+            payload: &publication.payload,
+            qos: publication.qos,
+            retain: publication.retain,
+            dup: false,
+            packet_id: 0,
+            received: now,
+            expires: publication.properties.message_expiry.map_or(0, |seconds| now + u64::from(seconds) * 1000),
+        });
+        let limit = self.hub.limits.packet_size;
+        if draft.len() > limit {
+            return Err(InternalError::TooLarge { size: draft.len(), limit });
+        }
+        let cost = cost(draft.len(), LANE);
+        self.lane.take(cost).await;
+        let (sender, receiver) = oneshot::channel();
+        // QoS 2 from inside needs no handshake: the submission is the handshake.
+        let cargo = Cargo::Publish(Ack::Internal(sender));
+        self.hub
+            .engine
+            .submit(Some(&self.peer), [Outgoing { draft, cost, cargo }])
+            .map_err(|_| InternalError::Stopping)?;
+        Ok(Pending(receiver))
+    }
+}
+
+/// Subscribes a part of this program; messages arrive on the channel until it is dropped.
+pub(super) async fn subscribe(
+    hub: &Hub,
+    name: &str,
+    filters: Vec<TopicFilter>,
+) -> Result<mpsc::Receiver<Delivery>, InternalError> {
+    let (peer, session) = open(hub, name).await?;
+    let (done, subscribed) = oneshot::channel();
+    let options =
+        SubscribeOptions { qos: QoS::ExactlyOnce, no_local: false, retain_as_published: false, retain_handling: 0 };
+    let filters = filters.into_iter().map(|filter| Ok((filter, Asked { options, id: None, internal: true }))).collect();
+    control(hub, &peer, Cargo::Subscribe(Box::new(SubscribeCargo { packet_id: 0, filters, done: Some(done) })))?;
+    subscribed.await.map_err(|_| InternalError::Stopping)?;
+    let (sender, receiver) = mpsc::channel(HANDED);
+    let hub = hub.clone();
+    hub.tasks.clone().spawn(async move {
+        pump(&hub, &peer, &session, sender).await;
+        // A stopping broker takes nothing more.
+        let _ = control(&hub, &peer, Cargo::Close(CloseCargo { with_will: false, expiry: None }));
+    });
+    Ok(receiver)
+}
+
+async fn open(hub: &Hub, name: &str) -> Result<(Arc<Peer>, Arc<Session>), InternalError> {
+    // `$` keeps these apart from whatever clients call themselves: a client id is never compared with a prefix.
+    let client = ClientId::new(format!("$internal/{name}/{}", uuid::Uuid::new_v4().simple()))
+        .map_err(|_| InternalError::Stopping)?;
+    let origin = Origin { door: Door::Internal, client: Some(client.clone()), user: None, may_start: true };
+    let peer = Peer::new(origin, None);
+    let (reply, opened) = oneshot::channel();
+    let cargo = OpenCargo { client, clean_start: true, expiry: 0, will: None, marks: hub.marks(), reply };
+    control(hub, &peer, Cargo::Open(Box::new(cargo)))?;
+    let opened = opened.await.map_err(|_| InternalError::Stopping)?.map_err(|_| InternalError::Stopping)?;
+    Ok((peer, opened.session))
+}
+
+fn control(hub: &Hub, peer: &Arc<Peer>, cargo: Cargo) -> Result<(), InternalError> {
+    hub.engine
+        .submit(Some(peer), [Outgoing { draft: Draft::control(), cost: 0, cargo }])
+        .map_err(|_| InternalError::Stopping)
+}
+
+/// Moves messages from the outbox to the subscriber, at the subscriber's pace.
+async fn pump(hub: &Hub, peer: &Arc<Peer>, session: &Arc<Session>, sender: mpsc::Sender<Delivery>) {
+    let mut entries = Vec::new();
+    loop {
+        let next = poll_fn(|cx| {
+            peer.register(cx.waker());
+            let taken = session.take(PORTION, usize::MAX, u64::MAX, &mut entries);
+            if taken.nudge {
+                hub.attention.notify_one();
+            }
+            if entries.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+        });
+        tokio::select! {
+            () = next => {}
+            () = sender.closed() => return,
+            () = hub.stop.cancelled() => return,
+        }
+        for entry in entries.drain(..) {
+            if let Some(delivery) = delivery(&entry)
+                && sender.send(delivery).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+fn delivery(entry: &Entry) -> Option<Delivery> {
+    let message: &Message = &entry.message;
+    let expiry = message.remaining(now_ms()).ok()?;
+    let nobody = || Origin { door: Door::Internal, client: None, user: None, may_start: false };
+    Some(Delivery {
+        topic: TopicName::new(message.topic_str()).ok()?,
+        payload: message.payload_bytes(),
+        qos: message.qos,
+        retained: entry.retain,
+        properties: read_properties(message, expiry),
+        origin: message.origin.as_ref().map_or_else(nobody, |origin| Origin::clone(origin)),
+        packet_id: (message.packet_id > 0).then_some(message.packet_id),
+        dup: message.dup,
+    })
+}
+
+fn read_properties(message: &Message, expiry: Option<u32>) -> Properties {
+    // They were validated when the message came in.
+    properties::from_wire(message.properties(), expiry).unwrap_or_default()
+}

@@ -1,0 +1,166 @@
+//! The broker's counters and gauges, and the log lines that go with drops.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use crate::names::ClientId;
+
+/// Label of a drop or refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+/// Label of the QoS of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByQos {
+    qos: u8,
+}
+
+/// The broker's metrics.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    received: [Counter; 3],
+    sent: [Counter; 3],
+    unmatched: Counter,
+    dropped: Family<Reason, Counter>,
+    refused: Family<Reason, Counter>,
+    closed: Family<Reason, Counter>,
+    connections: Gauge,
+    sessions: Gauge,
+    subscriptions: Gauge,
+    retained: Gauge,
+    retained_bytes: Gauge,
+    expired: Counter,
+    lagging: Counter,
+    engine_restarts: Counter,
+}
+
+impl Metrics {
+    pub(super) fn new(registry: &mut Registry) -> Arc<Self> {
+        let by_qos = |registry: &mut Registry, name: &str, help: &str| {
+            let family = Family::<ByQos, Counter>::default();
+            registry.register(name, help, family.clone());
+            [0, 1, 2].map(|qos| family.get_or_create(&ByQos { qos }).clone())
+        };
+        let received = by_qos(registry, "sense_butler_mqtt_messages_received", "PUBLISH packets taken from clients");
+        let sent = by_qos(registry, "sense_butler_mqtt_messages_sent", "PUBLISH packets written to clients");
+        let metrics = Self {
+            received,
+            sent,
+            unmatched: Counter::default(),
+            dropped: Family::default(),
+            refused: Family::default(),
+            closed: Family::default(),
+            connections: Gauge::default(),
+            sessions: Gauge::default(),
+            subscriptions: Gauge::default(),
+            retained: Gauge::default(),
+            retained_bytes: Gauge::default(),
+            expired: Counter::default(),
+            lagging: Counter::default(),
+            engine_restarts: Counter::default(),
+        };
+        metrics.register(registry);
+        Arc::new(metrics)
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        let mut counter = |name: &str, help: &str, metric: &Counter| registry.register(name, help, metric.clone());
+        counter("sense_butler_mqtt_messages_unmatched", "Messages nobody subscribed to", &self.unmatched);
+        counter("sense_butler_mqtt_sessions_expired", "Sessions that ended by expiry", &self.expired);
+        counter(
+            "sense_butler_mqtt_sessions_lagging",
+            "Times a session stopped holding publishers because it was too slow",
+            &self.lagging,
+        );
+        counter("sense_butler_mqtt_engine_restarts", "Times the routing engine was replaced", &self.engine_restarts);
+        let mut gauge = |name: &str, help: &str, metric: &Gauge| registry.register(name, help, metric.clone());
+        gauge("sense_butler_mqtt_connections", "Connected clients", &self.connections);
+        gauge("sense_butler_mqtt_sessions", "Sessions, connected or kept", &self.sessions);
+        gauge("sense_butler_mqtt_subscriptions", "Subscriptions", &self.subscriptions);
+        gauge("sense_butler_mqtt_retained_messages", "Retained messages", &self.retained);
+        gauge("sense_butler_mqtt_retained_bytes", "Memory of retained messages, bytes", &self.retained_bytes);
+        registry.register(
+            "sense_butler_mqtt_messages_dropped",
+            "Messages not delivered, by reason",
+            self.dropped.clone(),
+        );
+        registry.register(
+            "sense_butler_mqtt_connections_refused",
+            "Connections turned away, by reason",
+            self.refused.clone(),
+        );
+        registry.register("sense_butler_mqtt_connections_closed", "Connections ended, by reason", self.closed.clone());
+    }
+
+    pub(super) fn received(&self, qos: u8) {
+        if let Some(counter) = self.received.get(usize::from(qos)) {
+            counter.inc();
+        }
+    }
+
+    pub(super) fn sent(&self, counts: [u64; 3]) {
+        for (counter, count) in self.sent.iter().zip(counts) {
+            counter.inc_by(count);
+        }
+    }
+
+    pub(super) fn unmatched(&self) {
+        self.unmatched.inc();
+    }
+
+    pub(super) fn dropped(&self, reason: &'static str, count: u64) {
+        if count > 0 {
+            self.dropped.get_or_create(&Reason { reason }).inc_by(count);
+        }
+    }
+
+    pub(super) fn refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(super) fn closed(&self, reason: &'static str) {
+        self.closed.get_or_create(&Reason { reason }).inc();
+        self.connections.dec();
+    }
+
+    pub(super) fn connected(&self) {
+        self.connections.inc();
+    }
+
+    pub(super) fn sessions(&self, count: usize) {
+        self.sessions.set(as_i64(count));
+    }
+
+    pub(super) fn subscriptions(&self, count: usize) {
+        self.subscriptions.set(as_i64(count));
+    }
+
+    pub(super) fn retained(&self, topics: usize, bytes: usize) {
+        self.retained.set(as_i64(topics));
+        self.retained_bytes.set(as_i64(bytes));
+    }
+
+    pub(super) fn session_expired(&self) {
+        self.expired.inc();
+    }
+
+    pub(super) fn lagging(&self, client: &ClientId) {
+        self.lagging.inc();
+        tracing::warn!(client = %client, "MQTT client reads too slowly: publishers no longer wait for it, what it does not fetch is dropped");
+    }
+
+    pub(super) fn engine_restarted(&self) {
+        self.engine_restarts.inc();
+    }
+}
+
+fn as_i64(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,157 @@
+//! What the rest of the broker sees of one connection: a lane for acknowledgements, a kick, holds, its share of the bus.
+//!
+//! A peer outlives its socket for as long as something it submitted is under way; what is pushed to it then goes nowhere. Invariant: the
+//! connection task is woken after every change here that it has to act on.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    task::Waker,
+};
+
+use parking_lot::Mutex;
+
+use super::{admission::Window, codec::write::AckKind, message::Origin, session::Session, wake::WakeCell};
+
+/// A packet the dispatcher wants sent to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// PUBACK, PUBREC or PUBCOMP.
+    Ack { kind: AckKind, packet_id: u16, reason: u8 },
+    /// SUBACK with its codes.
+    SubAck { packet_id: u16, codes: Vec<u8> },
+    /// UNSUBACK with its codes.
+    UnsubAck { packet_id: u16, codes: Vec<u8> },
+}
+
+/// Why a connection is closed from inside. The numbers are MQTT 5's DISCONNECT reason codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kick {
+    ServerShuttingDown = 0x8b,
+    SessionTakenOver = 0x8e,
+    QuotaExceeded = 0x97,
+}
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    replies: Vec<Reply>,
+    kick: Option<Kick>,
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// One connection, or one internal publisher or subscriber.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// Unique in this process; a session's epoch is the id of its present peer.
+    pub id: u64,
+    /// For messages it publishes.
+    pub origin: Arc<Origin>,
+    /// An internal publisher's own lane onto the bus; clients share the window.
+    pub lane: Option<Window>,
+    session: OnceLock<Arc<Session>>,
+    mailbox: Mutex<Mailbox>,
+    wake: WakeCell,
+    holds: AtomicU32,
+    under_way: AtomicU32,
+    waits_for_share: AtomicBool,
+}
+
+impl Peer {
+    pub(super) fn new(origin: Origin, lane: Option<Window>) -> Arc<Self> {
+        Arc::new(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            origin: Arc::new(origin),
+            lane,
+            session: OnceLock::new(),
+            mailbox: Mutex::default(),
+            wake: WakeCell::default(),
+            holds: AtomicU32::new(0),
+            under_way: AtomicU32::new(0),
+            waits_for_share: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn set_session(&self, session: Arc<Session>) {
+        // Set once, by the dispatcher, when it opens the session.
+        let _ = self.session.set(session);
+    }
+
+    pub(super) fn session(&self) -> Option<&Arc<Session>> {
+        self.session.get()
+    }
+
+    pub(super) fn register(&self, waker: &Waker) {
+        self.wake.register(waker);
+    }
+
+    pub(super) fn wake(&self) {
+        self.wake.wake();
+    }
+
+    /// Appends replies and wakes, once for all of them.
+    pub(super) fn reply(&self, replies: &mut Vec<Reply>) {
+        self.mailbox.lock().replies.append(replies);
+        self.wake.wake();
+    }
+
+    /// Asks the connection to close; the first reason stands.
+    pub(super) fn kick(&self, why: Kick) {
+        self.mailbox.lock().kick.get_or_insert(why);
+        self.wake.wake();
+    }
+
+    /// What waits for the connection.
+    pub(super) fn take(&self, replies: &mut Vec<Reply>) -> Option<Kick> {
+        let mut mailbox = self.mailbox.lock();
+        std::mem::swap(&mut mailbox.replies, replies);
+        mailbox.kick
+    }
+
+    /// A session above its high mark holds this publisher.
+    pub(super) fn hold(&self) {
+        self.holds.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The session drained.
+    pub(super) fn release(&self) {
+        if self.holds.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.wake.wake();
+        }
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.holds.load(Ordering::Acquire) > 0
+    }
+
+    /// Takes `cost` bytes of this peer's share of the bus, if it fits (one message always does). After a `false` the peer is woken when
+    /// something of its own was dispatched.
+    pub(super) fn enter(&self, cost: u32, share: u32) -> bool {
+        if self.try_enter(cost, share) {
+            return true;
+        }
+        self.waits_for_share.store(true, Ordering::SeqCst);
+        // What was dispatched between the first look and the flag woke nobody: look again.
+        self.try_enter(cost, share)
+    }
+
+    fn try_enter(&self, cost: u32, share: u32) -> bool {
+        let now = self.under_way.load(Ordering::SeqCst);
+        if now > 0 && now.saturating_add(cost) > share {
+            return false;
+        }
+        self.under_way.fetch_add(cost, Ordering::SeqCst);
+        true
+    }
+
+    /// Gives back what was dispatched and wakes a publisher that waits for its share.
+    pub(super) fn leave(&self, cost: u32) {
+        self.under_way.fetch_sub(cost, Ordering::SeqCst);
+        if self.waits_for_share.swap(false, Ordering::SeqCst) {
+            self.wake.wake();
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The stream: the one ordered sequence of everything that happens in the broker, as a state machine without sockets.
+//!
+//! [`State::apply`] takes one envelope at a time and stages its effects; the dispatcher carries them out once per round. It alone owns the
+//! subscription index, the retained tree and the session table. Invariants: effects of an envelope depend on the envelopes before it and
+//! nothing else (time comes in as an envelope too); an acknowledgement is staged only together with everything it means.
+
+mod index;
+mod lifecycle;
+mod retained;
+mod seats;
+mod subscribe;
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+pub(super) use self::index::Asked;
+use self::{
+    index::{Index, SessionKey},
+    retained::{Kept, Retained},
+    seats::Seats,
+    subscribe::Bulk,
+};
+use super::{
+    cargo::{Ack, Cargo, Flight, SessionWord, Word},
+    codec::{Will, write::AckKind},
+    envelope::{Draft, Message, PublishDraft},
+    metrics::Metrics,
+    peer::{Peer, Reply},
+    session::Entry,
+    settings::Limits,
+    store::Group,
+};
+use crate::names::{QoS, TopicFilter};
+use tokio::sync::oneshot;
+
+/// MQTT 5: "No matching subscribers".
+const NO_MATCH: u8 = 0x10;
+
+/// The time at which an envelope is applied.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    /// Milliseconds since 1970, for expiry.
+    pub ms: u64,
+    /// For holds.
+    pub instant: Instant,
+}
+
+/// What a round brought, to be carried out at its end.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Sessions with something staged.
+    touched: Vec<SessionKey>,
+    /// Publishers of this round; entries name them by place.
+    origins: Vec<Arc<Peer>>,
+    /// Replies to clients, in order.
+    replies: Vec<(Arc<Peer>, Reply)>,
+    words: Vec<(oneshot::Sender<Word>, Word)>,
+    opened: Vec<(oneshot::Sender<SessionWord>, SessionWord)>,
+    subscribed: Vec<oneshot::Sender<()>>,
+    /// Publishers that may go on.
+    released: Vec<Arc<Peer>>,
+    /// What must be committed before replies and words go out.
+    pub group: Group,
+}
+
+/// Everything the broker knows.
+#[derive(Debug)]
+pub(super) struct State {
+    index: Index,
+    retained: Retained,
+    seats: Seats,
+    limits: Limits,
+    /// Topics that hold no retained message.
+    start_topics: Vec<TopicFilter>,
+    bulk: VecDeque<Bulk>,
+    holders: Vec<SessionKey>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl State {
+    pub(super) fn new(limits: Limits, start_topics: Vec<TopicFilter>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            index: Index::default(),
+            retained: Retained::new(limits.retained_topics, limits.retained_bytes),
+            seats: Seats::default(),
+            limits,
+            start_topics,
+            bulk: VecDeque::new(),
+            holders: Vec::new(),
+            metrics,
+        }
+    }
+
+    /// Applies one envelope.
+    pub(super) fn apply(&mut self, flight: Flight, now: Now, effects: &mut Effects) {
+        let Flight { envelope, peer, cargo, .. } = flight;
+        match cargo {
+            Cargo::Publish(ack) => {
+                if let Some(message) = Message::read(envelope) {
+                    self.publish(message, peer, ack, effects);
+                }
+            }
+            Cargo::Subscribe(cargo) => self.subscribe(*cargo, peer, now, effects),
+            Cargo::Unsubscribe(cargo) => self.unsubscribe(*cargo, peer, effects),
+            Cargo::Open(cargo) => self.open(*cargo, peer, now, effects),
+            Cargo::Close(cargo) => self.close(&cargo, peer, now, effects),
+            Cargo::Reply(reply) => effects.replies.extend(peer.map(|peer| (peer, reply))),
+            Cargo::Tick => self.tick(now, effects),
+        }
+    }
+
+    fn publish(&mut self, message: Message, peer: Option<Arc<Peer>>, ack: Ack, effects: &mut Effects) {
+        let (qos, packet_id) = (message.qos, message.packet_id);
+        let matched = self.route(message, peer.as_ref(), effects);
+        match ack {
+            Ack::None => {}
+            Ack::Internal(sender) => effects.words.push((sender, Ok(matched))),
+            Ack::Client => {
+                let Some(peer) = peer else { return };
+                let reason = if matched { 0 } else { NO_MATCH };
+                effects.acknowledge(peer, qos, packet_id, reason);
+            }
+        }
+    }
+
+    /// Stages a message for everybody it goes to; returns whether anybody matched.
+    fn route(&mut self, mut message: Message, from: Option<&Arc<Peer>>, effects: &mut Effects) -> bool {
+        let matches = self.index.lookup(message.topic());
+        let nobody = matches.direct.is_empty() && matches.groups.is_empty();
+        if nobody && !message.retain {
+            self.metrics.unmatched();
+            return false;
+        }
+        if matches.internal {
+            message.origin = from.map(|peer| Arc::clone(&peer.origin));
+        }
+        let message = Arc::new(message);
+        let place = from.map(|peer| effects.place(peer));
+        for found in &matches.direct {
+            let own = found.no_local && self.is_own(found.session, from);
+            if !own {
+                let retain = found.retain_as_published && message.retain;
+                let qos = message.qos.min(found.qos);
+                self.stage(found.session, Arc::clone(&message), qos, retain, found.ids.clone(), place, effects);
+            }
+        }
+        for group in &matches.groups {
+            self.stage_shared(group, &message, place, effects);
+        }
+        self.keep(&message, effects);
+        !nobody
+    }
+
+    fn is_own(&self, session: SessionKey, from: Option<&Arc<Peer>>) -> bool {
+        let served = self.seats.get(session).and_then(|seat| seat.peer.as_ref());
+        matches!((served, from), (Some(served), Some(from)) if served.id == from.id)
+    }
+
+    fn stage_shared(
+        &mut self,
+        group: &index::GroupKey,
+        message: &Arc<Message>,
+        place: Option<u16>,
+        effects: &mut Effects,
+    ) {
+        let seats = &self.seats;
+        let fits = |key: SessionKey| {
+            let peer = seats.get(key).and_then(|seat| seat.peer.as_ref());
+            peer.is_some_and(|peer| !peer.is_held())
+        };
+        if let Some((session, asked)) = self.index.pick(group, fits) {
+            let retain = asked.options.retain_as_published && message.retain;
+            let ids = asked.id.map(|id| Arc::from([id]));
+            let qos = message.qos.min(asked.options.qos);
+            self.stage(session, Arc::clone(message), qos, retain, ids, place, effects);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // one delivery, spelled out: a struct for it would be built and taken apart on the hottest path
+    fn stage(
+        &mut self,
+        session: SessionKey,
+        message: Arc<Message>,
+        qos: QoS,
+        retain: bool,
+        ids: Option<Arc<[u32]>>,
+        place: Option<u16>,
+        effects: &mut Effects,
+    ) {
+        let Some(seat) = self.seats.get_mut(session) else { return };
+        let qseq = seat.position(qos);
+        if seat.stage.is_empty() {
+            effects.touched.push(session);
+        }
+        if qos != QoS::AtMostOnce && seat.is_persistent() {
+            effects.group.row(&seat.session, qseq);
+        }
+        seat.stage.push(Entry { message, qseq, qos, retain, ids });
+        if let Some(place) = place.filter(|place| seat.origins.last() != Some(place)) {
+            seat.origins.push(place);
+        }
+    }
+
+    /// Keeps a retained message, unless its topic holds none.
+    fn keep(&mut self, message: &Arc<Message>, effects: &mut Effects) {
+        if !message.retain || self.start_topics.iter().any(|filter| filter.matches(message.topic_str())) {
+            return;
+        }
+        effects.group.retained += 1;
+        if self.retained.set(message) == Kept::Full {
+            self.metrics.dropped("retained_full", 1);
+        }
+        self.metrics.retained(self.retained.topics(), self.retained.bytes());
+    }
+
+    /// A message of the broker's own: a will.
+    fn publish_will(&mut self, will: &Will, now: Now, from: Option<&Arc<Peer>>, effects: &mut Effects) {
+        let draft = Draft::publish(&PublishDraft {
+            topic: will.topic.as_bytes(),
+            properties: &will.properties,
+            payload: &will.payload,
+            qos: will.qos,
+            retain: will.retain,
+            dup: false,
+            packet_id: 0,
+            received: now.ms,
+            expires: will.expiry.map_or(0, |seconds| now.ms + u64::from(seconds) * 1000),
+        });
+        if let Some(message) = Message::read(draft.stamp(0, 0)) {
+            self.route(message, from, effects);
+        }
+    }
+
+    /// Carries out what a round staged: messages into the outboxes first, then what was promised is committed, then the replies.
+    pub(super) fn finish(&mut self, effects: &mut Effects, now: Now, commit: impl FnOnce(&mut Group)) {
+        for key in std::mem::take(&mut effects.touched) {
+            self.deliver(key, &effects.origins, now);
+        }
+        commit(&mut effects.group);
+        effects.origins.clear();
+        effects.send();
+    }
+
+    fn deliver(&mut self, key: SessionKey, origins: &[Arc<Peer>], now: Now) {
+        let Some(seat) = self.seats.get_mut(key) else { return };
+        let sources = seat.origins.iter().filter_map(|place| origins.get(usize::from(*place)));
+        let delivered = seat.session.outbox.lock().deliver(&mut seat.stage, sources, now.instant);
+        seat.origins.clear();
+        if let Some(peer) = &seat.peer {
+            peer.wake();
+        }
+        if delivered.holds && !self.holders.contains(&key) {
+            self.holders.push(key);
+        }
+        self.metrics.dropped("session_lagging", delivered.dropped_lagging);
+        self.metrics.dropped("session_queue_full", delivered.dropped_full);
+    }
+}
+
+impl Effects {
+    /// The place of a publisher in this round's list.
+    fn place(&mut self, peer: &Arc<Peer>) -> u16 {
+        let known = self.origins.last().is_some_and(|last| last.id == peer.id);
+        if !known {
+            self.origins.push(Arc::clone(peer));
+        }
+        // A round has at most a few hundred envelopes.
+        u16::try_from(self.origins.len() - 1).unwrap_or(u16::MAX)
+    }
+
+    fn acknowledge(&mut self, peer: Arc<Peer>, qos: QoS, packet_id: u16, reason: u8) {
+        match qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => self.replies.push((peer, Reply::Ack { kind: AckKind::PubAck, packet_id, reason })),
+            QoS::ExactlyOnce => {
+                let serving = peer.session().and_then(|session| session.handshakes.lock().routed(packet_id, true));
+                if let Some(serving) = serving {
+                    self.replies.push((serving, Reply::Ack { kind: AckKind::PubRec, packet_id, reason }));
+                }
+            }
+        }
+    }
+
+    /// Sends replies (one lock and wake for each run of replies to one peer) and words.
+    fn send(&mut self) {
+        let mut batch = Vec::new();
+        let mut replies = self.replies.drain(..).peekable();
+        while let Some((peer, reply)) = replies.next() {
+            batch.push(reply);
+            if replies.peek().is_none_or(|(next, _)| next.id != peer.id) {
+                peer.reply(&mut batch);
+                batch.clear();
+            }
+        }
+        for (sender, word) in self.words.drain(..) {
+            // The publisher may have stopped waiting.
+            let _ = sender.send(word);
+        }
+        for (sender, opened) in self.opened.drain(..) {
+            let _ = sender.send(opened);
+        }
+        for sender in self.subscribed.drain(..) {
+            let _ = sender.send(());
+        }
+        for peer in self.released.drain(..) {
+            peer.release();
+        }
+    }
+}

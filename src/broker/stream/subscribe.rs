@@ -1,0 +1,158 @@
+//! SUBSCRIBE and UNSUBSCRIBE in the stream, and the delivery of retained messages.
+//!
+//! A subscriber gets each matching retained message that was set before its SUBSCRIBE once, in the state it had then; live messages follow.
+//! Large answers go out in portions while the outbox has room, so that a subscription to `#` holds nobody.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{Asked, Effects, Now, SessionKey, State};
+use crate::{
+    broker::{
+        cargo::{SubscribeCargo, UnsubscribeCargo},
+        envelope::Message,
+        peer::{Peer, Reply},
+    },
+    names::{QoS, TopicFilter},
+};
+
+/// MQTT 5: "Quota exceeded".
+const QUOTA: u8 = 0x97;
+/// MQTT 5: "No subscription existed".
+const NO_SUBSCRIPTION: u8 = 0x11;
+/// Up to this many retained messages are staged at once.
+const AT_ONCE: usize = 1_000;
+/// Beyond, this many per round.
+const PORTION: usize = 256;
+
+/// Retained messages a session still has to get.
+#[derive(Debug)]
+pub(super) struct Bulk {
+    session: SessionKey,
+    peer: u64,
+    rest: VecDeque<Arc<Message>>,
+    asked: Asked,
+}
+
+impl Bulk {
+    pub(super) fn session(&self) -> SessionKey {
+        self.session
+    }
+}
+
+impl State {
+    pub(super) fn subscribe(
+        &mut self,
+        cargo: SubscribeCargo,
+        peer: Option<Arc<Peer>>,
+        now: Now,
+        effects: &mut Effects,
+    ) {
+        let Some((peer, key)) = peer.and_then(|peer| self.seats.of_peer(&peer).map(|key| (peer, key))) else { return };
+        let codes = cargo.filters.into_iter().map(|filter| match filter {
+            Ok((filter, asked)) => self.subscribe_one(key, &filter, asked, now, effects),
+            Err(code) => code,
+        });
+        let codes = codes.collect();
+        match cargo.done {
+            Some(done) => effects.subscribed.push(done),
+            None => effects.replies.push((peer, Reply::SubAck { packet_id: cargo.packet_id, codes })),
+        }
+        self.metrics.subscriptions(self.index.len());
+    }
+
+    fn subscribe_one(
+        &mut self,
+        key: SessionKey,
+        filter: &TopicFilter,
+        asked: Asked,
+        now: Now,
+        effects: &mut Effects,
+    ) -> u8 {
+        let Some(seat) = self.seats.get_mut(key) else { return QUOTA };
+        if seat.filters.len() >= self.limits.subscriptions && !seat.filters.contains_key(filter) {
+            return QUOTA;
+        }
+        seat.filters.insert(filter.clone(), asked);
+        let new = self.index.subscribe(key, filter, asked);
+        let wanted = match asked.options.retain_handling {
+            0 => true,
+            1 => new,
+            _ => false,
+        };
+        if wanted && filter.shared().is_none() {
+            self.send_retained(key, filter, asked, now, effects);
+        }
+        asked.options.qos as u8
+    }
+
+    fn send_retained(&mut self, key: SessionKey, filter: &TopicFilter, asked: Asked, now: Now, effects: &mut Effects) {
+        let found = self.retained.matching(filter.as_str(), now.ms);
+        if found.len() <= AT_ONCE {
+            for message in found {
+                self.stage_retained(key, message, asked, effects);
+            }
+            return;
+        }
+        let peer = self.seats.get(key).and_then(|seat| seat.peer.as_ref()).map_or(0, |peer| peer.id);
+        self.bulk.push_back(Bulk { session: key, peer, rest: found.into(), asked });
+    }
+
+    fn stage_retained(&mut self, key: SessionKey, message: Arc<Message>, asked: Asked, effects: &mut Effects) {
+        let qos: QoS = message.qos.min(asked.options.qos);
+        let ids = asked.id.map(|id| Arc::from([id]));
+        self.stage(key, message, qos, true, ids, None, effects);
+    }
+
+    /// Whether retained messages wait to go out in portions.
+    pub(in crate::broker) fn has_bulk(&self) -> bool {
+        !self.bulk.is_empty()
+    }
+
+    /// The next portion of every bulk delivery whose outbox has room. Returns whether anything moved.
+    pub(in crate::broker) fn advance_bulk(&mut self, effects: &mut Effects) -> bool {
+        let mut moved = false;
+        for _ in 0..self.bulk.len() {
+            let Some(mut bulk) = self.bulk.pop_front() else { break };
+            let served =
+                self.seats.get(bulk.session).filter(|seat| seat.peer.as_ref().is_some_and(|p| p.id == bulk.peer));
+            let Some(seat) = served else { continue };
+            if seat.session.outbox.lock().has_room_for_bulk() {
+                moved = true;
+                self.send_portion(&mut bulk, effects);
+            }
+            if !bulk.rest.is_empty() {
+                self.bulk.push_back(bulk);
+            }
+        }
+        moved
+    }
+
+    fn send_portion(&mut self, bulk: &mut Bulk, effects: &mut Effects) {
+        for _ in 0..PORTION {
+            let Some(message) = bulk.rest.pop_front() else { return };
+            // Overwritten since: the newer value went out live.
+            let present = self.retained.get(message.topic_str()).is_some_and(|kept| Arc::ptr_eq(kept, &message));
+            if present {
+                self.stage_retained(bulk.session, message, bulk.asked, effects);
+            }
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, cargo: UnsubscribeCargo, peer: Option<Arc<Peer>>, effects: &mut Effects) {
+        let Some((peer, key)) = peer.and_then(|peer| self.seats.of_peer(&peer).map(|key| (peer, key))) else { return };
+        let codes = cargo.filters.into_iter().map(|filter| match filter {
+            Ok(filter) => self.unsubscribe_one(key, &filter),
+            Err(code) => code,
+        });
+        let codes = codes.collect();
+        effects.replies.push((peer, Reply::UnsubAck { packet_id: cargo.packet_id, codes }));
+        self.metrics.subscriptions(self.index.len());
+    }
+
+    fn unsubscribe_one(&mut self, key: SessionKey, filter: &TopicFilter) -> u8 {
+        if let Some(seat) = self.seats.get_mut(key) {
+            seat.filters.remove(filter);
+        }
+        if self.index.unsubscribe(key, filter) { 0 } else { NO_SUBSCRIPTION }
+    }
+}
