@@ -1,3 +1,206 @@
 //! `butler.yaml` and `broker.toml` to typed settings; diagnostics with file, line, key and hint.
+//!
+//! Invariants: nothing here touches the network or looks a name up; every error of both files is reported in one run, as far as the files
+//! can be read; what [`load`] answers needs no further checks.
 
+pub mod address;
+mod broker_file;
+mod butler;
+mod diagnostic;
+mod find;
+#[cfg(test)]
+mod samples;
 pub mod settings;
+mod toml_text;
+mod tree;
+mod walk;
+mod yaml;
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+pub use self::{
+    address::HostPort,
+    diagnostic::{ConfigErrors, Diagnostic, EXIT_CODE, Place},
+    find::{default_data_dir, host_name},
+};
+use self::{diagnostic::Report, settings::Settings, tree::Node, yaml::SyntaxError};
+
+/// What the command line says instead of the files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--mqtt`: the one listener of the built-in broker, or the address of the external one.
+    pub mqtt: Option<HostPort>,
+    /// `--rest`
+    pub rest: Option<HostPort>,
+    /// `--udp`: task events.
+    pub udp: Option<HostPort>,
+    /// `--udp-sessions`: session events; same host as the task events.
+    pub udp_sessions: Option<HostPort>,
+    /// `--qrs`
+    pub qrs: Option<HostPort>,
+    /// `--data`
+    pub data: Option<PathBuf>,
+}
+
+/// Where to look and what to know; see [`LoadOptions::from_environment`].
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// `--config`: must exist. `None`: searched for.
+    pub config: Option<PathBuf>,
+    /// `--broker-config`: must exist. `None`: searched for.
+    pub broker_config: Option<PathBuf>,
+    /// Working directory.
+    pub cwd: PathBuf,
+    /// Directory of the executable.
+    pub exe_dir: Option<PathBuf>,
+    /// Data directory, unless [`Overrides::data`] says another.
+    pub data_dir: PathBuf,
+    /// `NODE_ENV`, by which Butler 5.4 chose its file.
+    pub node_env: Option<String>,
+    /// This machine's name; empty: unknown.
+    pub host_name: String,
+    /// The command line.
+    pub overrides: Overrides,
+}
+
+impl LoadOptions {
+    /// What the process knows of itself. `service`: whether it runs as a service (which decides the data directory).
+    pub fn from_environment(overrides: Overrides, service: bool) -> Self {
+        let cwd = env::current_dir().unwrap_or_default();
+        Self {
+            exe_dir: env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf)),
+            data_dir: cwd.join(default_data_dir(service)),
+            cwd,
+            node_env: env::var("NODE_ENV").ok(),
+            host_name: host_name(),
+            overrides,
+            ..Self::default()
+        }
+    }
+
+    /// The data directory that holds.
+    fn data(&self) -> PathBuf {
+        self.overrides.data.as_ref().map_or_else(|| self.data_dir.clone(), |data| self.cwd.join(data))
+    }
+}
+
+/// The files that were read; `None`: built-in defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// `butler.yaml`
+    pub butler: Option<PathBuf>,
+    /// `broker.toml`
+    pub broker: Option<PathBuf>,
+}
+
+/// A configuration that can be used.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// `butler.yaml`
+    pub settings: Settings,
+    /// `broker.toml`; no listeners when the broker is external.
+    pub broker: crate::broker::settings::Settings,
+    /// Data directory.
+    pub data_dir: PathBuf,
+    /// What was read.
+    pub sources: Sources,
+    /// What is remarkable, [`Settings::not_offered`] included.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Finds and reads both files.
+///
+/// # Errors
+/// All errors of both files, as far as they can be read; exit code [`EXIT_CODE`].
+pub fn load(options: &LoadOptions) -> Result<Loaded, ConfigErrors> {
+    load_from(options, Sources { butler: find::butler(options), broker: find::broker(options) })
+}
+
+/// The built-in defaults, whatever files lie about, with the command line of `options`.
+///
+/// # Errors
+/// If the command line asks for something that is refused.
+pub fn built_in(options: &LoadOptions) -> Result<Loaded, ConfigErrors> {
+    load_from(options, Sources::default())
+}
+
+fn load_from(options: &LoadOptions, sources: Sources) -> Result<Loaded, ConfigErrors> {
+    let butler_text = sources.butler.as_deref().map(find::read);
+    let broker_text = sources.broker.as_deref().map(find::read);
+    let butler_report = Report::new(sources.butler.as_deref());
+    let broker_report = Report::new(sources.broker.as_deref());
+    let butler_root = tree(&butler_report, butler_text, yaml::parse);
+    let broker_root = tree(&broker_report, broker_text, |text| toml_text::parse(text).map(Some));
+    let texts = (butler_root, broker_root);
+    let (settings, broker) = decode(options, &texts, &butler_report, &broker_report);
+    finish(settings.zip(broker), options, sources, [butler_report, broker_report])
+}
+
+/// Both trees to settings. If `butler.yaml` cannot be used, `broker.toml` is still read, for its own errors.
+fn decode(
+    options: &LoadOptions,
+    (butler_root, broker_root): &(Result<Option<Node>, ()>, Result<Option<Node>, ()>),
+    butler_report: &Report,
+    broker_report: &Report,
+) -> (Option<Settings>, Option<crate::broker::settings::Settings>) {
+    let data = options.data();
+    let settings = butler_root
+        .as_ref()
+        .ok()
+        .and_then(|root| butler::decode(root.as_ref(), context(butler_report, options, &data)));
+    let scratch = Report::default();
+    let fallback = || butler::decode(None, context(&scratch, options, &data));
+    let Some(known) = settings.clone().or_else(fallback) else { return (settings, None) };
+    let base = broker_file::base(broker_report.file(), &options.cwd);
+    let cx = broker_file::Context { report: broker_report, base, overrides: &options.overrides, butler: &known };
+    let broker = broker_root.as_ref().ok().and_then(|root| broker_file::decode(root.as_ref(), &cx));
+    (settings, broker)
+}
+
+fn context<'a>(report: &'a Report, options: &'a LoadOptions, data: &'a Path) -> butler::Context<'a> {
+    butler::Context::new(report, &options.overrides, data, &options.host_name, &options.cwd)
+}
+
+/// The tree of a text; `Err` after errors were reported.
+fn tree(
+    report: &Report,
+    text: Option<Result<String, String>>,
+    parse: impl Fn(&str) -> Result<Option<Node>, Vec<SyntaxError>>,
+) -> Result<Option<Node>, ()> {
+    match text {
+        None => Ok(None),
+        Some(Err(message)) => {
+            report.error("", message);
+            Err(())
+        }
+        Some(Ok(text)) => parse(&text).map_err(|errors| {
+            for error in errors {
+                report.error_at(Some(error.at), "", error.message);
+            }
+        }),
+    }
+}
+
+fn finish(
+    settings: Option<(Settings, crate::broker::settings::Settings)>,
+    options: &LoadOptions,
+    sources: Sources,
+    reports: [Report; 2],
+) -> Result<Loaded, ConfigErrors> {
+    let mut errors = Vec::new();
+    let mut warnings = Vec::new();
+    for report in reports {
+        let (some_errors, some_warnings) = report.into_parts();
+        errors.extend(some_errors);
+        warnings.extend(some_warnings);
+    }
+    match settings {
+        Some((settings, broker)) if errors.is_empty() => {
+            Ok(Loaded { settings, broker, data_dir: options.data(), sources, warnings })
+        }
+        _ => Err(ConfigErrors { errors, warnings }),
+    }
+}

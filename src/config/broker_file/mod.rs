@@ -1,0 +1,101 @@
+//! `broker.toml`: the built-in broker's listeners, users and limits.
+//!
+//! Invariants: a listener other machines can reach is refused unless somebody decided who may come in; what is not built is refused where
+//! it is written, never ignored.
+
+mod limits;
+mod listeners;
+mod users;
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    Overrides, butler,
+    diagnostic::Report,
+    settings::{BrokerChoice, Settings as ButlerSettings},
+    tree::Node,
+    walk::Section,
+};
+use crate::{broker::settings::Settings, names::TopicFilter};
+
+/// What the readers need to know besides the file.
+pub(super) struct Context<'a> {
+    pub(super) report: &'a Report,
+    pub(super) base: PathBuf,
+    pub(super) overrides: &'a Overrides,
+    /// The settings of `butler.yaml`.
+    pub(super) butler: &'a ButlerSettings,
+}
+
+/// Reads the tree of a file (or none); `None` after errors were reported.
+pub(super) fn decode(root: Option<&Node>, cx: &Context<'_>) -> Option<Settings> {
+    let top = Section::root(cx.report, root);
+    let protect = top.flag("protect_own_topics", true);
+    let users = users::decode(&top);
+    let listeners = listeners::decode(&top, users.is_empty(), cx);
+    let limits = limits::decode(top.section("limits"));
+    refuse_storage(top.section("storage"));
+    refuse_router(top.section("router"));
+    top.finish();
+    let mqtt = &cx.butler.mqtt;
+    Some(Settings {
+        listeners: listeners?,
+        users,
+        limits,
+        start_topics: vec![mqtt.task_start.clone().into()],
+        protected_topics: if protect { protected_topics(cx.butler) } else { Vec::new() },
+        own_prefix: mqtt.own_topics.clone(),
+        engine_test_hook: false,
+    })
+}
+
+/// Where only this program publishes: its own topics, the events, and what is derived from them.
+fn protected_topics(settings: &ButlerSettings) -> Vec<TopicFilter> {
+    let below = |root: &str| TopicFilter::new(format!("{root}/#")).ok();
+    let mut topics: Vec<TopicFilter> = below(settings.mqtt.own_topics.as_str()).into_iter().collect();
+    topics.extend(butler::rules::published_topics(&settings.mqtt).into_iter().map(|(_, topic)| topic.into()));
+    if settings.mqtt.session.is_some() {
+        topics.extend(below("qliksense/users/activeperserver"));
+    }
+    topics
+}
+
+/// The port `brokerPort` asks for, where the built-in broker is the one.
+pub(super) fn broker_port(settings: &ButlerSettings) -> Option<u16> {
+    match settings.mqtt.broker {
+        BrokerChoice::Embedded { port } => Some(port),
+        BrokerChoice::External(_) => None,
+    }
+}
+
+fn refuse_storage(section: Section<'_>) {
+    for entry in section.unknown() {
+        let message = "the store on disk is not built yet (persistent sessions and retained messages live in memory); remove the key";
+        section.report().error_at(Some(entry.at), &section.path_of(&entry.key), message);
+    }
+}
+
+/// rumqttd's `RouterConfig`: nothing of it can be set without breaking what the broker promises.
+fn refuse_router(section: Section<'_>) {
+    const KEYS: [(&str, &str); 7] = [
+        ("max_connections", "the engine carries two links of our own; set [limits] clients for clients"),
+        (
+            "max_outgoing_packet_count",
+            "it bounds the engine's links, which are ours; set [limits] inflight for clients",
+        ),
+        ("max_segment_size", "the log is sized to the admission window; another size would lose messages"),
+        ("max_segment_count", "the log is sized to the admission window; another size would lose messages"),
+        ("custom_segment", "no client topic reaches the engine's logs, so this could have no effect"),
+        ("initialized_filters", "no client topic reaches the engine, so this could have no effect"),
+        ("shared_subscriptions_strategy", "shared subscriptions are not the engine's here; members take turns"),
+    ];
+    for (key, why) in KEYS {
+        section.refuse(key, &format!("it cannot be set: {why}; remove the key"));
+    }
+    section.finish();
+}
+
+/// The file's directory: relative paths start there.
+pub(super) fn base(file: Option<&Path>, cwd: &Path) -> PathBuf {
+    file.and_then(Path::parent).map_or_else(|| cwd.to_path_buf(), |dir| cwd.join(dir))
+}

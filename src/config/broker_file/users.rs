@@ -1,0 +1,68 @@
+//! `[[users]]`
+
+use std::{collections::HashSet, sync::Arc};
+
+use argon2::password_hash::phc::PasswordHash;
+
+use crate::{
+    broker::settings::{Rights, User},
+    config::walk::{Item, Section},
+};
+
+/// What a user without `rights` may do.
+const DEFAULT_RIGHTS: Rights = Rights { publish: true, subscribe: true, start: false };
+
+pub(super) fn decode(top: &Section<'_>) -> Vec<User> {
+    let mut names = HashSet::new();
+    let items = top.list("users");
+    let users = items.iter().filter_map(|item| {
+        let user = user(item)?;
+        if !names.insert(user.name.clone()) {
+            item.error(format!("the user \"{}\" is already defined", user.name));
+        }
+        Some(user)
+    });
+    users.collect()
+}
+
+fn user(item: &Item<'_>) -> Option<User> {
+    let section = item.section();
+    let name = section.text("name");
+    if name.is_none() {
+        item.error("`name` is needed");
+    }
+    let password_hash = hash(&section);
+    let rights = section.list_if_written("rights").map_or(DEFAULT_RIGHTS, |items| rights(&items));
+    let publish = section.parsed_list("publish");
+    let subscribe = section.parsed_list("subscribe");
+    for key in ["password", "publish_deny", "subscribe_deny"] {
+        let why = if key == "password" {
+            "passwords are not kept in files; make a `password_hash` with `sense-butler hash-password` and remove the key"
+        } else {
+            "there are only lists of what is allowed; remove the key"
+        };
+        section.refuse(key, why);
+    }
+    section.refuse_unknown();
+    Some(User { name: Arc::from(name?), password_hash: password_hash?, rights, publish, subscribe })
+}
+
+/// The hash is a secret of sorts: it is never quoted.
+fn hash(section: &Section<'_>) -> Option<String> {
+    let text = section.secret("password_hash");
+    let argon2id = |text: &&str| {
+        PasswordHash::new(text).is_ok_and(|hash| hash.algorithm.as_str() == "argon2id" && hash.hash.is_some())
+    };
+    let hash = text.filter(argon2id);
+    if hash.is_none() {
+        let message = "an Argon2id hash is needed; make it with `sense-butler hash-password` and paste the whole line";
+        section.report().error(&section.path_of("password_hash"), message);
+    }
+    hash.map(str::to_owned)
+}
+
+pub(super) fn rights(items: &[Item<'_>]) -> Rights {
+    let mut rights = Rights::default();
+    items.iter().for_each(|item| item.right(&mut rights));
+    rights
+}

@@ -1,0 +1,156 @@
+//! Rules between keys of `butler.yaml`: the closed doors, and topics that would go in a circle.
+
+use super::Context;
+use crate::{
+    config::{
+        address::is_loopback,
+        settings::{MqttSettings, QrsVerify, Settings},
+    },
+    names::TopicName,
+};
+
+pub(super) fn check(settings: &Settings, cx: &Context<'_>) {
+    topics(&settings.mqtt, cx);
+    rest(settings, cx);
+    udp(settings, cx);
+    qrs(settings, cx);
+    for words in &settings.not_offered {
+        cx.report.warn("", words);
+    }
+}
+
+fn topics(mqtt: &MqttSettings, cx: &Context<'_>) {
+    const START: &str = "Butler.mqttConfig.taskStartTopic";
+    if !mqtt.subscription_root.matches(mqtt.task_start.as_str()) {
+        let message = format!(
+            "\"{}\" is outside subscriptionRootTopic \"{}\", so no start message would ever arrive; change one of the two",
+            mqtt.task_start, mqtt.subscription_root
+        );
+        cx.report.error(START, message);
+    }
+    if below(&mqtt.task_start, &mqtt.own_topics) {
+        let message =
+            format!("\"{}\" is below \"{}\", where only this program publishes", mqtt.task_start, mqtt.own_topics);
+        cx.report.error(START, message);
+    }
+    let published = published_topics(mqtt);
+    for (key, topic) in &published {
+        if *topic == mqtt.task_start {
+            let message =
+                format!("\"{topic}\" is also taskStartTopic: every such message would be taken for a start request");
+            cx.report.error(&format!("Butler.mqttConfig.{key}"), message);
+        }
+    }
+    for (position, (key, topic)) in published.iter().enumerate() {
+        if let Some((other, _)) = published.iter().skip(position + 1).find(|(_, other)| other == topic) {
+            let key = format!("Butler.mqttConfig.{key}");
+            cx.report
+                .warn(&key, format!("\"{topic}\" is also the topic of {other}; subscribers cannot tell the two apart"));
+        }
+    }
+}
+
+fn below(topic: &TopicName, root: &TopicName) -> bool {
+    topic.as_str().strip_prefix(root.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Every topic this program publishes to, with the key that names it.
+pub(in crate::config) fn published_topics(mqtt: &MqttSettings) -> Vec<(&'static str, TopicName)> {
+    let mut topics = vec![
+        ("taskFailureTopic", &mqtt.failed.basic),
+        ("taskFailureFullTopic", &mqtt.failed.full),
+        ("taskAbortedTopic", &mqtt.aborted.basic),
+        ("taskAbortedFullTopic", &mqtt.aborted.full),
+        ("taskSuccessTopic", &mqtt.succeeded.basic),
+        ("taskSuccessFullTopic", &mqtt.succeeded.full),
+        ("taskDistributeTopic", &mqtt.distributed.basic),
+        ("taskDistributeFullTopic", &mqtt.distributed.full),
+        ("taskFailureServerStatusTopic", &mqtt.failure_server_status),
+    ];
+    if let Some(session) = &mqtt.session {
+        topics.extend([
+            ("sessionStartTopic", &session.session_start),
+            ("sessionStopTopic", &session.session_stop),
+            ("connectionOpenTopic", &session.connection_open),
+            ("connectionCloseTopic", &session.connection_close),
+            ("sessionServerStatusTopic", &session.server_status),
+            ("activeUserCountTopic", &session.active_user_count),
+            ("activeUsersTopic", &session.active_users),
+        ]);
+    }
+    topics.into_iter().map(|(key, topic)| (key, topic.clone())).collect()
+}
+
+/// Design: closed doors. Other machines reach REST only after two deliberate lines.
+fn rest(settings: &Settings, cx: &Context<'_>) {
+    let rest = &settings.rest;
+    if !rest.enable || is_loopback(&rest.host) {
+        return;
+    }
+    let mut lines = Vec::new();
+    let mut reasons = Vec::new();
+    if rest.tls.is_none() && !rest.allow_plaintext {
+        reasons.push("messages and start requests would cross the network unencrypted (no `tls`)");
+        lines.push("  allowPlaintext: true");
+    }
+    if rest.allowed_sources.is_empty() {
+        reasons.push("nobody is named who may publish and start tasks");
+        lines.push(
+            "  allowedSources: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16]   # the networks of your Sense servers",
+        );
+    }
+    if reasons.is_empty() {
+        return;
+    }
+    lines.insert(0, "restServerConfig:");
+    let message = format!(
+        "REST on {}, which other machines can reach, is refused: {}. Add under `Butler:` (or set serverHost to localhost):",
+        rest.host,
+        reasons.join("; ")
+    );
+    let lines = lines.into_iter().map(|line| format!("  {line}")).collect();
+    cx.report.error_with("Butler.restServerConfig.serverHost", message, lines);
+}
+
+fn udp(settings: &Settings, cx: &Context<'_>) {
+    let udp = &settings.udp;
+    if udp.enable && udp.allowed_sources.is_none() && !is_loopback(&udp.host) {
+        let message = format!(
+            "everybody who can reach {} can send events; to allow the Sense nodes alone, set enableSourceValidation: true and \
+             allowedSources: [their addresses]",
+            udp.host
+        );
+        cx.report.warn("Butler.udpServerConfig.serverHost", message);
+    }
+    if udp.enable && udp.session_port.is_none() && settings.mqtt.session.is_some() {
+        let message = "session topics are named, but no port to receive session events on; add it, e.g. 9997";
+        cx.report.warn("Butler.udpServerConfig.portSessionConnectionEvents", message);
+    }
+    if udp.enable && udp.session_port == Some(udp.task_port) && udp.task_port != 0 {
+        cx.report.error(
+            "Butler.udpServerConfig.portSessionConnectionEvents",
+            "this is the port of portTaskFailure, too; they must differ",
+        );
+    }
+}
+
+fn qrs(settings: &Settings, cx: &Context<'_>) {
+    let qrs = &settings.qrs;
+    if qrs.host.is_none() {
+        cx.report.warn("Butler.configQRS.host", "it is absent: no Qlik Sense is known, so no task can be started");
+        return;
+    }
+    if qrs.verify == QrsVerify::Insecure && qrs.use_tls {
+        let message =
+            "the certificate of QRS is not checked; anybody in between can read and change what is sent there";
+        cx.report.warn("Butler.configQRS.rejectUnauthorized", message);
+    }
+    let missing = [("clientCert", &qrs.client_cert), ("clientCertKey", &qrs.client_key), ("clientCertCA", &qrs.ca)];
+    for (key, file) in missing {
+        let needed = key != "clientCertCA" || matches!(qrs.verify, QrsVerify::Ca { .. });
+        if file.is_none() && needed && qrs.use_tls {
+            let message = "it is absent; until it names the file Qlik Sense exported, no task can be started";
+            cx.report.warn(&format!("Butler.cert.{key}"), message);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Where the configuration files are, when nobody says.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use super::LoadOptions;
+
+/// `butler.yaml`: the one that was named, or the first that exists.
+pub(super) fn butler(options: &LoadOptions) -> Option<PathBuf> {
+    if let Some(file) = &options.config {
+        return Some(options.cwd.join(file));
+    }
+    let environment = options.node_env.as_deref().filter(|name| is_plain(name)).unwrap_or("production");
+    first(options, &["config/butler.yaml".to_owned(), format!("config/{environment}.yaml")])
+}
+
+/// `broker.toml`: the one that was named, or the first that exists.
+pub(super) fn broker(options: &LoadOptions) -> Option<PathBuf> {
+    if let Some(file) = &options.broker_config {
+        return Some(options.cwd.join(file));
+    }
+    first(options, &["broker.toml".to_owned(), "config/broker.toml".to_owned()])
+}
+
+/// In the working directory, beside the executable, then in the data directory.
+fn first(options: &LoadOptions, names: &[String]) -> Option<PathBuf> {
+    let places = [Some(&options.cwd), options.exe_dir.as_ref(), Some(&options.data_dir)];
+    let files = places.into_iter().flatten().flat_map(|dir| names.iter().map(move |name| dir.join(name)));
+    files.into_iter().find(|file| file.is_file())
+}
+
+/// Whether a word can be the stem of a file in `config/` and nothing else.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_'))
+}
+
+/// The text of a file. Windows editors write UTF-8 with a mark in front, or something else altogether; the latter is said.
+pub(super) fn read(file: &Path) -> Result<String, String> {
+    let bytes = fs::read(file).map_err(|error| format!("the file cannot be read: {error}"))?;
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err("the file is UTF-16; save it as UTF-8".to_owned());
+    }
+    let bytes = bytes.strip_prefix(&[0xef, 0xbb, 0xbf]).map(<[u8]>::to_vec).unwrap_or(bytes);
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("line {line} holds a character that is not UTF-8; save the file as UTF-8")
+    })
+}
+
+/// This machine's name, as far as the system tells without being asked over the network; empty if it does not.
+pub fn host_name() -> String {
+    let from_file = |file| fs::read_to_string(file).ok();
+    ["COMPUTERNAME", "HOSTNAME"]
+        .iter()
+        .find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
+        .or_else(|| from_file("/proc/sys/kernel/hostname"))
+        .or_else(|| from_file("/etc/hostname"))
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
+}
+
+/// Where the program keeps its data when nobody says: beside other programs' data for a service, `./data` otherwise.
+pub fn default_data_dir(service: bool) -> PathBuf {
+    match (service, cfg!(windows)) {
+        (false, _) => PathBuf::from("data"),
+        (true, false) => PathBuf::from("/var/lib/sense-butler"),
+        (true, true) => {
+            let root = env::var_os("ProgramData").unwrap_or_else(|| r"C:\ProgramData".into());
+            PathBuf::from(root).join("sense-butler")
+        }
+    }
+}
