@@ -1,1 +1,7 @@
-//! Assembly and supervision: build binds every socket, run supervises every task, stop drains.
+//! Assembly: binds every socket, supervises every task, stops in order.
+
+pub mod holder;
+mod signal;
+pub mod supervise;
+
+pub use signal::signal;

@@ -4,6 +4,8 @@
 //! a publish whose receipt says `Ok` is the broker's responsibility (design: "Promises"); submissions of one caller keep their order;
 //! nothing here waits without bound.
 
+pub mod wire;
+
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};

@@ -1,1 +1,5 @@
 //! Logging, metrics, the panic hook.
+
+pub mod metrics;
+pub mod panics;
+pub mod throttle;
