@@ -6,6 +6,8 @@
 
 pub mod wire;
 
+pub mod embedded;
+
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
@@ -49,14 +51,19 @@ pub enum PublishError {
 }
 
 /// The broker's word on one submitted publication; resolves when the broker has taken responsibility or refused.
-#[derive(Debug)]
-pub struct Receipt(oneshot::Receiver<Result<Routed, PublishError>>);
+pub struct Receipt(BoxFuture<'static, Result<Routed, PublishError>>);
 
 impl Receipt {
-    /// A receipt and the sender that fulfils it.
+    /// A receipt that resolves with a future.
+    pub fn new(word: impl Future<Output = Result<Routed, PublishError>> + Send + 'static) -> Self {
+        Self(Box::pin(word))
+    }
+
+    /// A receipt and the sender that fulfils it; a sender that is dropped means the broker went away.
     pub fn channel() -> (oneshot::Sender<Result<Routed, PublishError>>, Self) {
         let (sender, receiver) = oneshot::channel();
-        (sender, Self(receiver))
+        let gone = || PublishError::Unavailable("it stopped before it answered".into());
+        (sender, Self::new(async move { receiver.await.unwrap_or_else(|_| Err(gone())) }))
     }
 
     /// Waits for the broker's word, at most `limit`.
@@ -64,11 +71,13 @@ impl Receipt {
     /// # Errors
     /// What the broker said, [`PublishError::Timeout`], or [`PublishError::Unavailable`] when the broker went away.
     pub async fn wait(self, limit: Duration) -> Result<Routed, PublishError> {
-        match tokio::time::timeout(limit, self.0).await {
-            Ok(Ok(word)) => word,
-            Ok(Err(_)) => Err(PublishError::Unavailable("it stopped before it answered".into())),
-            Err(_) => Err(PublishError::Timeout(limit)),
-        }
+        tokio::time::timeout(limit, self.0).await.unwrap_or(Err(PublishError::Timeout(limit)))
+    }
+}
+
+impl std::fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Receipt")
     }
 }
 

@@ -1,0 +1,52 @@
+//! The built-in broker as a bus: in process, no socket.
+
+use super::{BoxFuture, Door, PublishError, Publication, Receipt, Routed, Subscription, Transport};
+use crate::{
+    broker::{BrokerHandle, InternalError, Publisher},
+    names::TopicFilter,
+};
+
+/// One publisher of the built-in broker, with a lane of its own onto it.
+pub struct Embedded {
+    broker: BrokerHandle,
+    publisher: Publisher,
+}
+
+impl Embedded {
+    /// A bus whose messages come by `door`.
+    pub fn new(broker: BrokerHandle, door: Door) -> Self {
+        let publisher = broker.publisher(door);
+        Self { broker, publisher }
+    }
+}
+
+impl From<InternalError> for PublishError {
+    fn from(error: InternalError) -> Self {
+        match error {
+            InternalError::Stopping => Self::Unavailable(error.to_string()),
+            InternalError::TooLarge { size, limit } => Self::TooLarge { size, limit },
+            InternalError::Property(_) => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+impl Transport for Embedded {
+    fn submit(&self, publication: Publication) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        Box::pin(async move {
+            let pending = self.publisher.submit(&publication).await?;
+            Ok(Receipt::new(async move {
+                let matched = pending.wait().await?;
+                Ok(Routed { matched: Some(matched) })
+            }))
+        })
+    }
+
+    fn subscribe(&self, name: &str, filters: Vec<TopicFilter>) -> BoxFuture<'_, Result<Subscription, PublishError>> {
+        let name = name.to_owned();
+        Box::pin(async move { Ok(self.broker.subscribe(&name, filters).await?) })
+    }
+
+    fn is_up(&self) -> bool {
+        self.broker.is_up()
+    }
+}
