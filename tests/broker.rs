@@ -1,7 +1,13 @@
 //! The embedded broker from outside, over real sockets, with clients that are not ours.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+mod support;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use prometheus_client::registry::Registry;
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
@@ -12,6 +18,7 @@ use sense_butler::{
     },
     names::{TopicFilter, TopicName},
 };
+use support::raw::{Hello, Raw};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -199,6 +206,186 @@ async fn a_subscriber_that_stops_reading_hurts_nobody() {
         assert_eq!(until(&mut inbound, publish).await.1[..4], number.to_le_bytes());
     }
     drop((sleeper, asleep));
-    let broker_stop = Arc::new(broker);
-    Arc::try_unwrap(broker_stop).ok().unwrap().stop().await;
+    broker.stop().await;
+}
+
+/// A QoS 2 publisher whose connection is taken over again and again by its own next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn take_over_of_a_publisher_in_mid_flight() {
+    let broker = Running::start(|_| {});
+    let (mut subscriber, _) = Raw::connect(broker.address, &Hello::v3("sub")).await;
+    assert_eq!(subscriber.subscribe("t", 0).await, 0);
+    let hello = Hello::v3("pub").kept();
+    let (mut publisher, _) = Raw::connect(broker.address, &hello).await;
+    // What the client knows: id -> (payload, PUBREC seen).
+    let mut open: BTreeMap<u16, (u32, bool)> = BTreeMap::new();
+    let (mut next, mut left_open) = (0u32, Vec::new());
+    for round in 0..100u32 {
+        for _ in 0..8 {
+            let id = (next % 60_000) as u16 + 1;
+            open.insert(id, (next, false));
+            publisher.publish("t", &next.to_le_bytes(), 2, id, false).await;
+            next += 1;
+        }
+        for _ in 0..round % 7 {
+            settle(&mut publisher, &mut open).await;
+        }
+        // The old connection stays open: the broker, not the client, ends it.
+        let (again, connack) = Raw::connect(broker.address, &hello).await;
+        assert_eq!(connack, [1, 0], "the session is resumed");
+        left_open.push(std::mem::replace(&mut publisher, again));
+        for (id, (payload, received)) in &open {
+            match received {
+                true => publisher.ack(0x62, *id).await,
+                false => publisher.publish("t", &payload.to_le_bytes(), 2, *id, true).await,
+            }
+        }
+    }
+    while !open.is_empty() {
+        settle(&mut publisher, &mut open).await;
+    }
+    let mut seen = BTreeSet::new();
+    for _ in 0..next {
+        let payload = subscriber.receive_publish().await.payload;
+        assert!(seen.insert(payload.clone()), "{payload:?} came twice");
+    }
+    // Nothing more is on its way: a marker comes next.
+    publisher.publish("t", b"end", 0, 0, false).await;
+    assert_eq!(subscriber.receive_publish().await.payload, b"end");
+    for mut old in left_open {
+        while old.receive().await.is_some() {}
+    }
+    broker.stop().await;
+}
+
+/// One acknowledgement of the publisher's handshakes.
+async fn settle(publisher: &mut Raw, open: &mut BTreeMap<u16, (u32, bool)>) {
+    let (first, body) = publisher.receive().await.expect("an acknowledgement");
+    let id = u16::from_be_bytes([body[0], body[1]]);
+    match first {
+        0x50 => {
+            open.get_mut(&id).expect("an open id").1 = true;
+            publisher.ack(0x62, id).await;
+        }
+        0x70 => drop(open.remove(&id)),
+        other => panic!("{other:02x}"),
+    }
+}
+
+/// A QoS 2 subscriber whose connection is taken over again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn take_over_of_a_subscriber_in_mid_flight() {
+    let broker = Running::start(|_| {});
+    let hello = Hello::v5("sub").kept();
+    let (mut subscriber, _) = Raw::connect(broker.address, &hello).await;
+    assert_eq!(subscriber.subscribe("t", 2).await, 2);
+    let (publisher, mut outbound) = broker.client("pub");
+    tokio::spawn(async move { while outbound.poll().await.is_ok() {} });
+    let count = 1_000u32;
+    tokio::spawn(async move {
+        for number in 0..count {
+            publisher.publish("t", QoS::ExactlyOnce, false, number.to_le_bytes().to_vec()).await.unwrap();
+        }
+        std::future::pending::<()>().await;
+    });
+    let (mut received, mut next, mut packets, mut changes) = (BTreeSet::new(), 0u32, 0u32, 0);
+    let mut left_open = Vec::new();
+    while next < count || !received.is_empty() {
+        let (first, body) = subscriber.receive().await.expect("a packet");
+        if first >> 4 == 3 {
+            let got = subscriber.read_publish(first, &body);
+            if received.insert(got.id) {
+                assert_eq!(got.payload, next.to_le_bytes(), "in order, nothing twice, nothing lost");
+                next += 1;
+            }
+            subscriber.ack(0x50, got.id).await;
+        } else {
+            assert_eq!(first, 0x62);
+            let id = u16::from_be_bytes([body[0], body[1]]);
+            received.remove(&id);
+            subscriber.ack(0x70, id).await;
+        }
+        packets += 1;
+        if changes < 100 && packets % 17 == 0 {
+            let (again, connack) = Raw::connect(broker.address, &hello).await;
+            assert_eq!(connack[..2], [1, 0]);
+            left_open.push(std::mem::replace(&mut subscriber, again));
+            changes += 1;
+        }
+    }
+    assert_eq!(changes, 100);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_refusal_has_its_code() {
+    use argon2::PasswordHasher;
+    let hash = argon2::Argon2::default().hash_password(b"geheim").unwrap().to_string();
+    let broker = Running::start(|settings| {
+        settings.listeners[0].allow_anonymous = false;
+        settings.users.push(sense_butler::broker::settings::User {
+            name: "plc".into(),
+            password_hash: hash,
+            rights: Rights { publish: true, subscribe: true, start: false },
+            publish: None,
+            subscribe: None,
+        });
+    });
+    let cases: [(Hello, u8); 8] = [
+        (Hello::v3("a").user("plc", "geheim"), 0),
+        (Hello::v5("a").user("plc", "geheim"), 0),
+        (Hello::v3("a").user("plc", "falsch"), 4),
+        (Hello::v5("a").user("plc", "falsch"), 0x86),
+        (Hello::v3("a"), 5),
+        (Hello::v5("a"), 0x87),
+        (Hello::v3("").kept().user("plc", "geheim"), 2),
+        (Hello { will: Some(("q/own/x".into(), "w".into(), 0)), ..Hello::v5("a").user("plc", "geheim") }, 0x87),
+    ];
+    for (at, (hello, code)) in cases.iter().enumerate() {
+        let (_raw, connack) = Raw::connect(broker.address, hello).await;
+        assert_eq!(connack[1], *code, "case {at}");
+    }
+    // MQTT 3.1 is told which version it would need.
+    let mut old = Raw::open(broker.address, 3).await;
+    old.bytes(b"\x10\x0f\0\x06MQIsdp\x03\x02\0\x3c\0\x01a").await;
+    assert_eq!(old.receive().await, Some((0x20, vec![0, 1])));
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closed_doors_stay_closed() {
+    let rights = Rights { publish: true, subscribe: true, start: false };
+    let broker = Running::start(|settings| settings.listeners[0].anonymous_rights = rights);
+    let mut inside = broker.handle.subscribe("starts", vec![TopicFilter::new("q/start").unwrap()]).await.unwrap();
+    let (mut stranger, _) = Raw::connect(broker.address, &Hello::v5("stranger")).await;
+    for (topic, code) in [("q/start", 0x87), ("q/own/state", 0x87), ("$SYS/x", 0x87), ("free", 0x10)] {
+        stranger.publish(topic, b"x", 1, 7, false).await;
+        let (first, body) = stranger.receive().await.unwrap();
+        assert_eq!((first, body.get(2).copied().unwrap_or(0)), (0x40, code), "{topic}");
+    }
+    // In 3.1.1 there is no code for it: acknowledged, and it goes nowhere.
+    let (mut old, _) = Raw::connect(broker.address, &Hello::v3("old")).await;
+    old.publish("q/start", b"x", 1, 7, false).await;
+    assert_eq!(old.receive().await, Some((0x40, vec![0, 7])));
+    assert!(inside.try_recv().is_err());
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packets_too_large_and_larger_than_the_window() {
+    let broker = Running::start(|_| {});
+    let (mut subscriber, _) = Raw::connect(broker.address, &Hello::v5("sub")).await;
+    subscriber.subscribe("big", 1).await;
+    let (mut publisher, _) = Raw::connect(broker.address, &Hello::v5("pub")).await;
+    publisher.publish("big", &vec![7; 5 << 20], 1, 1, false).await;
+    let got = subscriber.receive_publish().await;
+    assert_eq!((got.payload.len(), got.payload.iter().all(|byte| *byte == 7)), (5 << 20, true));
+    assert_eq!(publisher.receive().await.unwrap().0, 0x40);
+    publisher.publish("big", &vec![7; 11 << 20], 1, 2, false).await;
+    assert_eq!(publisher.receive().await, Some((0xe0, vec![0x95])));
+    assert!(publisher.is_closed().await);
+    let (mut other, _) = Raw::connect(broker.address, &Hello::v5("other")).await;
+    other.publish("big", b"still here", 0, 0, false).await;
+    assert_eq!(subscriber.receive_publish().await.payload, b"still here");
+    broker.stop().await;
 }

@@ -1,6 +1,6 @@
 //! The broker's counters and gauges, and the log lines that go with drops.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -8,7 +8,52 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::names::ClientId;
+use crate::{names::ClientId, telemetry::throttle::Throttle};
+
+/// Why a message is not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub(super) enum Lost {
+    NotAuthorized,
+    SessionLagging,
+    QueueFull,
+    Expired,
+    TooLargeForClient,
+    RetainedFull,
+}
+
+impl Lost {
+    const COUNT: usize = 6;
+
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::NotAuthorized => "not_authorized",
+            Self::SessionLagging => "session_lagging",
+            Self::QueueFull => "queue_full",
+            Self::Expired => "expired",
+            Self::TooLargeForClient => "too_large_for_client",
+            Self::RetainedFull => "retained_full",
+        }
+    }
+
+    const fn advice(self) -> &'static str {
+        match self {
+            Self::NotAuthorized => "a client published where it may not; see its rights in broker.toml",
+            Self::SessionLagging => "a client reads too slowly",
+            Self::QueueFull => {
+                "the queue of a session is full; see limits.queue_bytes and limits.queue_messages in broker.toml"
+            }
+            Self::Expired => "their expiry interval passed before they could be sent",
+            Self::TooLargeForClient => "they are larger than the receiving client accepts",
+            Self::RetainedFull => {
+                "no room for more retained messages; see limits.retained_topics and limits.retained_bytes in broker.toml"
+            }
+        }
+    }
+}
+
+/// A line about the same reason at most this often.
+const EVERY: Duration = Duration::from_secs(10);
 
 /// Label of a drop or refusal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -39,6 +84,7 @@ pub(super) struct Metrics {
     expired: Counter,
     lagging: Counter,
     engine_restarts: Counter,
+    lines: [Throttle; Lost::COUNT],
 }
 
 impl Metrics {
@@ -65,6 +111,7 @@ impl Metrics {
             expired: Counter::default(),
             lagging: Counter::default(),
             engine_restarts: Counter::default(),
+            lines: [const { Throttle::every(EVERY) }; Lost::COUNT],
         };
         metrics.register(registry);
         Arc::new(metrics)
@@ -115,9 +162,14 @@ impl Metrics {
         self.unmatched.inc();
     }
 
-    pub(super) fn dropped(&self, reason: &'static str, count: u64) {
-        if count > 0 {
-            self.dropped.get_or_create(&Reason { reason }).inc_by(count);
+    /// Messages that are not delivered: counted, and said at most every ten seconds per reason.
+    pub(super) fn dropped(&self, lost: Lost, count: u64) {
+        if count == 0 {
+            return;
+        }
+        self.dropped.get_or_create(&Reason { reason: lost.reason() }).inc_by(count);
+        if let Some(suppressed) = self.lines.get(lost as usize).and_then(Throttle::pass) {
+            tracing::warn!(reason = lost.reason(), count, suppressed, "MQTT messages dropped: {}", lost.advice());
         }
     }
 

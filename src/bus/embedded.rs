@@ -1,6 +1,6 @@
 //! The built-in broker as a bus: in process, no socket.
 
-use super::{BoxFuture, Door, PublishError, Publication, Receipt, Routed, Subscription, Transport};
+use super::{BoxFuture, Door, Publication, PublishError, Receipt, Routed, Subscription, Transport};
 use crate::{
     broker::{BrokerHandle, InternalError, Publisher},
     names::TopicFilter,

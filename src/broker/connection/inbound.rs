@@ -15,6 +15,7 @@ use crate::{
         },
         engine::Outgoing,
         envelope::{Draft, PublishDraft, now_ms},
+        metrics::Lost,
         peer::{Kick, Reply},
         session::{Incoming, Stale},
         stream::Asked,
@@ -161,7 +162,7 @@ impl Link {
     /// A publish that is not allowed: 5.0 is told so; 3.1.1 has no word for it, so the message is acknowledged and goes nowhere
     /// (`[MQTT-3.3.5-2]` of 3.1.1). The answer keeps its place among those to earlier packets.
     fn deny(&mut self, publish: &Publish<'_>) -> Result<(), End> {
-        self.hub.metrics.dropped("not_authorized", 1);
+        self.hub.metrics.dropped(Lost::NotAuthorized, 1);
         let client = &self.session.client;
         tracing::debug!(%client, topic = self.verdict.0, "publish denied");
         let kind = match publish.qos {

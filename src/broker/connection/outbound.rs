@@ -13,6 +13,7 @@ use crate::{
             write::{self, AckKind, PublishOut},
         },
         envelope::now_ms,
+        metrics::Lost,
         peer::Reply,
         session::{Entry, Resend},
     },
@@ -100,7 +101,7 @@ impl Link {
         let (now, mut counts) = (now_ms(), [0; 3]);
         for entry in entries.drain(..) {
             if entry.message.remaining(now).is_err() {
-                self.hub.metrics.dropped("expired", 1);
+                self.hub.metrics.dropped(Lost::Expired, 1);
                 continue;
             }
             let Some(id) = self.open(&entry) else { continue };
@@ -148,7 +149,7 @@ impl Link {
         if self.terms.largest_packet != usize::MAX
             && write::publish_size(self.version, &packet) > self.terms.largest_packet
         {
-            self.hub.metrics.dropped("larger_than_client_takes", 1);
+            self.hub.metrics.dropped(Lost::TooLargeForClient, 1);
             return false;
         }
         write::publish(out, self.version, &packet);

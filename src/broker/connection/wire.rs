@@ -5,13 +5,14 @@
 
 use std::{
     cell::RefCell,
+    future::poll_fn,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// Bytes read at a time.
 const READ: usize = 64 << 10;
@@ -116,13 +117,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Writes the rest and closes, for as long as the caller lets it.
+    /// Writes the rest and closes, for as long as the caller lets it. What the peer still sends is read and dropped: closing on unread
+    /// bytes would reset the connection, and the reset would overtake the last words.
     pub(super) async fn finish(mut self) {
-        use tokio::io::AsyncWriteExt;
-        let written = self.stream.write_all(&self.out).await;
-        if written.is_ok() {
-            // The peer may be gone already; there is nothing left to tell it.
-            let _ = self.stream.shutdown().await;
+        if self.stream.write_all(&self.out).await.is_err() || self.stream.shutdown().await.is_err() {
+            // The peer is gone already; there is nothing left to tell it.
+            return;
         }
+        self.out = BytesMut::new();
+        while let Ok(true) = poll_fn(|cx| self.poll_read::<io::Error>(cx, |bytes, _| Ok(bytes.len()))).await {}
     }
 }

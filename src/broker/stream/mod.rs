@@ -23,7 +23,7 @@ use super::{
     cargo::{Ack, Cargo, Flight, SessionWord, Word},
     codec::{Will, write::AckKind},
     envelope::{Draft, Message, PublishDraft},
-    metrics::Metrics,
+    metrics::{Lost, Metrics},
     peer::{Peer, Reply},
     session::Entry,
     settings::Limits,
@@ -207,7 +207,7 @@ impl State {
         }
         effects.group.retained += 1;
         if self.retained.set(message) == Kept::Full {
-            self.metrics.dropped("retained_full", 1);
+            self.metrics.dropped(Lost::RetainedFull, 1);
         }
         self.metrics.retained(self.retained.topics(), self.retained.bytes());
     }
@@ -251,8 +251,8 @@ impl State {
         if delivered.holds && !self.holders.contains(&key) {
             self.holders.push(key);
         }
-        self.metrics.dropped("session_lagging", delivered.dropped_lagging);
-        self.metrics.dropped("session_queue_full", delivered.dropped_full);
+        self.metrics.dropped(Lost::SessionLagging, delivered.dropped_lagging);
+        self.metrics.dropped(Lost::QueueFull, delivered.dropped_full);
     }
 }
 
