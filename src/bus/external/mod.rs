@@ -8,6 +8,8 @@ mod driver;
 mod inbox;
 mod metrics;
 mod outbox;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
