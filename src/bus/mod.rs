@@ -4,13 +4,14 @@
 //! a publish whose receipt says `Ok` is the broker's responsibility (design: "Promises"); submissions of one caller keep their order;
 //! nothing here waits without bound.
 
+pub mod external;
 pub mod wire;
 
 pub mod embedded;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use crate::broker::message::{Delivery, Door, Origin, Properties, Publication};
 use crate::names::TopicFilter;
@@ -89,6 +90,18 @@ pub trait Transport: Send + Sync + 'static {
     /// Hands a publication over, in order; waits only for room (bounded), not for the broker's word.
     fn submit(&self, publication: Publication) -> BoxFuture<'_, Result<Receipt, PublishError>>;
 
+    /// Like [`Transport::submit`], but for a caller that waits for the broker's word: refuses with [`PublishError::Unavailable`] where
+    /// `submit` would let the message wait for a connection. A broker in process has no such state.
+    fn submit_now(&self, publication: Publication) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        self.submit(publication)
+    }
+
+    /// How often a connection to the broker was made; changes when one is made again, and what is to be renewed then (status, `state`) is
+    /// renewed by whoever watches. A broker in process stays at 1, and its watch ends at once (`changed` fails).
+    fn connections(&self) -> watch::Receiver<u64> {
+        watch::channel(1).1
+    }
+
     /// Subscribes. `name` appears in logs and as the client of the subscription.
     fn subscribe(&self, name: &str, filters: Vec<TopicFilter>) -> BoxFuture<'_, Result<Subscription, PublishError>>;
 
@@ -114,12 +127,13 @@ impl Bus {
         self.0.submit(publication).await
     }
 
-    /// Publishes and waits for the broker's word, at most [`PUBLISH_TIMEOUT`] for each step.
+    /// Publishes and waits for the broker's word, at most [`PUBLISH_TIMEOUT`] for each step. Never waits for a connection: while there is
+    /// none, it fails at once (see [`Transport::submit_now`]).
     ///
     /// # Errors
     /// If the broker did not take responsibility.
     pub async fn publish(&self, publication: Publication) -> Result<Routed, PublishError> {
-        match tokio::time::timeout(PUBLISH_TIMEOUT, self.0.submit(publication)).await {
+        match tokio::time::timeout(PUBLISH_TIMEOUT, self.0.submit_now(publication)).await {
             Ok(receipt) => receipt?.wait(PUBLISH_TIMEOUT).await,
             Err(_) => Err(PublishError::Timeout(PUBLISH_TIMEOUT)),
         }
@@ -131,6 +145,11 @@ impl Bus {
     /// If the broker refuses.
     pub async fn subscribe(&self, name: &str, filters: Vec<TopicFilter>) -> Result<Subscription, PublishError> {
         self.0.subscribe(name, filters).await
+    }
+
+    /// How often a connection was made; see [`Transport::connections`].
+    pub fn connections(&self) -> watch::Receiver<u64> {
+        self.0.connections()
     }
 
     /// Whether a publish would be taken right now.

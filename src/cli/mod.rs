@@ -4,6 +4,9 @@
 //! error as one sentence that says what, where and what to do.
 
 pub mod options;
+pub mod publish;
+pub mod subscribe;
+pub mod talk;
 pub mod version;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -94,6 +97,12 @@ pub enum Command {
         after_help = "Examples:\n  sense-butler simulate\n  sense-butler simulate --tasks config/simulator.yaml --certificates ./certs"
     )]
     Simulate(SimulateOptions),
+    /// Publish one MQTT message and wait until the broker has taken it.
+    #[command(name = "pub", after_help = publish::EXAMPLES)]
+    Publish(publish::Options),
+    /// Print MQTT messages as they come.
+    #[command(name = "sub", after_help = subscribe::EXAMPLES)]
+    Subscribe(subscribe::Options),
     /// Read a password from the terminal or standard input and print the hash for `broker.toml`.
     #[command(after_help = "Examples:\n  sense-butler hash-password\n  sense-butler hash-password < password.txt")]
     HashPassword,
@@ -124,6 +133,8 @@ pub fn run(command: Command) -> Exit {
         Command::Run(_) | Command::Demo(_) | Command::Check(_) | Command::Simulate(_) | Command::HashPassword => {
             complain("this command is not part of this build")
         }
+        Command::Publish(options) => publish::run(&options),
+        Command::Subscribe(options) => subscribe::run(&options),
         Command::Version(options) => version::run(&options),
     }
 }
@@ -173,15 +184,25 @@ mod tests {
             assert!(verb.get_about().is_some_and(|about| !about.to_string().is_empty()), "{name}");
             verbs += 1;
         }
-        assert_eq!(verbs, 6);
+        assert_eq!(verbs, 8);
     }
 
     #[test]
     fn usage_errors_are_64_and_help_is_0() {
-        for wrong in ["frobnicate", "run --rest", "run --rest localhost:99999"] {
+        for wrong in [
+            "frobnicate",
+            "run --rest",
+            "run --rest localhost:99999",
+            "pub -t a",
+            "pub -m b",
+            "sub",
+            "pub -t a/# -m x",
+            "pub -t a -m b -q 3",
+            "sub -t a --count 0",
+        ] {
             assert_eq!(parse_words(wrong).unwrap_err(), Exit::Usage, "{wrong}");
         }
-        for fine in ["--help", "run --help", "--version"] {
+        for fine in ["--help", "run --help", "pub -h", "--version"] {
             assert_eq!(parse_words(fine).unwrap_err(), Exit::Done, "{fine}");
         }
         assert_eq!(Exit::Usage.code(), 64);
