@@ -1,1 +1,3 @@
 //! Logging, metrics, the panic hook.
+
+pub mod throttle;

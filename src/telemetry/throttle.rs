@@ -1,0 +1,84 @@
+//! Rate-limited log lines: a peer that misbehaves a thousand times a second gets one line per interval, with the count of the others.
+//!
+//! One [`Throttle`] per call site, as a `static` or a field. Invariants: never blocks, never allocates; every suppressed line is counted and
+//! named by the next line that passes.
+//!
+//! ```
+//! use std::time::Duration;
+//! use sense_butler::telemetry::throttle::Throttle;
+//!
+//! static UNREADABLE: Throttle = Throttle::every(Duration::from_secs(10));
+//! if let Some(suppressed) = UNREADABLE.pass() {
+//!     tracing::warn!(suppressed, "datagram dropped: it is not UTF-8");
+//! }
+//! ```
+
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// Lets at most one line per interval pass.
+#[derive(Debug)]
+pub struct Throttle {
+    interval_ms: u64,
+    /// Milliseconds since the first use of any throttle at which the next line may pass; 0: at once.
+    next_ms: AtomicU64,
+    suppressed: AtomicU64,
+}
+
+impl Throttle {
+    /// A throttle that lets one line pass per `interval` (rounded down to milliseconds). Usable in a `static`.
+    pub const fn every(interval: Duration) -> Self {
+        Self { interval_ms: interval.as_millis() as u64, next_ms: AtomicU64::new(0), suppressed: AtomicU64::new(0) }
+    }
+
+    /// Asks whether a line may be written now: `Some(n)` with the number of lines suppressed since the last one, or `None`.
+    pub fn pass(&self) -> Option<u64> {
+        static START: OnceLock<Instant> = OnceLock::new();
+        let now = START.get_or_init(Instant::now).elapsed().as_millis();
+        self.pass_at(u64::try_from(now).unwrap_or(u64::MAX))
+    }
+
+    fn pass_at(&self, now_ms: u64) -> Option<u64> {
+        let next = self.next_ms.load(Ordering::Relaxed);
+        let due = now_ms >= next;
+        // Of several threads that find it due, the one that moves the mark writes the line.
+        let then = now_ms.saturating_add(self.interval_ms);
+        if due && self.next_ms.compare_exchange(next, then, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            return Some(self.suppressed.swap(0, Ordering::Relaxed));
+        }
+        self.suppressed.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_per_interval_and_the_rest_is_counted() {
+        let throttle = Throttle::every(Duration::from_secs(10));
+        assert_eq!(throttle.pass_at(5), Some(0), "the first line passes");
+        assert_eq!(throttle.pass_at(5), None);
+        assert_eq!(throttle.pass_at(10_004), None);
+        assert_eq!(throttle.pass_at(10_005), Some(2));
+        assert_eq!(throttle.pass_at(90_000), Some(0));
+    }
+
+    #[test]
+    fn of_many_threads_one_writes_and_nothing_is_lost_from_the_count() {
+        let throttle = Throttle::every(Duration::from_secs(3_600));
+        let passed: usize = std::thread::scope(|scope| {
+            let workers: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| (0..1_000).filter(|_| throttle.pass_at(1).is_some()).count())).collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        assert_eq!(passed, 1);
+        assert_eq!(throttle.suppressed.load(Ordering::Relaxed), 3_999);
+    }
+}
