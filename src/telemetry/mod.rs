@@ -1,3 +1,4 @@
 //! Logging, metrics, the panic hook.
 
+pub mod readiness;
 pub mod throttle;
