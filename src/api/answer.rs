@@ -50,6 +50,11 @@ impl Answer {
         Self { status, content_type: Some(JSON), headers: Vec::new(), body: body.into() }
     }
 
+    /// An answer without a body.
+    pub fn empty(status: u16) -> Self {
+        Self { status, content_type: None, headers: Vec::new(), body: Bytes::new() }
+    }
+
     /// With one more header.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {

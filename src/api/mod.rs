@@ -1,3 +1,35 @@
-//! The REST API: one file per resource, served by warp.
+//! The REST API: one file per resource, served by warp over listeners of our own.
+//!
+//! A request's way: `server` (accept) → `connection` (TLS, HTTP/1.1 by hyper) → `entry` (the one warp filter: reads the request, bounds it in size
+//! and time, confines panics) → `doors` (may it come in?) → `router` (which resource, which method) → the resource's file. `answer` holds what a
+//! resource gets and gives; no warp type passes that line. Invariant: every request that was read is answered.
+//!
+//! A new resource is one file with a `handle`, one line in the router's table and one arm in its `dispatch`.
 
 pub mod answer;
+pub mod counters;
+pub mod doors;
+pub mod fault;
+pub mod server;
+pub mod state;
+
+mod active_users;
+mod body;
+mod butlerping;
+mod connection;
+mod docker_health;
+mod endpoints_enabled;
+mod entry;
+mod form;
+mod health;
+mod js_number;
+mod metrics;
+mod mqtt_publish;
+mod not_offered;
+mod router;
+mod status;
+mod tls;
+
+pub use docker_health::DockerHealth;
+pub use server::{ApiError, Server};
+pub use state::{ActiveUsers, Setup, StartHandler, State};

@@ -38,12 +38,28 @@ pub struct Publication {
     pub retain: bool,
     /// MQTT 5 properties.
     pub properties: Properties,
+    /// On whose behalf, when somebody outside asked for it (REST); `None`: the program's own.
+    pub origin: Option<Origin>,
 }
 
 impl Publication {
     /// QoS 0, not retained, no properties: what Butler sends.
     pub fn new(topic: TopicName, payload: impl Into<Bytes>) -> Self {
-        Self { topic, payload: payload.into(), qos: QoS::AtMostOnce, retain: false, properties: Properties::default() }
+        Self {
+            topic,
+            payload: payload.into(),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            properties: Properties::default(),
+            origin: None,
+        }
+    }
+
+    /// On behalf of somebody outside; deliveries of it carry this origin.
+    #[must_use]
+    pub fn from(mut self, origin: Origin) -> Self {
+        self.origin = Some(origin);
+        self
     }
 
     /// With another quality of service.

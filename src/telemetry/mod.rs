@@ -2,4 +2,5 @@
 
 pub mod metrics;
 pub mod panics;
+pub mod readiness;
 pub mod throttle;

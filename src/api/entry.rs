@@ -1,0 +1,254 @@
+//! The one warp filter: takes a request apart, lets the doors and the router judge it, and answers it whatever happens.
+//!
+//! Invariants: nothing of a request is acted on before the doors have let it in; a handler that panics is answered 500 and counted, one that takes
+//! too long 503; every answer is counted once.
+
+use std::{
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use warp::{
+    Filter, Reply, Stream,
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header::HeaderName},
+    path::FullPath,
+    reply::Response,
+};
+
+use super::{
+    answer::{Answer, Request},
+    body,
+    connection::Site,
+    docker_health,
+    doors::{Caller, Whence},
+    fault::{Fault, Kind, Space},
+    router::{self, Resource},
+    state::State,
+};
+
+/// How long a handler may take; longer than a publish waits for the broker.
+const HANDLER_LIMIT: Duration = Duration::from_secs(15);
+/// How long a start may take: several tasks, each asked of QRS.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// The filter that serves one connection.
+pub(super) fn filter(
+    site: Site,
+    caller: Caller,
+) -> impl Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone {
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    warp::method()
+        .and(warp::path::full())
+        .and(query)
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream())
+        .then(move |method: Method, path: FullPath, query, headers, body| {
+            let site = site.clone();
+            async move {
+                match site {
+                    Site::Api(state) => api(state, caller, method, path, query, headers, body).await,
+                    Site::DockerHealth(generation) => {
+                        respond(docker_health::answer(generation, method.as_str(), &router::tidy(path.as_str())))
+                    }
+                }
+            }
+        })
+        .recover(|_| async { Ok::<_, std::convert::Infallible>(unreadable()) })
+        .unify()
+}
+
+/// What warp itself could not take apart; its filters above cannot fail on a first reading, so this is a defect.
+fn unreadable() -> Response {
+    respond(Fault::new(Kind::Internal, "the request could not be read").answer(Space::Own))
+}
+
+async fn api<S, B>(
+    state: Arc<State>,
+    caller: Caller,
+    method: Method,
+    path: FullPath,
+    query: String,
+    headers: HeaderMap,
+    body: S,
+) -> Response
+where
+    S: Stream<Item = Result<B, warp::Error>> + Send,
+    B: Buf,
+{
+    let path = router::tidy(path.as_str()).into_owned();
+    let space = Space::of(&path, state.setup.generation);
+    let origin = listed_origin(&state, &headers);
+    let mut route = None;
+    let mut body = pin!(body);
+    let request = Incoming { state: &state, caller, method: &method, path, query, headers: &headers };
+    let outcome = request.serve(body.as_mut(), &mut route).await;
+    let answer = match outcome {
+        Ok(answer) => answer,
+        Err(fault) => {
+            if !awaits_permission(&headers) {
+                body::drain(body).await;
+            }
+            fault.answer(space)
+        }
+    };
+    state.setup.counters.answered(route.map_or("none", Resource::name), answer.status);
+    let preflight = method == Method::OPTIONS;
+    let mut response = respond(answer);
+    if let Some(origin) = origin {
+        allow_origin(response.headers_mut(), origin, preflight);
+    }
+    response
+}
+
+/// A request whose head was read.
+struct Incoming<'a> {
+    state: &'a Arc<State>,
+    caller: Caller,
+    method: &'a Method,
+    path: String,
+    query: String,
+    headers: &'a HeaderMap,
+}
+
+impl Incoming<'_> {
+    async fn serve<S, B>(self, body: Pin<&mut S>, route: &mut Option<Resource>) -> Result<Answer, Fault>
+    where
+        S: Stream<Item = Result<B, warp::Error>>,
+        B: Buf,
+    {
+        let state = self.state;
+        state.doors.check(self.caller, Whence { origin: self.one("origin"), host: self.one("host") })?;
+        let resource = router::find(state, &self.path)?;
+        *route = Some(resource);
+        let sent = self.method.as_str();
+        let method = router::effective_method(sent, self.one("x-http-method-override"))?.unwrap_or(sent);
+        if let Some(options) = router::check_method(resource, method)? {
+            return Ok(options);
+        }
+        if resource.needs_trust() {
+            state.doors.check_source(self.caller)?;
+        }
+        let body = self.read_body(body).await?;
+        let request = Request {
+            method: method.to_owned(),
+            headers: plain_headers(self.headers),
+            path: self.path,
+            query: self.query,
+            body,
+            peer: self.caller.peer,
+        };
+        run(state, resource, request).await
+    }
+
+    /// A header's value; one that is no text, or there twice with different values, is taken as one that fits nothing.
+    fn one(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.get_all(name).iter();
+        let first = values.next()?;
+        if values.any(|other| other != first) {
+            return Some("");
+        }
+        Some(first.to_str().unwrap_or(""))
+    }
+
+    async fn read_body<S, B>(&self, body: Pin<&mut S>) -> Result<Bytes, Fault>
+    where
+        S: Stream<Item = Result<B, warp::Error>>,
+        B: Buf,
+    {
+        let limit = self.state.setup.rest.max_body;
+        let announced = self.one("content-length").and_then(|length| length.parse::<usize>().ok());
+        if announced.is_some_and(|length| length > limit) {
+            return Err(body::too_large(limit));
+        }
+        body::read(body, limit).await
+    }
+}
+
+/// Runs the handler, bounded in time and with its panics confined.
+async fn run(state: &Arc<State>, resource: Resource, request: Request) -> Result<Answer, Fault> {
+    let (limit, outcome) = if resource.outlives_caller() {
+        let owned = state.clone();
+        let work = async move { confined(router::dispatch(&owned, resource, request)).await };
+        let task = state.background.spawn(work);
+        let joined = async { task.await.unwrap_or(Err(Panicked)) };
+        (START_LIMIT, tokio::time::timeout(START_LIMIT, joined).await)
+    } else {
+        let work = confined(router::dispatch(state, resource, request));
+        (HANDLER_LIMIT, tokio::time::timeout(HANDLER_LIMIT, work).await)
+    };
+    match outcome {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(Panicked)) => {
+            state.setup.counters.panics.inc();
+            Err(Fault::new(Kind::Internal, "the request met a defect of sense-butler; its log says more"))
+        }
+        Err(_) => Err(Fault::new(
+            Kind::Overdue,
+            format!("no answer within {} seconds; the outcome is unknown", limit.as_secs()),
+        )),
+    }
+}
+
+/// The marker of a handler that panicked.
+struct Panicked;
+
+/// A future whose panic is an error of this request and of nothing else. The panic hook has logged it by then.
+async fn confined<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
+    let mut work = pin!(work);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(_) => Poll::Ready(Err(Panicked)),
+    })
+    .await
+}
+
+fn plain_headers(headers: &HeaderMap) -> Vec<(String, String)> {
+    let plain = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    headers.iter().map(|(name, value)| (name.as_str().to_owned(), plain(value))).collect()
+}
+
+/// Whether the caller waits for `100 Continue` before it sends the body: then there is nothing to drain.
+fn awaits_permission(headers: &HeaderMap) -> bool {
+    headers.contains_key("expect")
+}
+
+/// The request's origin, if the administrator listed it: a browser there needs to be told so.
+fn listed_origin(state: &State, headers: &HeaderMap) -> Option<HeaderValue> {
+    let origin = headers.get("origin")?;
+    state.doors.origin_is_listed(origin.to_str().ok()?).then(|| origin.clone())
+}
+
+/// The CORS headers (Fetch standard, section 3.3) for a listed origin.
+fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue, preflight: bool) {
+    headers.insert("access-control-allow-origin", origin);
+    headers.insert("vary", HeaderValue::from_static("origin"));
+    if preflight {
+        let methods = HeaderValue::from_static("GET, HEAD, PUT, POST");
+        headers.insert("access-control-allow-methods", methods);
+        headers
+            .insert("access-control-allow-headers", HeaderValue::from_static("content-type, x-http-method-override"));
+        headers.insert("access-control-max-age", HeaderValue::from_static("600"));
+    }
+}
+
+/// An answer as warp's response.
+fn respond(answer: Answer) -> Response {
+    let mut response = warp::http::Response::new(answer.body).into_response();
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    if let Some(kind) = answer.content_type {
+        headers.insert("content-type", HeaderValue::from_static(kind));
+    }
+    for (name, value) in answer.headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}

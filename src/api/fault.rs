@@ -1,0 +1,247 @@
+//! What goes wrong with a request, and the error body it is told with.
+//!
+//! Under `/v4` the bodies have the field set and order of the Butler generation in use (restify's `{"code","message"}`; fastify's
+//! `{"statusCode","code","error","message"}`, `{"message","error","statusCode"}` for an unknown route, `{"error","message","statusCode"}` for a
+//! bad method override); elsewhere `{"error":{"code","message","request_id"}}`. Messages are for people: what, where, what to do.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+use serde_json::json;
+
+use super::answer::Answer;
+use crate::config::settings::Generation;
+
+/// Whose error bodies are spoken at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Space {
+    /// Under `/v4`: as this generation of Butler.
+    V4(Generation),
+    /// Everywhere else.
+    Own,
+}
+
+impl Space {
+    /// The space of a path. `/V4` counts as `/v4`: it is Butler's user who mistyped it.
+    pub fn of(path: &str, generation: Generation) -> Self {
+        match path.as_bytes() {
+            [b'/', b'v' | b'V', b'4'] | [b'/', b'v' | b'V', b'4', b'/', ..] => Self::V4(generation),
+            _ => Self::Own,
+        }
+    }
+}
+
+/// The kind of a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// No such route, or one that is switched off.
+    NotFound,
+    /// The route exists, the method does not; with the value of `Allow`.
+    Method(&'static str),
+    /// `X-HTTP-Method-Override` says something else than PUT or DELETE.
+    Override,
+    /// The body cannot be read.
+    Content,
+    /// A value is not allowed.
+    Value,
+    /// Something required is missing.
+    Missing,
+    /// The body or message is too large.
+    TooLarge,
+    /// The caller may not do this from there.
+    Forbidden,
+    /// The body did not come in time.
+    Slow,
+    /// The broker cannot take the message now.
+    Unavailable,
+    /// The work took too long.
+    Overdue,
+    /// A route of Butler that is switched on and not offered here.
+    NotOffered,
+    /// A defect of this program.
+    Internal,
+}
+
+impl Kind {
+    /// The HTTP status.
+    pub const fn status(self, space: Space) -> u16 {
+        match self {
+            Self::NotFound => 404,
+            Self::Method(_) => 405,
+            Self::Missing if matches!(space, Space::V4(Generation::V5_4)) => 409,
+            Self::Override | Self::Content | Self::Value | Self::Missing => 400,
+            Self::TooLarge => 413,
+            Self::Forbidden => 403,
+            Self::Slow => 408,
+            Self::Unavailable | Self::Overdue => 503,
+            Self::NotOffered => 501,
+            Self::Internal => 500,
+        }
+    }
+
+    /// The `code` of restify's errors.
+    const fn restify(self) -> &'static str {
+        match self {
+            Self::NotFound => "ResourceNotFound",
+            Self::Method(_) => "MethodNotAllowed",
+            Self::Override | Self::Value => "BadRequest",
+            Self::Content => "InvalidContent",
+            Self::Missing => "MissingParameter",
+            Self::TooLarge => "PayloadTooLarge",
+            Self::Forbidden => "Forbidden",
+            Self::Slow => "RequestTimeout",
+            Self::Unavailable | Self::Overdue => "ServiceUnavailable",
+            Self::NotOffered => "NotImplemented",
+            Self::Internal => "Internal",
+        }
+    }
+
+    /// The `code` of fastify's errors, where it has one for this; our own word otherwise.
+    const fn fastify(self) -> &'static str {
+        match self {
+            Self::Content => "FST_ERR_CTP_INVALID_JSON_BODY",
+            Self::Value | Self::Missing => "FST_ERR_VALIDATION",
+            Self::TooLarge => "FST_ERR_CTP_BODY_TOO_LARGE",
+            other => other.word(),
+        }
+    }
+
+    /// The `code` on our own routes, and the reason in metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Method(_) => "method_not_allowed",
+            Self::Override => "bad_method_override",
+            Self::Content => "unreadable_body",
+            Self::Value => "invalid_value",
+            Self::Missing => "missing_value",
+            Self::TooLarge => "too_large",
+            Self::Forbidden => "forbidden",
+            Self::Slow => "body_timeout",
+            Self::Unavailable => "broker_unavailable",
+            Self::Overdue => "timeout",
+            Self::NotOffered => "not_offered",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// A fault with its sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What kind.
+    pub kind: Kind,
+    /// The sentence.
+    pub message: String,
+}
+
+impl Fault {
+    /// A fault of a kind, with its sentence.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// The answer that tells it.
+    pub fn answer(&self, space: Space) -> Answer {
+        let status = self.kind.status(space);
+        let reason = reason(status);
+        let (kind, message) = (self.kind, self.message.as_str());
+        let body = match (space, kind) {
+            (Space::V4(Generation::V5_4), _) => json!({"code": kind.restify(), "message": message}),
+            (Space::V4(Generation::Head), Kind::NotFound) => {
+                json!({"message": message, "error": reason, "statusCode": status})
+            }
+            (Space::V4(Generation::Head), Kind::Override) => {
+                json!({"error": reason, "message": message, "statusCode": status})
+            }
+            (Space::V4(Generation::Head), _) => {
+                json!({"statusCode": status, "code": kind.fastify(), "error": reason, "message": message})
+            }
+            (Space::Own, _) => {
+                json!({"error": {"code": kind.word(), "message": message, "request_id": request_id()}})
+            }
+        };
+        let answer = Answer::json(status, body.to_string());
+        match kind {
+            Kind::Method(allow) => answer.with("allow", allow),
+            Kind::Unavailable | Kind::Overdue => answer.with("retry-after", "1"),
+            // The rest of the body is still on its way: this connection cannot carry another request.
+            Kind::TooLarge | Kind::Slow => answer.with("connection", "close"),
+            _ => answer,
+        }
+    }
+}
+
+/// The reason phrase of a status we use (RFC 9110 section 15).
+const fn reason(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        413 => "Payload Too Large",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        _ => "Internal Server Error",
+    }
+}
+
+/// A name for one failed request: unique in this run, and telling runs apart.
+pub fn request_id() -> String {
+    static RUN: OnceLock<u32> = OnceLock::new();
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let run = RUN.get_or_init(|| uuid::Uuid::new_v4().as_fields().0);
+    format!("{run:08x}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_generation_has_its_field_set() {
+        let text = |kind, space| {
+            let answer = Fault::new(kind, "m").answer(space);
+            (answer.status, String::from_utf8(answer.body.to_vec()).unwrap())
+        };
+        let (old, head) = (Space::V4(Generation::V5_4), Space::V4(Generation::Head));
+        let cases = [
+            (Kind::NotFound, old, 404, r#"{"code":"ResourceNotFound","message":"m"}"#),
+            (Kind::NotFound, head, 404, r#"{"message":"m","error":"Not Found","statusCode":404}"#),
+            (Kind::Missing, old, 409, r#"{"code":"MissingParameter","message":"m"}"#),
+            (
+                Kind::Missing,
+                head,
+                400,
+                r#"{"statusCode":400,"code":"FST_ERR_VALIDATION","error":"Bad Request","message":"m"}"#,
+            ),
+            (Kind::Override, head, 400, r#"{"error":"Bad Request","message":"m","statusCode":400}"#),
+        ];
+        for (kind, space, status, body) in cases {
+            assert_eq!(text(kind, space), (status, body.to_owned()), "{kind:?} {space:?}");
+        }
+        let (status, body) = text(Kind::Forbidden, Space::Own);
+        assert_eq!(status, 403);
+        assert!(body.starts_with(r#"{"error":{"code":"forbidden","message":"m","request_id":""#), "{body}");
+    }
+
+    #[test]
+    fn the_space_of_a_path() {
+        let v4 = Space::V4(Generation::Head);
+        for (path, space) in [
+            ("/v4", v4),
+            ("/v4/x", v4),
+            ("/V4/ButlerPing", v4),
+            ("/v44", Space::Own),
+            ("/", Space::Own),
+            ("/api/v1/status", Space::Own),
+            ("", Space::Own),
+        ] {
+            assert_eq!(Space::of(path, Generation::Head), space, "{path}");
+        }
+    }
+}

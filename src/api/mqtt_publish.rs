@@ -1,0 +1,210 @@
+//! `PUT|POST /v4/mqttpublishmessage`: publishes `{"topic","message"}` and echoes the body.
+//!
+//! Butler's users write the body in load scripts, so its form is taken generously: JSON under any content type, with or without a byte order
+//! mark, or a form; numbers and booleans are coerced to text and echoed so; further properties are echoed. Nothing else is guessed: everything
+//! unreadable is a 4xx and nothing is published. The answer is sent when the broker has taken responsibility for the message, not before.
+
+use serde_json::{Map, Value};
+
+use super::{
+    answer::{Answer, Request},
+    fault::{Fault, Kind},
+    form, js_number,
+    state::State,
+};
+use crate::{
+    bus::{Door, Origin, Publication, PublishError},
+    config::settings::Generation,
+    names::{NameError, QoS, TopicName},
+};
+
+/// Handles the request.
+///
+/// # Errors
+/// 4xx for what cannot be published, 403 for a topic of the program's own, 503 when the broker cannot take it.
+pub(super) async fn handle(state: &State, request: &Request) -> Result<Answer, Fault> {
+    let mut object = read_object(request)?;
+    let topic = coerce(&mut object, "topic")?;
+    let message = coerce(&mut object, "message")?;
+    let topic = check_topic(state, &topic)?;
+    let mut publication = Publication::new(topic, message).from(Origin {
+        door: Door::Rest,
+        client: None,
+        user: None,
+        // Whoever came through the doors may start: loopback, or an address the administrator named.
+        may_start: true,
+    });
+    if state.setup.rest_qos_retain {
+        publication.qos = qos(&object)?;
+        publication.retain = retain(&object)?;
+    }
+    if publication.topic == state.setup.start_topic {
+        tracing::info!(peer = %request.peer, "a start message was published by REST");
+    }
+    state.setup.bus.publish(publication).await.map_err(|error| refused(&error))?;
+    let status = match state.setup.generation {
+        Generation::V5_4 => 200,
+        Generation::Head => 201,
+    };
+    Ok(Answer::json(status, js_number::stringify(&Value::Object(object))))
+}
+
+/// The body as an object: a form where the content type says so and the body does not begin like JSON (curl says "form" of everything), else JSON.
+fn read_object(request: &Request) -> Result<Map<String, Value>, Fault> {
+    let unreadable = |why: String| Fault::new(Kind::Content, why);
+    let text = std::str::from_utf8(&request.body)
+        .map_err(|error| unreadable(format!("the body is not UTF-8: {error}; send it encoded as UTF-8")))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let is_form = request
+        .header("content-type")
+        .is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("application/x-www-form-urlencoded"));
+    if is_form && !text.trim_start().starts_with('{') {
+        let pairs = form::pairs(text).collect::<Result<Vec<_>, _>>();
+        let pairs = pairs.map_err(|error| unreadable(format!("a value of the form is not UTF-8: {error}")))?;
+        return Ok(pairs.into_iter().map(|(key, value)| (key, Value::String(value))).collect());
+    }
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(Value::Null) => Err(unreadable(r#"the body is null; expected {"topic":"...","message":"..."}"#.into())),
+        Ok(_) => Err(Fault::new(Kind::Missing, r#"the body has no topic; expected {"topic":"...","message":"..."}"#)),
+        Err(error) => {
+            Err(unreadable(format!(r#"the body is not JSON: {error}; expected {{"topic":"...","message":"..."}}"#)))
+        }
+    }
+}
+
+/// A property as text, coerced in place so that the echo shows what was published: a number or boolean becomes its text, a null message is empty.
+fn coerce(object: &mut Map<String, Value>, key: &'static str) -> Result<String, Fault> {
+    let value = object
+        .get_mut(key)
+        .ok_or_else(|| Fault::new(Kind::Missing, format!("the body has no `{key}`; it is required")))?;
+    let text = match &*value {
+        Value::String(text) => return Ok(text.clone()),
+        Value::Number(number) => js_number::text(number),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Null if key == "message" => String::new(),
+        Value::Null => return Err(Fault::new(Kind::Value, format!("`{key}` is null; it must be text"))),
+        Value::Array(_) | Value::Object(_) => {
+            let message = format!("`{key}` must be text; to send JSON, send it as a string with its quotes escaped");
+            return Err(Fault::new(Kind::Value, message));
+        }
+    };
+    *value = Value::String(text.clone());
+    Ok(text)
+}
+
+fn check_topic(state: &State, topic: &str) -> Result<TopicName, Fault> {
+    let wrong = |why: NameError| Fault::new(Kind::Value, format!("the topic cannot be published to: {why}"));
+    let topic = TopicName::publishable(topic).map_err(wrong)?;
+    if state.setup.protected_topics.iter().any(|filter| filter.matches(topic.as_str())) {
+        let shown: String = topic.as_str().chars().take(100).collect();
+        let message =
+            format!("`{shown}` is one of the program's own topics, so that events cannot be forged; publish elsewhere");
+        return Err(Fault::new(Kind::Forbidden, message));
+    }
+    Ok(topic)
+}
+
+/// `qos`: 0, 1 or 2, as number or (from a form) text; absent: 0.
+fn qos(object: &Map<String, Value>) -> Result<QoS, Fault> {
+    let number = match object.get("qos") {
+        None => Some(0),
+        Some(Value::String(text)) => text.parse().ok(),
+        Some(value) => value.as_u64(),
+    };
+    number
+        .and_then(|number| u8::try_from(number).ok())
+        .and_then(QoS::from_u8)
+        .ok_or_else(|| Fault::new(Kind::Value, "`qos` must be 0, 1 or 2"))
+}
+
+/// `retain`: a boolean, or (from a form) its text; absent: false.
+fn retain(object: &Map<String, Value>) -> Result<bool, Fault> {
+    let flag = match object.get("retain") {
+        None => Some(false),
+        Some(Value::String(text)) => text.parse().ok(),
+        Some(value) => value.as_bool(),
+    };
+    flag.ok_or_else(|| Fault::new(Kind::Value, "`retain` must be true or false"))
+}
+
+fn refused(error: &PublishError) -> Fault {
+    let kind = match error {
+        PublishError::TooLarge { .. } => Kind::TooLarge,
+        PublishError::Unavailable(_) | PublishError::Timeout(_) | PublishError::Refused(_) => Kind::Unavailable,
+    };
+    Fault::new(kind, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn request(kind: Option<&str>, body: &[u8]) -> Request {
+        Request {
+            method: "PUT".into(),
+            path: "/v4/mqttpublishmessage".into(),
+            query: String::new(),
+            headers: kind.map(|kind| ("content-type".to_owned(), kind.to_owned())).into_iter().collect(),
+            body: Bytes::copy_from_slice(body),
+            peer: ([127, 0, 0, 1], 1).into(),
+        }
+    }
+
+    #[test]
+    fn bodies_are_read_generously() {
+        let expected: Value = serde_json::json!({"topic": "a", "message": "b"});
+        let json = br#"{"topic":"a","message":"b"}"#.as_slice();
+        let form = Some("application/x-www-form-urlencoded; charset=utf-8");
+        for (kind, body) in [
+            (None, json),
+            (Some("application/json"), json),
+            (Some("application/vnd.api+json"), json),
+            (Some("text/plain"), json),
+            (Some("application/octet-stream"), json),
+            (form, json),
+            (form, b"topic=a&message=b"),
+            (None, "\u{feff} {\"topic\":\"a\",\"message\":\"b\"}\r\n".as_bytes()),
+        ] {
+            assert_eq!(read_object(&request(kind, body)).map(Value::Object), Ok(expected.clone()), "{kind:?} {body:?}");
+        }
+        for (body, kind) in [
+            (&b""[..], Kind::Content),
+            (b"null", Kind::Content),
+            (b"{\"topic\":\"a\"", Kind::Content),
+            (b"\xff", Kind::Content),
+            (b"topic=a&message=b", Kind::Content),
+            (b"[1]", Kind::Missing),
+            (b"5", Kind::Missing),
+        ] {
+            assert_eq!(read_object(&request(None, body)).unwrap_err().kind, kind, "{body:?}");
+        }
+        assert_eq!(read_object(&request(form, b"topic=%ff")).unwrap_err().kind, Kind::Content);
+    }
+
+    #[test]
+    fn values_are_coerced_in_place() {
+        let mut object = serde_json::json!({"topic": 5, "message": null, "deep": [1]}).as_object().unwrap().clone();
+        assert_eq!(coerce(&mut object, "topic").unwrap(), "5");
+        assert_eq!(coerce(&mut object, "message").unwrap(), "");
+        assert_eq!(coerce(&mut object, "deep").unwrap_err().kind, Kind::Value);
+        assert_eq!(coerce(&mut object, "none").unwrap_err().kind, Kind::Missing);
+        assert_eq!(Value::Object(object).to_string(), r#"{"topic":"5","message":"","deep":[1]}"#);
+    }
+
+    #[test]
+    fn qos_and_retain() {
+        let read = |value: Value| {
+            let object = value.as_object().unwrap().clone();
+            (qos(&object).ok(), retain(&object).ok())
+        };
+        assert_eq!(read(serde_json::json!({})), (Some(QoS::AtMostOnce), Some(false)));
+        assert_eq!(read(serde_json::json!({"qos": 2, "retain": true})), (Some(QoS::ExactlyOnce), Some(true)));
+        assert_eq!(read(serde_json::json!({"qos": "1", "retain": "true"})), (Some(QoS::AtLeastOnce), Some(true)));
+        for wrong in [serde_json::json!(3), serde_json::json!(-1), serde_json::json!(256), serde_json::json!(1.5)] {
+            assert_eq!(read(serde_json::json!({"qos": wrong, "retain": 1})), (None, None));
+        }
+    }
+}

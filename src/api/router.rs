@@ -1,0 +1,229 @@
+//! Which resource a path means, which methods it has, and who may call it.
+//!
+//! Paths are compared as sent (percent-encoded, case-sensitive) after doubled and trailing slashes are gone. A resource that is switched off is
+//! not found. POST is accepted wherever PUT is, HEAD wherever GET is, OPTIONS everywhere a path exists.
+
+use std::borrow::Cow;
+
+use super::{
+    active_users,
+    answer::{Answer, Request},
+    butlerping, endpoints_enabled,
+    fault::{Fault, Kind},
+    health, metrics, mqtt_publish, not_offered,
+    state::State,
+    status,
+};
+
+/// A resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resource {
+    Butlerping,
+    EndpointsEnabled,
+    MqttPublish,
+    StartTask,
+    ActiveUsers,
+    ActiveUserCount,
+    /// A route of Butler that is switched on in the file and not offered here; with its key.
+    NotOffered(&'static str),
+    Livez,
+    Readyz,
+    Metrics,
+    Status,
+}
+
+impl Resource {
+    /// Its name in metrics.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Butlerping => "butlerping",
+            Self::EndpointsEnabled => "endpointsenabled",
+            Self::MqttPublish => "mqttpublishmessage",
+            Self::StartTask => "reloadtask",
+            Self::ActiveUsers => "activeusers",
+            Self::ActiveUserCount => "activeusercount",
+            Self::NotOffered(_) => "not_offered",
+            Self::Livez => "livez",
+            Self::Readyz => "readyz",
+            Self::Metrics => "metrics",
+            Self::Status => "status",
+        }
+    }
+
+    /// The value of `Allow`.
+    const fn allow(self) -> &'static str {
+        match self {
+            Self::MqttPublish | Self::StartTask => "PUT, POST",
+            _ => "GET, HEAD",
+        }
+    }
+
+    fn has_method(self, method: &str) -> bool {
+        match self {
+            Self::NotOffered(_) => true,
+            _ => self.allow().split(", ").any(|allowed| allowed == method),
+        }
+    }
+
+    /// Whether only loopback and `allowedSources` may call it: what changes something, and what shows people or the inside.
+    pub(super) const fn needs_trust(self) -> bool {
+        matches!(
+            self,
+            Self::MqttPublish
+                | Self::StartTask
+                | Self::ActiveUsers
+                | Self::ActiveUserCount
+                | Self::Metrics
+                | Self::Status
+        )
+    }
+
+    /// Whether it goes on when the caller has hung up.
+    pub(super) const fn outlives_caller(self) -> bool {
+        matches!(self, Self::StartTask)
+    }
+}
+
+/// A path without doubled and trailing slashes.
+pub(super) fn tidy(path: &str) -> Cow<'_, str> {
+    if !path.contains("//") && (path.len() <= 1 || !path.ends_with('/')) {
+        return Cow::Borrowed(path);
+    }
+    let mut tidy = String::with_capacity(path.len());
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+        tidy.push('/');
+        tidy.push_str(segment);
+    }
+    if tidy.is_empty() {
+        tidy.push('/');
+    }
+    Cow::Owned(tidy)
+}
+
+/// The resource at a tidy path, if there is one and it is switched on.
+///
+/// # Errors
+/// 404.
+pub(super) fn find(state: &State, path: &str) -> Result<Resource, Fault> {
+    let on = &state.setup.rest.endpoints;
+    let found = match path {
+        "/v4/mqttpublishmessage" => on.mqtt_publish.then_some(Resource::MqttPublish),
+        "/v4/butlerping" => on.butlerping.then_some(Resource::Butlerping),
+        "/v4/configfile/endpointsenabled" => on.list_endpoints.then_some(Resource::EndpointsEnabled),
+        "/v4/activeusers" => on.active_users.then_some(Resource::ActiveUsers),
+        "/v4/activeusercount" => on.active_user_count.then_some(Resource::ActiveUserCount),
+        "/livez" => Some(Resource::Livez),
+        "/readyz" => Some(Resource::Readyz),
+        "/metrics" => Some(Resource::Metrics),
+        "/api/v1/status" => Some(Resource::Status),
+        other if is_start(other) => on.start_task.then_some(Resource::StartTask),
+        other => not_offered::find(other, &state.setup.rest.endpoints_not_offered).map(Resource::NotOffered),
+    };
+    found.ok_or_else(|| Fault::new(Kind::NotFound, "there is nothing at this path; is the endpoint switched on?"))
+}
+
+/// `/v4/reloadtask/{id}/start`
+fn is_start(path: &str) -> bool {
+    path.strip_prefix("/v4/reloadtask/")
+        .and_then(|rest| rest.strip_suffix("/start"))
+        .is_some_and(|id| !id.is_empty() && !id.contains('/'))
+}
+
+/// The method after `X-HTTP-Method-Override`, which counts on POST only (load scripts can send nothing but GET and POST).
+///
+/// # Errors
+/// 400 for anything but PUT and DELETE.
+pub(super) fn effective_method(method: &str, wanted: Option<&str>) -> Result<Option<&'static str>, Fault> {
+    let Some(wanted) = wanted.filter(|_| method == "POST") else { return Ok(None) };
+    let wanted = wanted.trim();
+    let known = ["PUT", "DELETE"].into_iter().find(|known| wanted.eq_ignore_ascii_case(known));
+    known.map(Some).ok_or_else(|| {
+        let shown: String = wanted.chars().take(40).collect();
+        Fault::new(Kind::Override, format!("X-HTTP-Method-Override may be PUT or DELETE, not `{shown}`"))
+    })
+}
+
+/// Whether the resource has the method; for OPTIONS, the answer.
+///
+/// # Errors
+/// 405 with `Allow`.
+pub(super) fn check_method(resource: Resource, method: &str) -> Result<Option<Answer>, Fault> {
+    if method == "OPTIONS" && !matches!(resource, Resource::NotOffered(_)) {
+        return Ok(Some(Answer::empty(204).with("allow", format!("{}, OPTIONS", resource.allow()))));
+    }
+    if resource.has_method(method) {
+        return Ok(None);
+    }
+    let message = format!("this path answers {}", resource.allow());
+    Err(Fault::new(Kind::Method(resource.allow()), message))
+}
+
+/// Hands a request to its resource.
+///
+/// # Errors
+/// What the resource says.
+pub(super) async fn dispatch(state: &State, resource: Resource, request: Request) -> Result<Answer, Fault> {
+    match resource {
+        Resource::MqttPublish => mqtt_publish::handle(state, &request).await,
+        Resource::StartTask => Ok((state.setup.start_task)(request).await),
+        Resource::Butlerping => Ok(butlerping::handle(state)),
+        Resource::EndpointsEnabled => Ok(endpoints_enabled::handle(state)),
+        Resource::ActiveUsers => Ok(active_users::names(state, &request)),
+        Resource::ActiveUserCount => Ok(active_users::count(state, &request)),
+        Resource::NotOffered(key) => Err(not_offered::fault(key)),
+        Resource::Livez => Ok(health::livez()),
+        Resource::Readyz => Ok(health::readyz(state)),
+        Resource::Metrics => metrics::handle(state),
+        Resource::Status => Ok(status::handle(state)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slashes() {
+        for (path, expected) in [
+            ("/", "/"),
+            ("//", "/"),
+            ("", ""),
+            ("/v4/x", "/v4/x"),
+            ("/v4/x/", "/v4/x"),
+            ("//v4//x///", "/v4/x"),
+            ("*", "*"),
+        ] {
+            assert_eq!(tidy(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn start_paths() {
+        assert!(is_start("/v4/reloadtask/abc/start"));
+        assert!(is_start("/v4/reloadtask/-/start"));
+        for path in ["/v4/reloadtask/start", "/v4/reloadtask/a/b/start", "/v4/reloadtask/a", "/v4/reloadtask//start"] {
+            assert!(!is_start(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn overrides() {
+        assert_eq!(effective_method("POST", Some("put")), Ok(Some("PUT")));
+        assert_eq!(effective_method("POST", Some("DELETE")), Ok(Some("DELETE")));
+        assert_eq!(effective_method("POST", None), Ok(None));
+        assert_eq!(effective_method("GET", Some("PUT")), Ok(None), "not obeyed on GET: it changes nothing");
+        for wrong in ["GET", "BOGUS", "", "POST"] {
+            assert!(effective_method("POST", Some(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn methods() {
+        assert!(check_method(Resource::MqttPublish, "POST").is_ok());
+        assert!(check_method(Resource::Butlerping, "HEAD").is_ok());
+        let fault = check_method(Resource::Butlerping, "DELETE").unwrap_err();
+        assert_eq!(fault.kind, Kind::Method("GET, HEAD"));
+        let options = check_method(Resource::MqttPublish, "OPTIONS").unwrap().unwrap();
+        assert_eq!((options.status, options.headers), (204, vec![("allow", "PUT, POST, OPTIONS".to_owned())]));
+    }
+}

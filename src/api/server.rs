@@ -1,0 +1,299 @@
+//! The listeners of the REST API: bound first, run later, stopped within two seconds.
+//!
+//! `localhost` is both 127.0.0.1 and ::1 (Windows resolves it to ::1 first, Butler's users write 127.0.0.1). Invariants: a connection never waits for
+//! another one; when accepting fails (no file handles left) it is tried again with back-off, for ever; above [`MAX_CONNECTIONS`] a caller is told so
+//! and closed, and counted.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener, ToSocketAddrs},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    connection::{self, STOP_LIMIT, Site},
+    counters::Counters,
+    doors::Caller,
+    state::State,
+    tls,
+};
+use crate::{config::settings::RestSettings, telemetry::throttle::Throttle};
+
+/// Connections served at a time.
+pub const MAX_CONNECTIONS: usize = 4_096;
+/// Connections the kernel keeps for us while we are busy.
+const BACKLOG: i32 = 1_024;
+/// How long a TLS handshake may take.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Shortest and longest pause after a failed accept.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Tries to find a port that is free on both loopback addresses when port 0 is asked for.
+const PORT_TRIES: usize = 16;
+/// What a caller is told when there is no room.
+const BUSY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
+
+/// Why the REST server could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The address or port is not to be had.
+    #[error("the REST server cannot listen on {address}: {source}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `serverHost` is no address and no known name.
+    #[error(
+        "restServerConfig.serverHost is `{host}`, which is neither an address nor a name this machine knows: {why}; write localhost or an address of this machine"
+    )]
+    Host {
+        /// As written.
+        host: String,
+        /// What the system said.
+        why: String,
+    },
+    /// Certificate or key cannot be used.
+    #[error("restServerConfig.tls: {} cannot be used: {why}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A bound listener could not be handed to the runtime.
+    #[error("the REST server's listener cannot be used: {0}")]
+    Listener(io::Error),
+}
+
+impl ApiError {
+    /// Whether the configuration is at fault (exit code 64) and not the machine (exit code 1).
+    pub const fn is_configuration(&self) -> bool {
+        matches!(self, Self::Host { .. } | Self::Certificate { .. })
+    }
+}
+
+/// A bound REST server.
+pub struct Server {
+    listeners: Vec<StdListener>,
+    tls: Option<TlsAcceptor>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("addresses", &self.addresses()).field("tls", &self.tls.is_some()).finish()
+    }
+}
+
+impl Server {
+    /// Opens the listeners and reads the certificate. Touches no network beyond that.
+    ///
+    /// # Errors
+    /// If an address, the host name or the certificate cannot be used.
+    pub fn bind(settings: &RestSettings) -> Result<Self, ApiError> {
+        let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
+        Ok(Self { tls, ..Self::bind_to(&settings.host, settings.port)? })
+    }
+
+    /// Opens the listeners of a host, without TLS.
+    pub(super) fn bind_to(host: &str, port: u16) -> Result<Self, ApiError> {
+        let listeners = if host.eq_ignore_ascii_case("localhost") {
+            bind_localhost(port)?
+        } else {
+            vec![listen(SocketAddr::new(resolve(host)?, port))?]
+        };
+        Ok(Self { listeners, tls: None })
+    }
+
+    /// Where it listens; the true port where 0 was asked for.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Serves until `stop`; then finishes what is in hand, at most two seconds.
+    ///
+    /// # Errors
+    /// If a listener cannot be used.
+    pub async fn run(self, state: State, stop: CancellationToken) -> Result<(), ApiError> {
+        let state = Arc::new(state);
+        let outcome = self.run_site(Site::Api(state.clone()), stop).await;
+        state.background.close();
+        let _ = tokio::time::timeout(STOP_LIMIT, state.background.wait()).await;
+        outcome
+    }
+
+    pub(super) async fn run_site(self, site: Site, stop: CancellationToken) -> Result<(), ApiError> {
+        let counters = match &site {
+            Site::Api(state) => state.setup.counters.clone(),
+            Site::DockerHealth(_) => Counters::default(),
+        };
+        let shared = Arc::new(Shared {
+            site,
+            counters,
+            tls: self.tls,
+            room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            connections: TaskTracker::new(),
+            stop: stop.clone(),
+        });
+        let mut doors = JoinSet::new();
+        for listener in self.listeners {
+            let listener = TcpListener::from_std(listener).map_err(ApiError::Listener)?;
+            doors.spawn(accept(listener, shared.clone()));
+        }
+        while doors.join_next().await.is_some() {}
+        shared.connections.close();
+        let _ = tokio::time::timeout(STOP_LIMIT, shared.connections.wait()).await;
+        Ok(())
+    }
+}
+
+/// What every connection of a server shares.
+struct Shared {
+    site: Site,
+    counters: Counters,
+    tls: Option<TlsAcceptor>,
+    room: Arc<Semaphore>,
+    connections: TaskTracker,
+    stop: CancellationToken,
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut pause = BACK_OFF.0;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                pause = BACK_OFF.0;
+                admit(&shared, stream, peer);
+            }
+            Err(error) => {
+                accept_failed(&shared.counters, &error);
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACK_OFF.1),
+                    () = shared.stop.cancelled() => return,
+                }
+            }
+        }
+    }
+}
+
+fn accept_failed(counters: &Counters, error: &io::Error) {
+    static LINE: Throttle = Throttle::every(Duration::from_secs(10));
+    counters.refused("accept_failed");
+    if let Some(suppressed) = LINE.pass() {
+        tracing::warn!(%error, suppressed, "the REST server could not accept a connection; trying again");
+    }
+}
+
+fn admit(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
+    let Ok(permit) = shared.room.clone().try_acquire_owned() else {
+        return refuse(&shared.counters, &stream);
+    };
+    // Small answers must not wait for more to send with them. A socket that is gone already shows itself at the first read.
+    let _ = stream.set_nodelay(true);
+    let Ok(local) = stream.local_addr() else { return };
+    let caller = Caller { peer, local, tls: shared.tls.is_some() };
+    let owned = shared.clone();
+    shared.connections.spawn(async move { owned.serve(stream, caller, permit).await });
+}
+
+fn refuse(counters: &Counters, stream: &TcpStream) {
+    static LINE: Throttle = Throttle::every(Duration::from_secs(10));
+    counters.refused("too_many");
+    if let Some(suppressed) = LINE.pass() {
+        tracing::warn!(suppressed, limit = MAX_CONNECTIONS, "REST connection refused: too many are open");
+    }
+    // Best effort: there is no room to wait for this caller.
+    let _ = stream.try_write(BUSY);
+}
+
+impl Shared {
+    async fn serve(self: Arc<Self>, stream: TcpStream, caller: Caller, permit: OwnedSemaphorePermit) {
+        self.counters.connections.inc();
+        // Also counts down when the connection's task panics.
+        let _open = Open { counters: &self.counters, _permit: permit };
+        let (site, stop) = (self.site.clone(), self.stop.clone());
+        let Some(acceptor) = &self.tls else { return connection::serve(stream, site, caller, stop).await };
+        match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => connection::serve(stream, site, caller, stop).await,
+            Ok(Err(error)) => {
+                self.counters.refused("tls");
+                tracing::debug!(peer = %caller.peer, %error, "TLS handshake failed");
+            }
+            Err(_) => self.counters.refused("tls_timeout"),
+        }
+    }
+}
+
+/// An open connection, for the gauge and the limit.
+struct Open<'a> {
+    counters: &'a Counters,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.counters.connections.dec();
+    }
+}
+
+fn resolve(host: &str) -> Result<IpAddr, ApiError> {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    if let Ok(address) = bare.parse() {
+        return Ok(address);
+    }
+    let unknown = |why: String| ApiError::Host { host: host.to_owned(), why };
+    let mut found = (host, 0).to_socket_addrs().map_err(|error| unknown(error.to_string()))?;
+    found.next().map(|address| address.ip()).ok_or_else(|| unknown("no address".into()))
+}
+
+/// Both loopback addresses on one port; ::1 is left out where the machine has no IPv6.
+fn bind_localhost(port: u16) -> Result<Vec<StdListener>, ApiError> {
+    let mut last = None;
+    for _ in 0..if port == 0 { PORT_TRIES } else { 1 } {
+        let first = listen(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))?;
+        let chosen = first.local_addr().map_err(ApiError::Listener)?.port();
+        match listen(SocketAddr::new(Ipv6Addr::LOCALHOST.into(), chosen)) {
+            Ok(second) => return Ok(vec![first, second]),
+            Err(ApiError::Bind { source, .. }) if source.kind() != io::ErrorKind::AddrInUse => {
+                tracing::info!(%source, "::1 is not available; the REST server listens on 127.0.0.1 alone");
+                return Ok(vec![first]);
+            }
+            Err(taken) => last = Some(taken),
+        }
+    }
+    Err(last.unwrap_or_else(|| ApiError::Listener(io::Error::from(io::ErrorKind::AddrInUse))))
+}
+
+fn listen(address: SocketAddr) -> Result<StdListener, ApiError> {
+    open(address).map_err(|source| ApiError::Bind { address, source })
+}
+
+fn open(address: SocketAddr) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Restart without waiting for old connections to fade. On Windows the option means "share the port", which nobody wants.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    if let IpAddr::V6(ip) = address.ip() {
+        socket.set_only_v6(!ip.is_unspecified())?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}

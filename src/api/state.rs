@@ -1,0 +1,103 @@
+//! What the resources need, gathered once by the assembly and shared by every request.
+
+use std::{sync::Arc, time::Instant};
+
+use prometheus_client::registry::Registry;
+use tokio_util::task::TaskTracker;
+
+use super::{
+    answer::{Answer, Request},
+    counters::Counters,
+    doors::Doors,
+};
+use crate::{
+    bus::{BoxFuture, Bus},
+    config::settings::{Generation, RestSettings},
+    names::{TopicFilter, TopicName},
+    telemetry::readiness::Readiness,
+};
+
+/// The handler of `/v4/reloadtask/{id}/start`. It runs in a task of its own: a caller who hangs up does not cut it in half.
+pub type StartHandler = Arc<dyn Fn(Request) -> BoxFuture<'static, Answer> + Send + Sync>;
+
+/// The ids of the users active right now, in the order they came.
+pub type ActiveUsers = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
+/// Everything the REST room is given.
+#[derive(Clone)]
+pub struct Setup {
+    /// Whose status codes and error bodies are spoken under `/v4`.
+    pub generation: Generation,
+    /// `restServerConfig`, `restServerEndpointsEnable`
+    pub rest: RestSettings,
+    /// `mqttConfig.restQosRetain`
+    pub rest_qos_retain: bool,
+    /// `mqttConfig.taskStartTopic`: a publish to it is a start, and is written to the log with the caller's address.
+    pub start_topic: TopicName,
+    /// Topics only the program itself publishes on; a REST publish to one is answered 403.
+    pub protected_topics: Vec<TopicFilter>,
+    /// Which broker and why, one line for `/api/v1/status`.
+    pub broker: String,
+    /// Where messages go.
+    pub bus: Bus,
+    /// Who starts tasks.
+    pub start_task: StartHandler,
+    /// Who is active.
+    pub active_users: ActiveUsers,
+    /// What `/readyz` says.
+    pub readiness: Readiness,
+    /// What `/metrics` says.
+    pub registry: Arc<Registry>,
+    /// What this room counts.
+    pub counters: Counters,
+}
+
+/// The shared state of the REST room.
+pub struct State {
+    /// What was given.
+    pub setup: Setup,
+    /// Who may come in.
+    pub doors: Doors,
+    /// When it was made.
+    pub started: Instant,
+    /// Work that outlives its request.
+    pub(super) background: TaskTracker,
+}
+
+impl State {
+    /// Makes the state.
+    pub fn new(setup: Setup) -> Self {
+        let doors = Doors::new(&setup.rest);
+        Self { setup, doors, started: Instant::now(), background: TaskTracker::new() }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::config::settings::Endpoints;
+
+    /// Settings of a REST server on 127.0.0.1, port 0, with every endpoint on.
+    pub(crate) fn rest_settings() -> RestSettings {
+        RestSettings {
+            enable: true,
+            host: "127.0.0.1".into(),
+            port: 0,
+            tls: None,
+            allow_plaintext: false,
+            allowed_sources: Vec::new(),
+            allowed_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
+            max_body: 1 << 20,
+            endpoints: Endpoints {
+                list_endpoints: true,
+                butlerping: true,
+                mqtt_publish: true,
+                start_task: true,
+                active_user_count: true,
+                active_users: true,
+            },
+            endpoints_not_offered: Vec::new(),
+        }
+    }
+}
