@@ -1,1 +1,5 @@
 //! What Butler does: events to topics, topics to actions, active users, status. The only room that knows both MQTT and Sense.
+
+pub mod active_users;
+pub mod cloud_event;
+pub mod forward;

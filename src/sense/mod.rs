@@ -1,4 +1,8 @@
 //! Everything that speaks Qlik: datagrams, the event model, the QRS client, starting of tasks, the simulator. Knows no MQTT.
 
+pub mod datagram;
+pub mod dedup;
+pub mod directory;
+pub mod drop_log;
 pub mod event;
 pub mod tasks;
