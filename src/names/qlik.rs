@@ -115,6 +115,10 @@ guid_newtype!(
     /// The id of one execution of a task (`executionID` in QRS, `%property{ExecutionId}` in the logs).
     ExecutionId
 );
+guid_newtype!(
+    /// The id of an app in Qlik Sense.
+    AppId
+);
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,124 @@
+//! The calls this program makes, one function each. Paths and answers: Qlik Sense Repository Service API.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::{
+    client::{Purpose, Qrs},
+    error::QrsError,
+    filter::Filter,
+    model::{Task, custom_properties, tags},
+};
+use crate::names::{AppId, ExecutionId, TaskId};
+
+/// QRS's word on a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartReply {
+    /// It started; with the execution session, unless QRS answered without one.
+    Started(Option<ExecutionId>),
+    /// It did not start: QRS answered the zero id (task disabled, no scheduler, app missing).
+    NotStarted,
+}
+
+impl Qrs {
+    /// The task with this id, if QRS knows it. `GET /qrs/task?filter=id eq <id>`
+    ///
+    /// # Errors
+    /// If QRS gives no usable answer.
+    pub async fn task(&self, id: TaskId) -> Result<Option<Task>, QrsError> {
+        let found = self.list("find_task", Purpose::Start, "task", &Filter::task(id)).await?;
+        Ok(found.iter().filter_map(Task::read).find(|task| task.id == id))
+    }
+
+    /// All tasks with exactly this tag, in QRS's order. `GET /qrs/task/full?filter=tags.name eq '<tag>'`
+    ///
+    /// # Errors
+    /// If no tag can have that name, or QRS gives no usable answer.
+    pub async fn tasks_with_tag(&self, tag: &str) -> Result<Vec<Task>, QrsError> {
+        let found = self.list("find_tag", Purpose::Start, "task/full", &Filter::tag(tag)?).await?;
+        // QRS compares without regard to case.
+        let exact = |task: &&Value| tags(task).iter().any(|name| name == tag);
+        Ok(found.iter().filter(exact).filter_map(Task::read).collect())
+    }
+
+    /// All tasks with exactly this value of this custom property, in QRS's order.
+    ///
+    /// # Errors
+    /// If no property can have that name or value, or QRS gives no usable answer.
+    pub async fn tasks_with_property(&self, name: &str, value: &str) -> Result<Vec<Task>, QrsError> {
+        let filter = Filter::custom_property(name, value)?;
+        let found = self.list("find_property", Purpose::Start, "task/full", &filter).await?;
+        // QRS may match the name of one property with the value of another, and compares without regard to case.
+        let exact = |task: &&Value| custom_properties(task).iter().any(|(n, v)| n == name && v == value);
+        Ok(found.iter().filter(exact).filter_map(Task::read).collect())
+    }
+
+    /// A task as the whole object of QRS, keys in original order; `None`: unknown. `GET /qrs/task/full?filter=id eq <id>`
+    ///
+    /// # Errors
+    /// If QRS gives no usable answer.
+    pub async fn task_full(&self, id: TaskId) -> Result<Option<Value>, QrsError> {
+        Ok(self.list("task_full", Purpose::Enrich, "task/full", &Filter::task(id)).await?.into_iter().next())
+    }
+
+    /// An app as the whole object of QRS, keys in original order; `None`: unknown. `GET /qrs/app/full?filter=id eq <id>`
+    ///
+    /// # Errors
+    /// If QRS gives no usable answer.
+    pub async fn app_full(&self, id: AppId) -> Result<Option<Value>, QrsError> {
+        Ok(self.list("app_full", Purpose::Enrich, "app/full", &Filter::app(id)).await?.into_iter().next())
+    }
+
+    /// Starts a task and waits until QRS says whether it started (not until it ends). Sent once, never repeated.
+    /// `POST /qrs/task/<id>/start/synchronous`
+    ///
+    /// # Errors
+    /// If QRS refuses or gives no usable answer; [`QrsError::may_have_arrived`] tells whether the task may run nevertheless.
+    pub async fn start(&self, id: TaskId) -> Result<StartReply, QrsError> {
+        let answer = self.act("start", &format!("task/{id}/start/synchronous"), "{}").await?;
+        if answer.is_empty() {
+            return Ok(StartReply::Started(None));
+        }
+        let value: Value = self.parse(&answer)?;
+        let execution = value.get("value").and_then(Value::as_str).and_then(|text| text.parse::<ExecutionId>().ok());
+        match execution {
+            Some(id) if id.is_zero() => Ok(StartReply::NotStarted),
+            Some(id) => Ok(StartReply::Started(Some(id))),
+            None => Err(self.unexpected("a start was answered without an execution id")),
+        }
+    }
+
+    /// What QRS says about itself. `GET /qrs/about`
+    ///
+    /// # Errors
+    /// If QRS gives no usable answer.
+    pub async fn about(&self) -> Result<Value, QrsError> {
+        let answer = self.read("about", Purpose::Enrich, "about").await?;
+        self.parse(&answer)
+    }
+
+    async fn list(
+        &self,
+        op: &'static str,
+        purpose: Purpose,
+        path: &str,
+        filter: &Filter,
+    ) -> Result<Vec<Value>, QrsError> {
+        let answer = self.read(op, purpose, &format!("{path}?filter={}", filter.encoded())).await?;
+        match self.parse(&answer)? {
+            Value::Array(objects) => Ok(objects),
+            _ => Err(self.unexpected("a list was expected")),
+        }
+    }
+
+    fn parse(&self, answer: &Bytes) -> Result<Value, QrsError> {
+        serde_json::from_slice(answer)
+            .map_err(|_| self.unexpected("it is not JSON (a login page of the proxy, perhaps)"))
+    }
+
+    fn unexpected(&self, cause: &str) -> QrsError {
+        let error = self.http().bad_answer(cause);
+        self.note(Err(&error));
+        error
+    }
+}

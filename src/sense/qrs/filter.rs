@@ -1,0 +1,160 @@
+//! The one place where a QRS filter is written: every string of a caller is checked, escaped and encoded here, and nowhere else.
+//!
+//! The Qlik Sense Repository Service takes `filter=<expression>` with strings in single quotes. Its escape character is the backslash
+//! (a doubled quote is a parse error there). Invariants: no character of a caller's text can end the quoted string; the whole
+//! expression is percent-encoded but for RFC 3986's unreserved characters, so `& # + %` in a name cannot cut the query.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::names::{AppId, TaskId};
+
+/// Longest name of a tag or custom property, and longest value, in characters.
+pub const MAX_TEXT: usize = 256;
+
+/// Everything but `A-Z a-z 0-9 - . _ ~`.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Why a text cannot stand in a filter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FilterError {
+    /// Nothing to compare with.
+    #[error("the {what} is empty; write the name as the QMC shows it")]
+    Empty {
+        /// What was to be compared, e.g. `tag`.
+        what: &'static str,
+    },
+    /// Longer than [`MAX_TEXT`].
+    #[error("the {what} has {length} characters; at most {MAX_TEXT} are possible")]
+    TooLong {
+        /// What was to be compared.
+        what: &'static str,
+        /// Its length in characters.
+        length: usize,
+    },
+    /// Tabs, line ends and the like.
+    #[error("the {what} contains the control character U+{code:04X}; remove it")]
+    Control {
+        /// What was to be compared.
+        what: &'static str,
+        /// The character.
+        code: u32,
+    },
+}
+
+/// A filter expression of QRS, not yet percent-encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter(String);
+
+impl Filter {
+    /// The task with this id.
+    pub fn task(id: TaskId) -> Self {
+        Self(format!("id eq {id}"))
+    }
+
+    /// The app with this id.
+    pub fn app(id: AppId) -> Self {
+        Self(format!("id eq {id}"))
+    }
+
+    /// Tasks with a tag. QRS compares without regard to case: check again what it answers.
+    ///
+    /// # Errors
+    /// If no tag can have that name.
+    pub fn tag(name: &str) -> Result<Self, FilterError> {
+        Ok(Self(format!("tags.name eq {}", quoted("tag", name)?)))
+    }
+
+    /// Tasks with a value of a custom property. QRS does not promise that name and value belong to the same property: check again what
+    /// it answers.
+    ///
+    /// # Errors
+    /// If no custom property can have that name or value.
+    pub fn custom_property(name: &str, value: &str) -> Result<Self, FilterError> {
+        let name = quoted("name of the custom property", name)?;
+        let value = quoted("value of the custom property", value)?;
+        Ok(Self(format!("(customProperties.definition.name eq {name}) and (customProperties.value eq {value})")))
+    }
+
+    /// The expression, ready to stand in a query.
+    pub fn encoded(&self) -> String {
+        utf8_percent_encode(&self.0, ENCODED).to_string()
+    }
+}
+
+/// The text as a quoted string of QRS's filter language.
+fn quoted(what: &'static str, text: &str) -> Result<String, FilterError> {
+    let length = text.chars().count();
+    if length == 0 {
+        return Err(FilterError::Empty { what });
+    }
+    if length > MAX_TEXT {
+        return Err(FilterError::TooLong { what, length });
+    }
+    if let Some(control) = text.chars().find(|character| character.is_control()) {
+        return Err(FilterError::Control { what, code: u32::from(control) });
+    }
+    // The backslash first: the other way round, `\'` of the caller would become an escaped backslash and a closing quote.
+    Ok(format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'")))
+}
+
+#[cfg(test)]
+mod tests {
+    use percent_encoding::percent_decode_str;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// QRS's side: the text of a quoted string and what follows it.
+    fn read_quoted(input: &str) -> Option<(String, &str)> {
+        let mut text = String::new();
+        let mut rest = input.strip_prefix('\'')?.chars();
+        loop {
+            match rest.next()? {
+                '\'' => return Some((text, rest.as_str())),
+                '\\' => text.push(rest.next()?),
+                other => text.push(other),
+            }
+        }
+    }
+
+    #[test]
+    fn names_with_syntax_in_them() {
+        let filter = Filter::tag(r"O'Hara & co? #1 \ + %41").unwrap();
+        assert_eq!(filter.0, r"tags.name eq 'O\'Hara & co? #1 \\ + %41'");
+        assert_eq!(filter.encoded(), "tags.name%20eq%20%27O%5C%27Hara%20%26%20co%3F%20%231%20%5C%5C%20%2B%20%2541%27");
+        let id: TaskId = "0000AAAA-0000-4000-8000-000000000001".parse().unwrap();
+        assert_eq!(Filter::task(id).encoded(), "id%20eq%200000aaaa-0000-4000-8000-000000000001");
+    }
+
+    #[test]
+    fn texts_that_cannot_be_names_are_refused() {
+        assert_eq!(Filter::tag(""), Err(FilterError::Empty { what: "tag" }));
+        assert_eq!(Filter::tag("a\nb"), Err(FilterError::Control { what: "tag", code: 10 }));
+        assert_eq!(Filter::tag("\u{85}"), Err(FilterError::Control { what: "tag", code: 0x85 }));
+        assert!(Filter::tag(&"å".repeat(256)).is_ok());
+        assert_eq!(Filter::tag(&"å".repeat(257)), Err(FilterError::TooLong { what: "tag", length: 257 }));
+        assert!(Filter::custom_property("group", "").is_err());
+        assert!(Filter::custom_property("", "night").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_comes_back_as_it_was(name in "\\PC{1,60}") {
+            prop_assume!(!name.chars().any(char::is_control));
+            let encoded = Filter::tag(&name).unwrap().encoded();
+            prop_assert!(encoded.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte)));
+            let decoded = percent_decode_str(&encoded).decode_utf8().unwrap().into_owned();
+            let (text, rest) = read_quoted(decoded.strip_prefix("tags.name eq ").unwrap()).unwrap();
+            prop_assert_eq!(text, name);
+            prop_assert_eq!(rest, "");
+        }
+
+        #[test]
+        fn no_name_or_value_reaches_into_the_other(name in "[\\\\' a)(=]{1,20}", value in "[\\\\' a)(=]{1,20}") {
+            let filter = Filter::custom_property(&name, &value).unwrap().0;
+            let (first, rest) = read_quoted(filter.strip_prefix("(customProperties.definition.name eq ").unwrap()).unwrap();
+            let (second, end) = read_quoted(rest.strip_prefix(") and (customProperties.value eq ").unwrap()).unwrap();
+            prop_assert_eq!((first, second, end), (name, value, ")"));
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `startTaskFilter`: what may be started at all, whichever door the request comes by.
+//!
+//! Butler's meaning, kept: the item of the request is compared with the list of its kind, exactly and with regard to case; an allowed tag
+//! or property starts tasks that are in no id list.
+
+use super::request::{StartOutcome, StartStatus, StartTarget};
+use crate::config::settings::StartTaskFilter;
+
+/// Whether the filter lets this target pass; the refusal otherwise.
+pub(super) fn check(filter: &StartTaskFilter, target: &StartTarget) -> Result<(), StartOutcome> {
+    let (allowed, what, list) = match target {
+        StartTarget::Id(id) => (filter.task_ids.contains(id), format!("the task {id}"), "taskId"),
+        StartTarget::Tag(tag) => (filter.tags.contains(tag), format!("the tag `{tag}`"), "tag"),
+        StartTarget::CustomProperty { name, value } => {
+            let allowed = filter.custom_properties.iter().any(|(n, v)| n == name && v == value);
+            (allowed, format!("the custom property `{name}` with the value `{value}`"), "customProperty")
+        }
+    };
+    if allowed || !filter.enable {
+        return Ok(());
+    }
+    let message = format!("{what} is not in `startTaskFilter.allowTask.{list}`; nothing was started");
+    Err(StartOutcome::failed(StartStatus::Denied, "task_filter", message).of(target))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_compared_exactly_and_only_with_their_kind() {
+        let id = "0000aaaa-0000-4000-8000-000000000001".parse().unwrap();
+        let other = "0000cccc-0000-4000-8000-000000000002".parse().unwrap();
+        let filter = StartTaskFilter {
+            enable: true,
+            task_ids: vec![id],
+            tags: vec!["Tag One".into()],
+            custom_properties: vec![("taskGroup".into(), "night".into())],
+        };
+        let property = |name: &str, value: &str| StartTarget::CustomProperty { name: name.into(), value: value.into() };
+        let cases = [
+            (StartTarget::Id(id), true),
+            (StartTarget::Id(other), false),
+            (StartTarget::Tag("Tag One".into()), true),
+            (StartTarget::Tag("tag one".into()), false),
+            (property("taskGroup", "night"), true),
+            (property("taskGroup", "day"), false),
+            (property("night", "taskGroup"), false),
+        ];
+        for (target, allowed) in cases {
+            assert_eq!(check(&filter, &target).is_ok(), allowed, "{target:?}");
+            assert!(check(&StartTaskFilter { enable: false, ..filter.clone() }, &target).is_ok());
+        }
+        assert!(check(&StartTaskFilter { enable: true, ..Default::default() }, &StartTarget::Id(id)).is_err());
+    }
+}
