@@ -216,7 +216,7 @@ impl Connect {
 
 fn will(reader: &mut Reader<'_>, flags: Flags, version: Version) -> Result<Will, DecodeError> {
     let Travelling { kept, delay, expiry, .. } = match version {
-        Version::V3 => Travelling::default(),
+        Version::V3 => Travelling::NONE,
         Version::V5 => Travelling::read(reader.property_block()?, sets::WILL)?,
     };
     let topic = reader.topic()?;

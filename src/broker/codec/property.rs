@@ -172,7 +172,7 @@ fn check(id: u8, value: Value<'_>) -> Result<(), DecodeError> {
 }
 
 /// The properties of a message or will, sorted into those that travel to its subscribers and those that end here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Travelling<'a> {
     /// Those that travel, in wire form and order.
     pub(super) kept: Cow<'a, [u8]>,
@@ -182,14 +182,17 @@ pub(super) struct Travelling<'a> {
 }
 
 impl<'a> Travelling<'a> {
+    /// No properties; what every message of 3.1.1 has.
+    pub(super) const NONE: Self = Self { kept: Cow::Borrowed(&[]), topic_alias: None, expiry: None, delay: 0 };
+
     /// `allowed` is [`sets::PUBLISH`] or [`sets::WILL`].
     #[inline]
     pub(super) fn read(block: &'a [u8], allowed: u64) -> Result<Self, DecodeError> {
-        if block.is_empty() { Ok(Self::default()) } else { Self::walk(block, allowed) }
+        if block.is_empty() { Ok(Self::NONE) } else { Self::walk(block, allowed) }
     }
 
     fn walk(block: &'a [u8], allowed: u64) -> Result<Self, DecodeError> {
-        let mut sorted = Self::default();
+        let mut sorted = Self::NONE;
         let mut kept = Kept { block, start: 0, end: 0, pieces: None };
         let mut fields = Fields::new(block, allowed);
         let mut start = 0;

@@ -41,7 +41,7 @@ pub(super) fn decode<'a>(first: u8, body: &'a [u8], version: Version) -> Result<
     let topic = reader.topic()?;
     let packet_id = if qos == QoS::AtMostOnce { 0 } else { reader.packet_id()? };
     let Travelling { kept: properties, topic_alias, expiry, .. } = match version {
-        Version::V3 => Travelling::default(),
+        Version::V3 => Travelling::NONE,
         Version::V5 => Travelling::read(reader.property_block()?, sets::PUBLISH)?,
     };
     if topic.is_empty() && topic_alias.is_none() {

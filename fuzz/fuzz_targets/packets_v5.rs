@@ -1,0 +1,12 @@
+//! A stream of packets on a connection that speaks MQTT 5.0.
+#![no_main]
+
+use bytes::BytesMut;
+use libfuzzer_sys::fuzz_target;
+use sense_butler::broker::codec::{Connect, DecodeError, Framed, Packet, Publish, Version, decode, frame, write};
+
+mod walk;
+
+fuzz_target!(|input: &[u8]| {
+    walk::walk(input, Version::V5);
+});
