@@ -5,4 +5,5 @@ pub mod dedup;
 pub mod directory;
 pub mod drop_log;
 pub mod event;
+pub mod receiver;
 pub mod tasks;
