@@ -6,4 +6,5 @@ pub mod directory;
 pub mod drop_log;
 pub mod event;
 pub mod qrs;
+pub mod receiver;
 pub mod tasks;

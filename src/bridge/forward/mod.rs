@@ -11,6 +11,9 @@ mod session;
 mod tests;
 mod waiting;
 
+#[cfg(test)]
+pub(crate) use tests::settings as test_settings;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use prometheus_client::{metrics::counter::Counter, registry::Registry};

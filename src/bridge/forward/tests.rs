@@ -94,7 +94,7 @@ fn pair(name: &str) -> EventTopics {
     EventTopics { send: true, send_full: true, basic: topic(name), full: topic(&format!("{name}_full")) }
 }
 
-fn settings() -> MqttSettings {
+pub(crate) fn settings() -> MqttSettings {
     MqttSettings {
         enable: true,
         broker: BrokerChoice::Embedded { port: 0 },

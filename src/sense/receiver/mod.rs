@@ -1,0 +1,341 @@
+//! The UDP receiver: takes datagrams off the kernel as fast as they come, and makes events of them at its own pace.
+//!
+//! Two stages. One OS thread per socket does nothing but receive, look at size and source, and put bytes into a queue bounded in bytes: the
+//! kernel's buffer, whose overflow nobody is told of, is emptied at once. One task takes from the queue: rate limit, parser, de-duplication,
+//! and the channel to the forwarder, whose fullness holds this task and never the threads. A thread of its own beats a runtime task here: it
+//! is one system call per datagram and no wake-up is missed while the runtime is busy publishing.
+//!
+//! Invariants: every datagram received is either sent on as an event or counted as dropped with a reason; nothing is unbounded; `bind` opens
+//! everything and `run` opens nothing.
+
+mod kernel;
+mod metrics;
+mod queue;
+mod socket;
+mod sources;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub use self::socket::{Listening, Port, ReceiverError};
+use self::{
+    kernel::KernelDrops,
+    metrics::Metrics,
+    queue::{Datagram, Queue},
+    socket::Bound,
+    sources::Sources,
+};
+use super::{
+    datagram::{self, Reject},
+    dedup::Deduplicator,
+    drop_log::DropLog,
+    event::SenseEvent,
+};
+use crate::config::settings::{Generation, UdpSettings};
+
+/// How long a thread waits for a datagram before it looks at the stop flag.
+const TICK: Duration = Duration::from_millis(200);
+/// After the stop signal: time for what the kernel and the queue still hold.
+const DRAIN: Duration = Duration::from_secs(2);
+/// How often the log is told of datagrams that the kernel dropped.
+const KERNEL_CHECK: Duration = Duration::from_secs(10);
+/// The window of the rate limit.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Called when a socket fails, with the port it serves.
+pub type OnSocketError = Arc<dyn Fn(Port) + Send + Sync>;
+
+/// The bound receiver.
+pub struct Receiver {
+    sockets: Vec<Bound>,
+    shared: Arc<Shared>,
+    generation: Generation,
+    rate_limit: Option<u32>,
+    deduplicator: Option<Deduplicator>,
+    kernel: KernelDrops,
+}
+
+/// What the threads and the task share.
+struct Shared {
+    queue: Queue,
+    metrics: Metrics,
+    sources: Sources,
+    max_message_size: usize,
+    stopping: AtomicBool,
+    on_socket_error: std::sync::OnceLock<OnSocketError>,
+}
+
+impl Receiver {
+    /// Opens the task port and, where one is set, the session port. Nothing is opened when `settings.enable` is off.
+    ///
+    /// # Errors
+    /// Names the address and the key it comes from.
+    pub fn bind(
+        settings: &UdpSettings,
+        generation: Generation,
+        registry: &mut Registry,
+    ) -> Result<Self, ReceiverError> {
+        let sockets = if settings.enable { socket::bind_all(settings)? } else { Vec::new() };
+        let kernel = KernelDrops::of(&sockets);
+        let queue = Queue::new(settings.queue_max_bytes);
+        let metrics = Metrics::register(registry, &queue, kernel.clone());
+        let shared = Shared {
+            queue,
+            metrics,
+            sources: Sources::new(settings.allowed_sources.clone()),
+            max_message_size: settings.max_message_size,
+            stopping: AtomicBool::new(false),
+            on_socket_error: std::sync::OnceLock::new(),
+        };
+        Ok(Self {
+            sockets,
+            shared: Arc::new(shared),
+            generation,
+            rate_limit: settings.rate_limit,
+            deduplicator: settings.deduplication.map(Deduplicator::new),
+            kernel,
+        })
+    }
+
+    /// What is open: port, address (with the port the system chose, where 0 was asked for), receive buffer granted.
+    pub fn listening(&self) -> Vec<Listening> {
+        self.sockets.iter().map(|bound| bound.listening).collect()
+    }
+
+    /// Whom to tell when a socket fails. The first call counts.
+    pub fn on_socket_error(&self, tell: OnSocketError) {
+        let _ = self.shared.on_socket_error.set(tell);
+    }
+
+    /// Receives until `stop`, then sends on what the kernel and the queue hold, for two seconds at most. A full `events` holds the events
+    /// back in the queue, and what does not fit there is dropped and counted.
+    pub async fn run(self, events: mpsc::Sender<SenseEvent>, stop: CancellationToken) {
+        let shared = self.shared.clone();
+        let threads: Vec<_> =
+            self.sockets.into_iter().filter_map(|bound| start_thread(bound, shared.clone())).collect();
+        let sources = tokio::spawn(keep_sources(shared.clone(), stop.clone()));
+        let mut stage = Stage {
+            shared: shared.clone(),
+            generation: self.generation,
+            limiter: self.rate_limit.map(|limit| RateLimit::new(limit, Instant::now())),
+            deduplicator: self.deduplicator,
+            events,
+            log: DropLog::default(),
+        };
+        let mut watch = tokio::time::interval(KERNEL_CHECK);
+        let mut kernel_drops = self.kernel.total();
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                batch = shared.queue.take() => tokio::select! {
+                    () = stage.process(batch) => {}
+                    // The forwarder is stuck: what it does not take within the drain time is lost, and counted.
+                    () = too_late(&stop) => {}
+                },
+                _ = watch.tick() => kernel_drops = tell_kernel_drops(&self.kernel, kernel_drops),
+            }
+        }
+        shared.stopping.store(true, Ordering::Relaxed);
+        // Threads end within a tick and a drain; joining them is the only blocking step.
+        let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
+        let _ = tokio::time::timeout(DRAIN, stage.process(shared.queue.take_now())).await;
+        for port in [Port::Task, Port::Session] {
+            shared.metrics.drop_many(port, "stopping", shared.queue.left(port));
+        }
+        let _ = sources.await;
+    }
+}
+
+async fn too_late(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(DRAIN).await;
+}
+
+async fn keep_sources(shared: Arc<Shared>, stop: CancellationToken) {
+    shared.sources.keep_resolved(stop).await;
+}
+
+fn tell_kernel_drops(kernel: &KernelDrops, before: u64) -> u64 {
+    let now = kernel.total();
+    if now > before {
+        warn!(
+            datagrams = now - before,
+            "the kernel dropped datagrams because its receive buffer was full; a larger buffer helps (net.core.rmem_max)"
+        );
+    }
+    now
+}
+
+fn start_thread(bound: Bound, shared: Arc<Shared>) -> Option<thread::JoinHandle<()>> {
+    let name = format!("udp-{}", bound.listening.port.as_str());
+    let address = bound.listening.address;
+    match thread::Builder::new().name(name).spawn(move || receive(&bound, &shared)) {
+        Ok(thread) => Some(thread),
+        Err(error) => {
+            warn!(%address, %error, "no thread could be started to receive datagrams; none will be received here");
+            None
+        }
+    }
+}
+
+/// The receiving thread of one socket.
+fn receive(bound: &Bound, shared: &Shared) {
+    let port = bound.listening.port;
+    let mut buffer = vec![0; socket::MAX_DATAGRAM];
+    let mut log = DropLog::default();
+    let mut draining = None;
+    loop {
+        if draining.is_none() && shared.stopping.load(Ordering::Relaxed) {
+            // What the kernel holds was received before the stop; it is taken, but not waited for.
+            draining = Some(Instant::now() + DRAIN / 4);
+            let _ = bound.socket.set_nonblocking(true);
+        }
+        if draining.is_some_and(|end| Instant::now() >= end) {
+            return;
+        }
+        match bound.socket.recv_from(&mut buffer) {
+            Ok((length, from)) => {
+                let bytes = buffer.get(..length).unwrap_or_default();
+                shared.admit(port, bytes, from.ip().to_canonical(), &mut log);
+            }
+            Err(error) if socket::is_quiet(&error) => {
+                if draining.is_some() {
+                    return;
+                }
+            }
+            Err(error) => shared.socket_failed(port, &error, &mut log),
+        }
+    }
+}
+
+impl Shared {
+    /// The hot path: as little as possible between two receives.
+    fn admit(&self, port: Port, bytes: &[u8], from: std::net::IpAddr, log: &mut DropLog) {
+        self.metrics.received(port);
+        let reason = if bytes.len() > self.max_message_size {
+            "too_large"
+        } else if !self.sources.admits(from) {
+            "source"
+        } else if !self.queue.push(Datagram { bytes: bytes.into(), port, from, received: SystemTime::now() }) {
+            "queue_full"
+        } else {
+            return;
+        };
+        self.metrics.drop_many(port, reason, 1);
+        if let Some(times) = log.due(reason) {
+            warn!(times, port = port.as_str(), %from, bytes = bytes.len(), reason, "datagrams dropped");
+        }
+    }
+
+    fn socket_failed(&self, port: Port, error: &std::io::Error, log: &mut DropLog) {
+        self.metrics.socket_failed(port);
+        if let Some(times) = log.due("socket") {
+            warn!(times, port = port.as_str(), %error, "receiving datagrams failed; going on");
+        }
+        if let Some(tell) = self.on_socket_error.get() {
+            tell(port);
+        }
+        // A socket that fails for good must not take a core.
+        thread::sleep(TICK);
+    }
+}
+
+/// The second stage: from bytes to events.
+struct Stage {
+    shared: Arc<Shared>,
+    generation: Generation,
+    limiter: Option<RateLimit>,
+    deduplicator: Option<Deduplicator>,
+    events: mpsc::Sender<SenseEvent>,
+    log: DropLog,
+}
+
+impl Stage {
+    /// Cancel-safe: a datagram is taken from the batch only when there is room for its event.
+    async fn process(&mut self, mut batch: queue::Batch<'_>) {
+        let events = self.events.clone();
+        while let Ok(room) = events.reserve().await {
+            let Some(event) = self.next_event(&mut batch) else { return };
+            room.send(event);
+        }
+        for datagram in batch {
+            self.dropped(&datagram, "stopping", None);
+        }
+    }
+
+    fn next_event(&mut self, batch: &mut queue::Batch<'_>) -> Option<SenseEvent> {
+        for datagram in batch {
+            match self.read(&datagram) {
+                Ok(event) => return Some(event),
+                Err((reason, reject)) => self.dropped(&datagram, reason, reject),
+            }
+        }
+        None
+    }
+
+    fn read(&mut self, datagram: &Datagram) -> Result<SenseEvent, (&'static str, Option<Reject>)> {
+        if self.limiter.as_mut().is_some_and(|limiter| !limiter.admits(Instant::now())) {
+            return Err(("rate_limit", None));
+        }
+        let refused = |reject: Reject| (reject.reason(), Some(reject));
+        match datagram.port {
+            Port::Session => datagram::parse_session(&datagram.bytes, self.generation, datagram.received)
+                .map(SenseEvent::Session)
+                .map_err(refused),
+            Port::Task => {
+                let event =
+                    datagram::parse_task(&datagram.bytes, self.generation, datagram.received).map_err(refused)?;
+                let twice = self.deduplicator.as_mut().is_some_and(|dedup| dedup.is_duplicate(&event, Instant::now()));
+                if twice { Err(("duplicate", None)) } else { Ok(SenseEvent::Task(event)) }
+            }
+        }
+    }
+
+    fn dropped(&mut self, datagram: &Datagram, reason: &'static str, reject: Option<Reject>) {
+        self.shared.metrics.drop_many(datagram.port, reason, 1);
+        let Some(times) = self.log.due(reason) else { return };
+        let (port, from) = (datagram.port.as_str(), datagram.from);
+        match reject {
+            Some(why) => {
+                let beginning: String = String::from_utf8_lossy(&datagram.bytes).chars().take(60).collect();
+                warn!(times, port, %from, reason, ?beginning, "datagram ignored: {why}");
+            }
+            None => info!(times, port, %from, reason, "datagram ignored"),
+        }
+    }
+}
+
+/// Messages a minute, counted in windows of a minute as Butler does.
+#[derive(Debug)]
+struct RateLimit {
+    limit: u32,
+    since: Instant,
+    used: u32,
+}
+
+impl RateLimit {
+    fn new(limit: u32, now: Instant) -> Self {
+        Self { limit, since: now, used: 0 }
+    }
+
+    fn admits(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.since) >= MINUTE {
+            (self.since, self.used) = (now, 0);
+        }
+        self.used = self.used.saturating_add(1);
+        self.used <= self.limit
+    }
+}
