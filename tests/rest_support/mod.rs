@@ -29,7 +29,7 @@ use sense_butler::{
     telemetry::readiness::Readiness,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     task::JoinHandle,
 };
@@ -189,9 +189,13 @@ impl Running {
     }
 }
 
+/// A stream of bytes, plain or TLS.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
 /// One keep-alive connection.
 pub struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     address: SocketAddr,
     buffer: Vec<u8>,
 }
@@ -225,7 +229,17 @@ impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, address, buffer: Vec::new() }
+        Self::over(stream, address)
+    }
+
+    /// Over a stream that is there already.
+    pub fn over(stream: impl Stream + 'static, address: SocketAddr) -> Self {
+        Self { stream: Box::new(stream), address, buffer: Vec::new() }
+    }
+
+    /// Says that nothing more will be sent.
+    pub async fn finish(&mut self) {
+        let _ = self.stream.shutdown().await;
     }
 
     /// Sends a request; a `Host` naming the server is added unless one is given. A `None` body sends no body and no length.
