@@ -1,1 +1,4 @@
 //! One file per verb.
+
+pub mod check;
+pub mod hash_password;

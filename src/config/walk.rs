@@ -243,8 +243,21 @@ impl<'a> Section<'a> {
 
     /// A list of texts, each parsed; wrong ones are reported and left out.
     pub(super) fn parsed_list<T: FromStr<Err: std::fmt::Display>>(&self, key: &'static str) -> Option<Vec<T>> {
-        let items = self.list_if_written(key)?;
-        Some(items.iter().filter_map(Item::parsed).collect())
+        let parse = |item: &Item<'a>| {
+            let parsed = item.text()?.parse::<T>();
+            parsed.inspect_err(|error| item.error(error.to_string())).ok()
+        };
+        Some(self.list_if_written(key)?.iter().filter_map(parse).collect())
+    }
+
+    /// A list of topic filters; wrong ones are reported and left out.
+    pub(super) fn filters(&self, key: &'static str) -> Option<Vec<TopicFilter>> {
+        let parse = |item: &Item<'a>| {
+            let text = item.text()?;
+            let parsed = TopicFilter::new(text);
+            parsed.inspect_err(|error| item.error(format!("\"{}\" cannot be used: {error}", short(text)))).ok()
+        };
+        Some(self.list_if_written(key)?.iter().filter_map(parse).collect())
     }
 
     /// Keys of Butler that are taken and have no effect here, whatever they hold.
@@ -339,12 +352,6 @@ impl<'a> Item<'a> {
     pub(super) fn value(&self) -> &'a Value {
         self.report.found(&self.path, self.node.at);
         &self.node.value
-    }
-
-    /// The item as something a text can be parsed into.
-    pub(super) fn parsed<T: FromStr<Err: std::fmt::Display>>(&self) -> Option<T> {
-        let text = self.text()?;
-        text.parse().inspect_err(|error| self.error(format!("\"{}\" cannot be used: {error}", short(text)))).ok()
     }
 
     pub(super) fn error(&self, message: impl Into<String>) {
