@@ -3,6 +3,8 @@
 //! Invariant: a verb ends with an [`Exit`], never by leaving the process itself; what it has to say about a failure goes to standard
 //! error as one sentence that says what, where and what to do.
 
+pub mod check;
+pub mod hash_password;
 pub mod options;
 pub mod publish;
 pub mod subscribe;

@@ -7,6 +7,9 @@ use std::{
 
 use super::LoadOptions;
 
+/// Largest configuration file, bytes; Butler's annotated template has about 60,000.
+const LARGEST: u64 = 4 << 20;
+
 /// `butler.yaml`: the one that was named, or the first that exists.
 pub(super) fn butler(options: &LoadOptions) -> Option<PathBuf> {
     if let Some(file) = &options.config {
@@ -38,7 +41,11 @@ fn is_plain(name: &str) -> bool {
 
 /// The text of a file. Windows editors write UTF-8 with a mark in front, or something else altogether; the latter is said.
 pub(super) fn read(file: &Path) -> Result<String, String> {
-    let bytes = fs::read(file).map_err(|error| format!("the file cannot be read: {error}"))?;
+    let unreadable = |error| format!("the file cannot be read: {error}");
+    if fs::metadata(file).map_err(unreadable)?.len() > LARGEST {
+        return Err(format!("the file is larger than {LARGEST} bytes; this cannot be a configuration"));
+    }
+    let bytes = fs::read(file).map_err(unreadable)?;
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err("the file is UTF-16; save it as UTF-8".to_owned());
     }

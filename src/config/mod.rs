@@ -11,6 +11,8 @@ mod find;
 #[cfg(test)]
 mod samples;
 pub mod settings;
+#[cfg(test)]
+mod shipped;
 mod toml_text;
 mod tree;
 mod walk;
@@ -127,6 +129,12 @@ pub fn built_in(options: &LoadOptions) -> Result<Loaded, ConfigErrors> {
     load_from(options, Sources::default())
 }
 
+/// The tree of a file, `None` without one.
+type Tree = Result<Option<Node>, Reported>;
+
+/// Errors were reported.
+struct Reported;
+
 fn load_from(options: &LoadOptions, sources: Sources) -> Result<Loaded, ConfigErrors> {
     let butler_text = sources.butler.as_deref().map(find::read);
     let broker_text = sources.broker.as_deref().map(find::read);
@@ -142,7 +150,7 @@ fn load_from(options: &LoadOptions, sources: Sources) -> Result<Loaded, ConfigEr
 /// Both trees to settings. If `butler.yaml` cannot be used, `broker.toml` is still read, for its own errors.
 fn decode(
     options: &LoadOptions,
-    (butler_root, broker_root): &(Result<Option<Node>, ()>, Result<Option<Node>, ()>),
+    (butler_root, broker_root): &(Tree, Tree),
     butler_report: &Report,
     broker_report: &Report,
 ) -> (Option<Settings>, Option<crate::broker::settings::Settings>) {
@@ -164,22 +172,22 @@ fn context<'a>(report: &'a Report, options: &'a LoadOptions, data: &'a Path) -> 
     butler::Context::new(report, &options.overrides, data, &options.host_name, &options.cwd)
 }
 
-/// The tree of a text; `Err` after errors were reported.
 fn tree(
     report: &Report,
     text: Option<Result<String, String>>,
     parse: impl Fn(&str) -> Result<Option<Node>, Vec<SyntaxError>>,
-) -> Result<Option<Node>, ()> {
+) -> Tree {
     match text {
         None => Ok(None),
         Some(Err(message)) => {
             report.error("", message);
-            Err(())
+            Err(Reported)
         }
         Some(Ok(text)) => parse(&text).map_err(|errors| {
             for error in errors {
                 report.error_at(Some(error.at), "", error.message);
             }
+            Reported
         }),
     }
 }

@@ -11,15 +11,9 @@ use super::{
     yaml::SyntaxError,
 };
 
-/// Reads a document; all syntax errors are reported.
+/// Reads a document; all syntax errors are reported. The parser itself bounds nesting (arrays, tables and dotted keys alike).
 pub(super) fn parse(text: &str) -> Result<Node, Vec<SyntaxError>> {
     let lines = Lines::new(text);
-    if text.bytes().filter(|b| matches!(b, b'[' | b'{' | b'.')).count() > 10_000 {
-        return Err(vec![SyntaxError {
-            at: lines.place(0),
-            message: "this is too large for a configuration file".into(),
-        }]);
-    }
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         let error = |error: &toml::de::Error| SyntaxError {
@@ -88,6 +82,14 @@ impl<'a> Lines<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nesting_is_bounded() {
+        let dotted = format!("{} = 1\n", vec!["a"; 20_000].join("."));
+        for text in [dotted, format!("a = {}", "[".repeat(20_000)), format!("a = {}", "{a = ".repeat(20_000))] {
+            assert!(parse(&text).is_err());
+        }
+    }
 
     #[test]
     fn positions_and_errors() {

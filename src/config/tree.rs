@@ -8,7 +8,7 @@ use super::diagnostic::Place;
 /// Deepest nesting of a configuration file; Butler's own goes to 8.
 pub(super) const MAX_DEPTH: usize = 40;
 /// Most values of a configuration file, aliases expanded; Butler's own has about 600.
-pub(super) const MAX_NODES: usize = 100_000;
+pub(super) const MAX_NODES: usize = 20_000;
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]

@@ -4,7 +4,11 @@
 //! does not depend on the file; a wrong value is reported once and replaced by the default, so that all errors of a file come out in one
 //! run; no secret is quoted in a message.
 
-use std::{cell::RefCell, ops::RangeInclusive, path::PathBuf, str::FromStr};
+mod items;
+
+use std::{cell::RefCell, ops::RangeInclusive, path::PathBuf};
+
+pub(super) use self::items::Item;
 
 use super::{
     diagnostic::{Place, Report},
@@ -24,30 +28,10 @@ pub(super) struct Section<'a> {
     known: RefCell<Vec<&'static str>>,
 }
 
-/// One value of a list.
-pub(super) struct Item<'a> {
-    report: &'a Report,
-    node: &'a Node,
-    pub(super) path: String,
-    schema: String,
-    in_use: bool,
-}
-
 impl<'a> Section<'a> {
     /// The top of a file; `None`: an empty file, or none at all.
     pub(super) fn root(report: &'a Report, node: Option<&'a Node>) -> Self {
-        let mut section = Self {
-            report,
-            entries: &[],
-            path: String::new(),
-            schema: String::new(),
-            in_use: true,
-            known: RefCell::default(),
-        };
-        if let Some(node) = node {
-            section.entries = section.map_of(node, "");
-        }
-        section
+        Self::at(report, node, String::new(), String::new(), true)
     }
 
     /// Whether the values matter: in a section that is switched off, placeholders of the template may stand.
@@ -91,16 +75,13 @@ impl<'a> Section<'a> {
 
     /// A section below.
     pub(super) fn section(&self, key: &'static str) -> Section<'a> {
-        let path = self.path_of(key);
-        let entries = self.find(key).map_or(&[] as &[Entry], |node| self.map_of(node, &path));
-        Section {
-            report: self.report,
-            entries,
-            path,
-            schema: join(&self.schema, key),
-            in_use: self.in_use,
-            known: RefCell::default(),
-        }
+        let node = self.find(key);
+        Self::at(self.report, node, self.path_of(key), join(&self.schema, key), self.in_use)
+    }
+
+    fn at(report: &'a Report, node: Option<&'a Node>, path: String, schema: String, in_use: bool) -> Self {
+        let entries = node.map_or(&[] as &[Entry], |node| map_of(report, node, &path));
+        Self { report, entries, path, schema, in_use, known: RefCell::default() }
     }
 
     /// `true` or `false`.
@@ -215,38 +196,6 @@ impl<'a> Section<'a> {
             .ok()
     }
 
-    /// A list; null and absent are empty.
-    pub(super) fn list(&self, key: &'static str) -> Vec<Item<'a>> {
-        self.list_if_written(key).unwrap_or_default()
-    }
-
-    /// A list, if the file has the key (null is an empty list).
-    pub(super) fn list_if_written(&self, key: &'static str) -> Option<Vec<Item<'a>>> {
-        let node = self.find_written(key)?;
-        let items: &[Node] = match &node.value {
-            Value::List(items) => items,
-            Value::Null => &[],
-            other => {
-                self.wrong(key, node, "a list", other);
-                &[]
-            }
-        };
-        let item = |(position, node): (usize, &'a Node)| Item {
-            report: self.report,
-            node,
-            path: format!("{}[{position}]", self.path_of(key)),
-            schema: format!("{}[]", join(&self.schema, key)),
-            in_use: self.in_use,
-        };
-        Some(items.iter().enumerate().map(item).collect())
-    }
-
-    /// A list of texts, each parsed; wrong ones are reported and left out.
-    pub(super) fn parsed_list<T: FromStr<Err: std::fmt::Display>>(&self, key: &'static str) -> Option<Vec<T>> {
-        let items = self.list_if_written(key)?;
-        Some(items.iter().filter_map(Item::parsed).collect())
-    }
-
     /// Keys of Butler that are taken and have no effect here, whatever they hold.
     pub(super) fn accept(&self, keys: &[&'static str]) {
         for key in keys {
@@ -290,65 +239,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn map_of(&self, node: &'a Node, path: &str) -> &'a [Entry] {
-        match &node.value {
-            Value::Map(entries) => entries,
-            Value::Null => &[],
-            other => {
-                let message = format!("a section with keys is needed, but this is {}", other.describe());
-                self.report.error_at(Some(node.at), path, message);
-                &[]
-            }
-        }
-    }
-
     fn wrong(&self, key: &str, node: &Node, needed: &str, found: &Value) {
         wrong_type(self.report, &self.path_of(key), node.at, needed, found);
-    }
-}
-
-impl<'a> Item<'a> {
-    /// The item as a section of its own.
-    pub(super) fn section(&self) -> Section<'a> {
-        self.report.found(&self.path, self.node.at);
-        let mut section = Section {
-            report: self.report,
-            entries: &[],
-            path: self.path.clone(),
-            schema: self.schema.clone(),
-            in_use: self.in_use,
-            known: RefCell::default(),
-        };
-        section.entries = section.map_of(self.node, &self.path);
-        section
-    }
-
-    /// The item as a text.
-    pub(super) fn text(&self) -> Option<&'a str> {
-        self.report.found(&self.path, self.node.at);
-        match &self.node.value {
-            Value::Text(text) => accept_text(self.report, &self.path, self.node.at, text, self.in_use),
-            other => {
-                wrong_type(self.report, &self.path, self.node.at, "a text", other);
-                None
-            }
-        }
-    }
-
-    /// The item's value.
-    pub(super) fn value(&self) -> &'a Value {
-        self.report.found(&self.path, self.node.at);
-        &self.node.value
-    }
-
-    /// The item as something a text can be parsed into.
-    pub(super) fn parsed<T: FromStr<Err: std::fmt::Display>>(&self) -> Option<T> {
-        let text = self.text()?;
-        text.parse().inspect_err(|error| self.error(format!("\"{}\" cannot be used: {error}", short(text)))).ok()
-    }
-
-    pub(super) fn error(&self, message: impl Into<String>) {
-        self.report.error_at(Some(self.node.at), &self.path, message);
     }
 }
 
@@ -358,6 +250,18 @@ impl Entry {
         match self.node.value {
             Value::Map(_) | Value::List(_) | Value::Null => self.at,
             _ => self.node.at,
+        }
+    }
+}
+
+fn map_of<'a>(report: &Report, node: &'a Node, path: &str) -> &'a [Entry] {
+    match &node.value {
+        Value::Map(entries) => entries,
+        Value::Null => &[],
+        other => {
+            let message = format!("a section with keys is needed, but this is {}", other.describe());
+            report.error_at(Some(node.at), path, message);
+            &[]
         }
     }
 }

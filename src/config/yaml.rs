@@ -42,7 +42,7 @@ fn place(marker: &Marker) -> Place {
 
 fn syntax(error: &ScanError) -> SyntaxError {
     let info = error.info();
-    let hint = if info.contains("escape") {
+    let hint = if info.contains("escape") || info.contains("hexadecimal") {
         "; inside \"double quotes\" a backslash begins an escape: write Windows paths in 'single quotes'"
     } else if info.contains("tab") {
         "; indent with blanks, never with tabs"
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn what_is_refused() {
-        let deep = "[".repeat(1000);
+        let deep = "[".repeat(60);
         let bomb = format!(
             "a: &a [1,1,1,1,1,1,1,1,1]\n{}",
             ('b'..='j')

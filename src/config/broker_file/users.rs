@@ -33,8 +33,8 @@ fn user(item: &Item<'_>) -> Option<User> {
     }
     let password_hash = hash(&section);
     let rights = section.list_if_written("rights").map_or(DEFAULT_RIGHTS, |items| rights(&items));
-    let publish = section.parsed_list("publish");
-    let subscribe = section.parsed_list("subscribe");
+    let publish = section.filters("publish");
+    let subscribe = section.filters("subscribe");
     for key in ["password", "publish_deny", "subscribe_deny"] {
         let why = if key == "password" {
             "passwords are not kept in files; make a `password_hash` with `sense-butler hash-password` and remove the key"

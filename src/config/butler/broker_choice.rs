@@ -55,9 +55,7 @@ pub(super) fn decode(section: &Section<'_>, cx: &Context<'_>) -> Option<(BrokerC
         (Some(address), _) => (address.host.clone(), address.port, format!("{reason}; --mqtt gives its address")),
         (None, Host::This(host) | Host::Other(host)) => (host, port, reason),
         (None, Host::Absent | Host::Placeholder) => {
-            section
-                .report()
-                .error(&section.path_of("brokerHost"), "`broker: external` needs the host of the broker here");
+            section.report().error(&section.path_of("broker"), "an external broker needs its host; add `brokerHost`");
             return None;
         }
     };

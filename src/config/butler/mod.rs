@@ -53,11 +53,12 @@ impl<'a> Context<'a> {
 /// Reads the tree of a file; `None` after errors were reported.
 pub(super) fn decode(root: Option<&Node>, mut cx: Context<'_>) -> Option<Settings> {
     let top = Section::root(cx.report, root);
-    if !cx.built_in && !top.has("Butler") {
+    let butler = top.section("Butler");
+    if cx.built_in || cx.report.wrote("Butler") {
+        top.finish();
+    } else {
         cx.report.error("", "there is no `Butler:` at the top; this is not Butler's file format");
     }
-    let butler = top.section("Butler");
-    top.finish();
     cx.generation = generation(&butler);
     let session_port = udp::names_session_port(&butler) || cx.built_in;
     let mqtt = mqtt::decode(butler.section("mqttConfig"), &cx, session_port);
@@ -140,7 +141,7 @@ fn finish_top(butler: &Section<'_>) {
     }
 }
 
-const OWN_SECTIONS: &[&str] = &[
+pub(super) const OWN_SECTIONS: &[&str] = &[
     "compatibility",
     "mqttConfig",
     "udpServerConfig",

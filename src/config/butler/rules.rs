@@ -10,7 +10,9 @@ use crate::{
 };
 
 pub(super) fn check(settings: &Settings, cx: &Context<'_>) {
-    topics(&settings.mqtt, cx);
+    if settings.mqtt.enable {
+        topics(&settings.mqtt, cx);
+    }
     rest(settings, cx);
     udp(settings, cx);
     qrs(settings, cx);

@@ -1,0 +1,131 @@
+//! Who carries the messages: the built-in broker or one elsewhere. The rest of the assembly sees two buses and a task to run.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    BuildError, probe,
+    supervise::{Stage, Supervisor},
+};
+use crate::{
+    broker::{Broker, BrokerHandle},
+    bus::{Bus, Door, Publication, Transport, embedded::Embedded, external},
+    config::{
+        Loaded,
+        settings::{BrokerChoice, MqttSettings},
+    },
+    names::TopicName,
+    telemetry::{metrics::Registry, readiness::Readiness},
+};
+
+/// The bound broker, or the way to an external one.
+pub(super) enum Carrier {
+    Embedded(Box<Broker>),
+    External(Box<(external::External, external::Driver)>),
+}
+
+/// The two doors the program itself publishes through.
+pub(super) struct Buses {
+    /// Events, answers, status.
+    pub bridge: Bus,
+    /// REST.
+    pub rest: Bus,
+}
+
+impl Carrier {
+    /// Binds the built-in broker or prepares the connection to the external one. `will`: what an external broker says when we vanish.
+    pub(super) fn build(loaded: &Loaded, will: Publication, registry: &mut Registry) -> Result<Self, BuildError> {
+        match &loaded.settings.mqtt.broker {
+            BrokerChoice::Embedded { .. } => Ok(Self::Embedded(Box::new(Broker::bind(&loaded.broker, registry)?))),
+            BrokerChoice::External(broker) => {
+                let (external, driver) = external::External::build(external::Config::new(broker.as_ref().clone(), Some(will)));
+                external.register(registry);
+                Ok(Self::External(Box::new((external, driver))))
+            }
+        }
+    }
+
+    pub(super) fn buses(&self) -> Buses {
+        match self {
+            Self::Embedded(broker) => {
+                let bus = |door| Bus::new(Embedded::new(broker.handle(), door));
+                Buses { bridge: bus(Door::Internal), rest: bus(Door::Rest) }
+            }
+            Self::External(parts) => {
+                let bus = Bus::new(parts.0.clone());
+                Buses { bridge: bus.clone(), rest: bus }
+            }
+        }
+    }
+
+    /// Where clients find it, with the listener's name.
+    pub(super) fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
+        match self {
+            Self::Embedded(broker) => broker.addresses(),
+            Self::External(_) => Vec::new(),
+        }
+    }
+
+    /// The built-in broker's handle.
+    pub(super) fn broker(&self) -> Option<BrokerHandle> {
+        match self {
+            Self::Embedded(broker) => Some(broker.handle()),
+            Self::External(_) => None,
+        }
+    }
+
+    /// Counts connections to an external broker; each is a reason to say our status again.
+    pub(super) fn connections(&self) -> Option<watch::Receiver<u64>> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::External(parts) => Some(parts.0.connections()),
+        }
+    }
+
+    /// Starts it, and what tells readiness how it is.
+    pub(super) fn start(self, supervisor: &Supervisor, own_topics: &TopicName, readiness: &Readiness) {
+        match self {
+            Self::Embedded(broker) => {
+                let (handle, latch, own) = (broker.handle(), readiness.latch("broker"), own_topics.clone());
+                supervisor.essential(Stage::Broker, "broker", move |stop| broker.run(stop));
+                supervisor.essential(Stage::Work, "self-probe", move |stop| probe::run(handle, own, latch, stop));
+            }
+            Self::External(parts) => {
+                let (external, driver) = *parts;
+                let latch = readiness.note("external broker");
+                supervisor.essential(Stage::Broker, "external broker", move |stop| driver.run(stop));
+                supervisor.essential(Stage::Work, "external broker health", move |stop| async move {
+                    let mut every = tokio::time::interval(super::LOOK);
+                    while stop.run_until_cancelled(every.tick()).await.is_some() {
+                        let health = external.health();
+                        match health.error {
+                            None if health.connected => latch.up(),
+                            error => latch.down(error.unwrap_or_else(|| "not connected yet".into())),
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// `host:port` of the broker and our name there, for Butler's status message.
+pub(super) fn identity(mqtt: &MqttSettings) -> (String, String) {
+    match &mqtt.broker {
+        BrokerChoice::Embedded { port } => (format!("localhost:{port}"), "sense-butler".to_owned()),
+        BrokerChoice::External(broker) => {
+            (format!("{}:{}", broker.host, broker.port), broker.client_id.clone().unwrap_or_else(|| "sense-butler".to_owned()))
+        }
+    }
+}
+
+/// Says our status again at every connection after the first.
+pub(super) async fn watch_connections(mut connections: watch::Receiver<u64>, again: impl Fn(), stop: CancellationToken) {
+    while let Some(Ok(())) = stop.run_until_cancelled(connections.changed()).await {
+        if *connections.borrow_and_update() > 1 {
+            again();
+        }
+    }
+}

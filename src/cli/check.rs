@@ -1,0 +1,229 @@
+//! `sense-butler check`: reads both configuration files and says in words what `run` would do with them.
+//!
+//! Invariant: it opens nothing, writes nothing and looks no name up.
+
+use std::io::{self, Write};
+
+use crate::{
+    broker::settings::{Listener, Rights, Settings as BrokerSettings, User},
+    config::{
+        self, ConfigErrors, EXIT_CODE, LoadOptions, Loaded,
+        settings::{BrokerChoice, Generation, QrsVerify, Settings},
+    },
+};
+
+/// Checks the configuration, writes what it finds to `out` and answers the exit code: 0, or [`EXIT_CODE`] (64) with the problems listed.
+///
+/// # Errors
+/// If `out` cannot be written to.
+pub fn run(options: &LoadOptions, out: &mut dyn Write) -> io::Result<u8> {
+    match config::load(options) {
+        Ok(loaded) => {
+            describe(&loaded, out)?;
+            writeln!(out, "\nOK")?;
+            Ok(0)
+        }
+        Err(errors) => {
+            refuse(&errors, out)?;
+            Ok(EXIT_CODE)
+        }
+    }
+}
+
+fn refuse(errors: &ConfigErrors, out: &mut dyn Write) -> io::Result<()> {
+    for warning in &errors.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    for error in &errors.errors {
+        writeln!(out, "error: {error}")?;
+    }
+    match errors.errors.len() {
+        1 => writeln!(out, "\n1 error; the program will not start"),
+        number => writeln!(out, "\n{number} errors; the program will not start"),
+    }
+}
+
+fn describe(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
+    let settings = &loaded.settings;
+    sources(loaded, out)?;
+    broker(settings, &loaded.broker, out)?;
+    events(settings, out)?;
+    rest(settings, out)?;
+    tasks(settings, out)?;
+    writeln!(out, "data        {}", loaded.data_dir.display())?;
+    if !loaded.warnings.is_empty() {
+        writeln!(out, "\nto know:")?;
+    }
+    loaded.warnings.iter().try_for_each(|warning| writeln!(out, "- {warning}"))
+}
+
+fn sources(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
+    let name = |file: &Option<std::path::PathBuf>| {
+        file.as_ref().map_or_else(|| "none found: built-in defaults".to_owned(), |file| file.display().to_string())
+    };
+    let generation = match loaded.settings.generation {
+        Generation::V5_4 => "5.4",
+        Generation::Head => "head",
+    };
+    writeln!(out, "butler.yaml {} (compatibility {generation})", name(&loaded.sources.butler))?;
+    writeln!(out, "broker.toml {}\n", name(&loaded.sources.broker))
+}
+
+fn broker(settings: &Settings, broker: &BrokerSettings, out: &mut dyn Write) -> io::Result<()> {
+    let reason = &settings.mqtt.broker_reason;
+    match &settings.mqtt.broker {
+        BrokerChoice::External(external) => {
+            let tls = if external.tls.is_some() { "TLS" } else { "unencrypted" };
+            writeln!(out, "broker      external at {}:{}, {tls}: {reason}", external.host, external.port)?;
+        }
+        BrokerChoice::Embedded { .. } => {
+            writeln!(out, "broker      embedded: {reason}")?;
+            broker.listeners.iter().try_for_each(|listener| describe_listener(listener, out))?;
+            broker.users.iter().try_for_each(|user| describe_user(user, out))?;
+            writeln!(
+                out,
+                "            persistent sessions and retained messages live in memory: a restart forgets them"
+            )?;
+        }
+    }
+    if !settings.mqtt.enable {
+        writeln!(
+            out,
+            "            mqttConfig.enable is false: no events are forwarded and no tasks are started by MQTT"
+        )?;
+    }
+    Ok(())
+}
+
+fn describe_listener(listener: &Listener, out: &mut dyn Write) -> io::Result<()> {
+    let addresses: Vec<_> = listener.addresses.iter().map(ToString::to_string).collect();
+    let tls = if listener.tls.is_some() { "TLS" } else { "unencrypted" };
+    let anonymous = match (listener.allow_anonymous, words(listener.anonymous_rights)) {
+        (false, _) => "users only".to_owned(),
+        (true, words) => format!("without a user name: {words}"),
+    };
+    writeln!(out, "            opens MQTT on {} (\"{}\", {tls}; {anonymous})", addresses.join(" and "), listener.name)
+}
+
+fn describe_user(user: &User, out: &mut dyn Write) -> io::Result<()> {
+    let list = |topics: &Option<Vec<crate::names::TopicFilter>>, all: &str| match topics {
+        None => all.to_owned(),
+        Some(topics) if topics.is_empty() => "nothing".to_owned(),
+        Some(topics) => topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>().join(", "),
+    };
+    write!(out, "            user \"{}\": {}", user.name, words(user.rights))?;
+    if user.rights.publish {
+        write!(out, "; publishes to {}", list(&user.publish, "all but this program's own and the start topics"))?;
+    }
+    if user.rights.subscribe {
+        write!(out, "; subscribes to {}", list(&user.subscribe, "everything"))?;
+    }
+    writeln!(out)
+}
+
+fn words(rights: Rights) -> String {
+    let words = [(rights.publish, "publish"), (rights.subscribe, "subscribe"), (rights.start, "start tasks")];
+    let held: Vec<_> = words.iter().filter(|(held, _)| *held).map(|(_, word)| *word).collect();
+    if held.is_empty() { "nothing".to_owned() } else { held.join(", ") }
+}
+
+fn events(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
+    let udp = &settings.udp;
+    if !udp.enable {
+        return writeln!(out, "events      udpServerConfig.enable is false: nothing is received from Qlik Sense");
+    }
+    writeln!(out, "events      opens UDP on {} port {} (tasks)", udp.host, udp.task_port)?;
+    match udp.session_port {
+        Some(port) => writeln!(out, "            opens UDP on {} port {port} (sessions)", udp.host)?,
+        None => writeln!(out, "            sessions are not received (no portSessionConnectionEvents)")?,
+    }
+    match &udp.allowed_sources {
+        None => writeln!(out, "            from everybody who can reach it"),
+        Some(sources) if sources.is_empty() => writeln!(out, "            from nobody: allowedSources is empty"),
+        Some(sources) => writeln!(out, "            from {}", sources.join(", ")),
+    }
+}
+
+fn rest(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
+    let rest = &settings.rest;
+    if !rest.enable {
+        return writeln!(out, "REST        restServerConfig.enable is false: not opened");
+    }
+    let scheme = if rest.tls.is_some() { "HTTPS" } else { "HTTP" };
+    writeln!(out, "REST        opens {scheme} on {} port {}", rest.host, rest.port)?;
+    let sources: Vec<_> = rest.allowed_sources.iter().map(ToString::to_string).collect();
+    let from =
+        if sources.is_empty() { "this machine".to_owned() } else { format!("this machine and {}", sources.join(", ")) };
+    writeln!(out, "            publishing and starting tasks: from {from}")
+}
+
+fn tasks(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
+    let qrs = &settings.qrs;
+    let Some(host) = &qrs.host else {
+        return writeln!(out, "tasks       cannot be started: configQRS.host is absent");
+    };
+    let scheme = if qrs.use_tls { "https" } else { "http" };
+    let verify = match &qrs.verify {
+        QrsVerify::Ca { name: None } => "certificate checked".to_owned(),
+        QrsVerify::Ca { name: Some(name) } => format!("certificate checked for the name {name}"),
+        QrsVerify::Fingerprint(_) => "certificate compared with its fingerprint".to_owned(),
+        QrsVerify::Insecure => "certificate NOT checked".to_owned(),
+    };
+    writeln!(out, "tasks       started through {scheme}://{host}:{} ({verify})", qrs.port)?;
+    let filter = &settings.start_filter;
+    if filter.enable {
+        let (ids, tags, properties) = (filter.task_ids.len(), filter.tags.len(), filter.custom_properties.len());
+        writeln!(
+            out,
+            "            only what startTaskFilter allows: {ids} ids, {tags} tags, {properties} custom properties"
+        )?;
+    }
+    if settings.mqtt.enable {
+        writeln!(out, "            by messages to {}", settings.mqtt.task_start)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(butler: &str) -> (u8, String) {
+        let dir = std::env::temp_dir().join(format!("sense-butler-check-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(dir.join("config")).unwrap();
+        std::fs::write(dir.join("config/butler.yaml"), butler).unwrap();
+        let options = LoadOptions { cwd: dir.clone(), data_dir: dir.join("data"), ..LoadOptions::default() };
+        let mut out = Vec::new();
+        let code = run(&options, &mut out).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+        (code, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_good_file_is_described() {
+        let (code, text) = check("Butler:\n  scheduler: {enable: true}\n  configQRS: {host: sense1}\n");
+        assert_eq!(code, 0, "{text}");
+        for fragment in [
+            "embedded: `mqttConfig.brokerHost` is absent",
+            "opens MQTT on 127.0.0.1:1883 and [::1]:1883",
+            "without a user name: publish, subscribe, start tasks",
+            "opens UDP on localhost port 9998",
+            "sessions are not received",
+            "opens HTTP on localhost port 8080",
+            "https://sense1:4242",
+            "live in memory",
+            "its schedules will not run; keep Butler for them",
+            "\nOK\n",
+        ] {
+            assert!(text.contains(fragment), "{fragment}: {text}");
+        }
+    }
+
+    #[test]
+    fn all_errors_are_listed() {
+        let (code, text) = check("Butler:\n  mqttConfig: {enabel: true, brokerPort: x}\n");
+        assert_eq!(code, EXIT_CODE);
+        assert!(text.contains("did you mean `enable`?") && text.contains("a whole number from 1 to 65535"), "{text}");
+        assert!(text.ends_with("2 errors; the program will not start\n"), "{text}");
+    }
+}
