@@ -33,3 +33,4 @@ mod tls;
 pub use docker_health::DockerHealth;
 pub use server::{ApiError, Server};
 pub use state::{ActiveUsers, Setup, StartHandler, State};
+pub mod start_task;

@@ -4,3 +4,4 @@ pub mod active_users;
 pub mod cloud_event;
 pub mod forward;
 pub mod status;
+pub mod actions;

@@ -61,6 +61,8 @@ pub struct Seen {
     pub url: String,
     /// `x-qlik-user`
     pub user: Option<String>,
+    /// What it was answered; 0: nothing.
+    pub status: u16,
     /// When.
     pub at: Instant,
     /// Number of the connection it came by.
@@ -156,13 +158,15 @@ impl FakeQrs {
     }
 }
 
-/// Ids of the tasks that were asked to start, in order, in lower case.
+/// Ids of the tasks that were asked to start, in order.
 pub fn started(seen: &[Seen]) -> Vec<String> {
-    let id = |seen: &Seen| {
-        let rest = seen.url.strip_prefix("/qrs/task/").filter(|_| seen.method == "POST")?;
-        Some(rest.split('/').next().unwrap().to_lowercase())
-    };
-    seen.iter().filter_map(id).collect()
+    seen.iter().filter_map(|seen| start_of(&seen.method, &seen.url)).collect()
+}
+
+/// The id of the task a request asks to start, in lower case.
+pub fn start_of(method: &str, url: &str) -> Option<String> {
+    let rest = url.strip_prefix("/qrs/task/").filter(|_| method == "POST")?;
+    Some(rest.split('/').next()?.to_lowercase())
 }
 
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, state: Arc<State>) -> io::Result<()> {
@@ -196,19 +200,21 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, state: Arc<State>) 
         let (path, query) = url.split_once('?').unwrap_or((&url, ""));
         let (query_key, filter) = (parameter(query, "xrfkey"), parameter(query, "filter"));
         let shown = filter.as_ref().map_or(path.to_owned(), |filter| format!("{path}?filter={filter}"));
-        let seen = Seen { method: method.clone(), url: shown, user, at: Instant::now(), connection };
-        state.seen.lock().unwrap().push(seen);
-        if mode == Mode::Slow {
-            tokio::time::sleep(Duration::from_millis(800)).await;
-        }
-        if mode == Mode::BreakAfterStart && method == "POST" {
-            return Ok(());
-        }
         let (status, body) = if key.is_none() || key != query_key || key.is_some_and(|key| key.len() != 16) {
             (403, "XSRF prevention check failed. Possible XSRF discovered.".to_owned())
         } else {
             answer(mode, &method, path, filter.as_deref())
         };
+        let broken = mode == Mode::BreakAfterStart && method == "POST";
+        let told = if broken { 0 } else { status };
+        let seen = Seen { method, url: shown, user, status: told, at: Instant::now(), connection };
+        state.seen.lock().unwrap().push(seen);
+        if mode == Mode::Slow {
+            tokio::time::sleep(Duration::from_millis(800)).await;
+        }
+        if broken {
+            return Ok(());
+        }
         let content = if status < 300 && !body.starts_with('<') { "application/json" } else { "text/html" };
         let head = if status == 204 {
             format!("HTTP/1.1 {status} X\r\n\r\n")

@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{
     config::settings::StartTaskFilter,
-    names::TaskId,
     sense::qrs::{Qrs, QrsError, StartReply, model::Task},
 };
 
@@ -89,14 +88,14 @@ fn hold_back(found: &mut [Found], rule: IdRule) {
     }
 }
 
-/// Leaves every task and every failed id in once.
+/// Leaves every task to start in once, and every failed id. The two do not touch: an id may be denied and yet belong to a tag that is not.
 fn once_each(found: Vec<Found>) -> Vec<Found> {
-    let mut seen: HashSet<TaskId> = HashSet::new();
-    let id = |step: &Found| match step {
-        Ok((_, task)) => Some(task.id),
-        Err(outcome) => outcome.task_id,
+    let (mut tasks, mut failed) = (HashSet::new(), HashSet::new());
+    let mut first = |step: &Found| match step {
+        Ok((_, task)) => tasks.insert(task.id),
+        Err(outcome) => outcome.task_id.is_none_or(|id| failed.insert(id)),
     };
-    found.into_iter().filter(|step| id(step).is_none_or(|id| seen.insert(id))).collect()
+    found.into_iter().filter(|step| first(step)).collect()
 }
 
 async fn carry_out(qrs: Qrs, step: Found) -> StartOutcome {
@@ -210,6 +209,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::TaskId;
 
     #[tokio::test]
     async fn results_keep_the_order_of_the_items_and_a_panic_costs_only_its_own() {
@@ -250,11 +250,12 @@ mod tests {
         let found = vec![
             Ok((StartTarget::Id(task.id), task.clone())),
             Ok((StartTarget::Tag("a".into()), task.clone())),
+            Err(StartOutcome::failed(StartStatus::Denied, "task_filter", "").of(&StartTarget::Id(task.id))),
             Err(StartOutcome::failed(StartStatus::UnknownTask, "no_match", "").of(&StartTarget::Tag("b".into()))),
             Err(StartOutcome::failed(StartStatus::UnknownTask, "no_match", "").of(&StartTarget::Tag("c".into()))),
         ];
         let left = once_each(found);
-        assert_eq!(left.len(), 3);
+        assert_eq!(left.len(), 4);
         assert!(matches!(left.first(), Some(Ok((StartTarget::Id(_), _)))));
     }
 }

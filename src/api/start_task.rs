@@ -1,0 +1,201 @@
+//! `PUT` or `POST /v4/reloadtask/{id}/start`: starts the task of the path (`-`: none) and those the body names.
+//!
+//! Body: an array of `{"type","payload"}` with `starttaskid`, `starttasktag`, `starttaskcustomproperty`; absent, empty or `{}` is `[]`.
+//! Answer of generation head: 200 with Butler's lists, two blanks of indentation, and, where QRS did not do what was asked, a last field
+//! `errors`; of generation 5.4: 201 `{"taskId"}`, with the same `errors`. Invariants: an item that cannot be read, or asks for what is not
+//! offered, refuses the whole request before anything is started; 503 says that nothing was started and QRS could not be asked.
+
+mod body;
+mod lists;
+
+use std::collections::HashSet;
+
+use percent_encoding::percent_decode_str;
+use serde_json::json;
+
+use self::{body::Item, lists::Told};
+use super::answer::{Answer, Request};
+use crate::{
+    config::settings::Generation,
+    names::TaskId,
+    sense::tasks::{
+        Starter,
+        request::{IdRule, StartOutcome, StartRequest, StartStatus, StartTarget},
+    },
+};
+
+/// What the route needs.
+#[derive(Clone)]
+pub struct StartTaskState {
+    /// Whose answers are spoken.
+    pub generation: Generation,
+    /// Who starts.
+    pub starter: Starter,
+}
+
+/// A refusal of the whole request.
+#[derive(Debug)]
+struct Refusal {
+    status: u16,
+    /// Fastify's `code`.
+    head: &'static str,
+    /// Restify's `code`.
+    v5_4: &'static str,
+    message: String,
+}
+
+impl Refusal {
+    fn value(message: impl Into<String>) -> Self {
+        Self { status: 400, head: "FST_ERR_VALIDATION", v5_4: "BadRequest", message: message.into() }
+    }
+
+    fn answer(&self, generation: Generation) -> Answer {
+        let Self { status, head, v5_4, message } = self;
+        let reason = match status {
+            400 => "Bad Request",
+            404 => "Not Found",
+            _ => "Service Unavailable",
+        };
+        let body = match (generation, status) {
+            (Generation::V5_4, _) => json!({"code": v5_4, "message": message}),
+            (Generation::Head, 404) => json!({"message": message, "error": reason, "statusCode": status}),
+            (Generation::Head, _) => json!({"statusCode": status, "code": head, "error": reason, "message": message}),
+        };
+        let answer = Answer::json(*status, body.to_string());
+        if *status == 503 { answer.with("retry-after", "5") } else { answer }
+    }
+}
+
+/// An id as it was asked for: one a task can have, or the text that is none.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum AskedId {
+    Good(TaskId),
+    Bad(String),
+}
+
+impl AskedId {
+    fn read(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Bad(text.to_owned()), Self::Good)
+    }
+}
+
+/// Everything a request asks for; nothing stands in it twice.
+#[derive(Debug, Default)]
+struct Asked {
+    ids: Vec<AskedId>,
+    /// Tags and custom properties.
+    groups: Vec<StartTarget>,
+}
+
+/// Answers one request.
+pub async fn handle(state: &StartTaskState, request: &Request) -> Answer {
+    match carry_out(state, request).await {
+        Ok(answer) => answer,
+        Err(refusal) => refusal.answer(state.generation),
+    }
+}
+
+async fn carry_out(state: &StartTaskState, request: &Request) -> Result<Answer, Refusal> {
+    let path_id = path_id(&request.path)?;
+    let all_must_exist = all_must_exist(&request.query)?;
+    let asked = Asked::gather(&path_id, body::read(&request.body, state.generation)?);
+    let outcomes = start(state, request, &asked, all_must_exist).await;
+    if let Some(why) = nobody_asked(&outcomes) {
+        return Err(Refusal { status: 503, head: "qrs_unreachable", v5_4: "ServiceUnavailable", message: why });
+    }
+    let told = Told::new(&asked, &outcomes);
+    Ok(match state.generation {
+        Generation::Head => Answer::json(200, told.lists()),
+        Generation::V5_4 => Answer::json(201, told.short(&path_id)),
+    })
+}
+
+/// The id in the path, decoded.
+fn path_id(path: &str) -> Result<String, Refusal> {
+    let id = path.strip_prefix("/v4/reloadtask/").and_then(|rest| rest.strip_suffix("/start"));
+    let decoded = id.filter(|id| !id.is_empty()).and_then(|id| percent_decode_str(id).decode_utf8().ok());
+    decoded.map(|id| id.into_owned()).ok_or_else(|| Refusal {
+        status: 404,
+        head: "not_found",
+        v5_4: "ResourceNotFound",
+        message: "the path must be /v4/reloadtask/{task id, or -}/start".into(),
+    })
+}
+
+/// `allTaskIdsMustExist`: `true` or `false`, in lower case, once.
+fn all_must_exist(query: &str) -> Result<bool, Refusal> {
+    let mut found = None;
+    for pair in query.split('&') {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if percent_decode_str(key).decode_utf8().is_ok_and(|key| key == "allTaskIdsMustExist") {
+            let value = match &*percent_decode_str(value).decode_utf8_lossy() {
+                "true" => true,
+                "false" => false,
+                _ => return Err(Refusal::value("allTaskIdsMustExist may be true or false, in lower case")),
+            };
+            if found.replace(value).is_some() {
+                return Err(Refusal::value("allTaskIdsMustExist stands twice in the address"));
+            }
+        }
+    }
+    Ok(found.unwrap_or(false))
+}
+
+impl Asked {
+    fn gather(path_id: &str, items: Vec<Item>) -> Self {
+        let (mut asked, mut seen) = (Self::default(), HashSet::new());
+        let path = (path_id != "-").then(|| Item::Id(path_id.to_owned()));
+        for item in path.into_iter().chain(items) {
+            match item {
+                Item::Id(text) => {
+                    let id = AskedId::read(&text);
+                    if seen.insert(id.clone()) {
+                        asked.ids.push(id);
+                    }
+                }
+                Item::Group(group) if !asked.groups.contains(&group) => asked.groups.push(group),
+                Item::Group(_) => {}
+            }
+        }
+        asked
+    }
+
+    fn targets(&self) -> Vec<StartTarget> {
+        let good = self.ids.iter().filter_map(|id| match id {
+            AskedId::Good(id) => Some(StartTarget::Id(*id)),
+            AskedId::Bad(_) => None,
+        });
+        good.chain(self.groups.iter().cloned()).collect()
+    }
+}
+
+async fn start(state: &StartTaskState, request: &Request, asked: &Asked, all_must_exist: bool) -> Vec<StartOutcome> {
+    let bad = asked.ids.iter().any(|id| matches!(id, AskedId::Bad(_)));
+    let id_rule = match (all_must_exist, bad) {
+        (false, _) => IdRule::EachOnItsOwn,
+        (true, false) => IdRule::AllMustExist,
+        (true, true) => IdRule::NoneStarts,
+    };
+    let request = StartRequest {
+        targets: asked.targets(),
+        id_rule,
+        transaction: None,
+        redelivery: None,
+        door: "rest",
+        requested_by: request.peer.ip().to_canonical().to_string(),
+    };
+    state.starter.start(request).await.outcomes
+}
+
+/// Why nobody could be asked, if nothing was started, nothing may have been started, and QRS (or this program) was not there.
+fn nobody_asked(outcomes: &[StartOutcome]) -> Option<String> {
+    let may_run = |outcome: &StartOutcome| matches!(outcome.status, StartStatus::Started | StartStatus::Unknown);
+    if outcomes.iter().any(may_run) {
+        return None;
+    }
+    let errors = outcomes.iter().filter_map(|outcome| outcome.error.as_ref());
+    errors
+        .filter(|error| matches!(error.code, "qrs_unreachable" | "stopping"))
+        .map(|error| error.message.clone())
+        .next()
+}

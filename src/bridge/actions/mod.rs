@@ -1,0 +1,149 @@
+//! Messages that ask for something: one table `topic filter -> handler`.
+//!
+//! Its first entry is the start topic, its second the self-test `<own topics>/ping`. A new handler is one file and one line in [`table`].
+//! Invariants: the handlers under way are bounded, and while all are busy messages wait in the broker; the answers of one message leave in the
+//! order its handler gives them; no answer goes to a topic of this table or to one of the program's own, wherever the asker wanted it
+//! (see [`reply`]), so no message can make the program talk to itself.
+
+pub mod metrics;
+pub mod reply;
+
+mod payload;
+mod ping;
+mod start;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    metrics::ActionMetrics,
+    reply::{Doors, Reply},
+};
+use crate::{
+    bus::{BoxFuture, Bus, Delivery, Subscription},
+    names::{NameError, TopicFilter, TopicName},
+    sense::tasks::Starter,
+};
+
+/// Messages worked on at a time.
+const AT_ONCE: usize = 1_024;
+/// Shortest and longest pause before subscribing again.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long a stop waits for messages under way.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// What answers messages of a topic.
+pub trait Handler: Send + Sync + 'static {
+    /// Its name in logs and metrics.
+    fn name(&self) -> &'static str;
+
+    /// Does what the message asks for and tells how it went.
+    fn handle(&self, delivery: Delivery, reply: Reply) -> BoxFuture<'_, ()>;
+}
+
+/// One line of the table.
+struct Entry {
+    filter: TopicFilter,
+    /// Where answers go that are wanted nowhere else.
+    answers: TopicName,
+    handler: Arc<dyn Handler>,
+}
+
+/// What the table is made of.
+#[derive(Debug, Clone)]
+pub struct ActionSettings {
+    /// `mqttConfig.taskStartTopic`
+    pub start_topic: TopicName,
+    /// Prefix of the program's own topics.
+    pub own_topics: TopicName,
+    /// Topics only the program itself publishes on: nobody gets an answer there.
+    pub protected: Vec<TopicFilter>,
+}
+
+/// The component: subscribes, dispatches, answers.
+pub struct Actions {
+    bus: Bus,
+    table: Arc<[Entry]>,
+    doors: Arc<Doors>,
+    metrics: ActionMetrics,
+}
+
+fn table(settings: &ActionSettings, starter: Starter) -> Result<[Entry; 2], NameError> {
+    let ping = settings.own_topics.join("ping")?;
+    Ok([
+        entry(settings.start_topic.clone(), Arc::new(start::StartTask::new(starter)))?,
+        entry(ping, Arc::new(ping::Ping))?,
+    ])
+}
+
+fn entry(topic: TopicName, handler: Arc<dyn Handler>) -> Result<Entry, NameError> {
+    Ok(Entry { answers: topic.join("response")?, filter: topic.into(), handler })
+}
+
+impl Actions {
+    /// Builds the table. Nothing is subscribed yet.
+    ///
+    /// # Errors
+    /// If a topic made of the configured ones is too long for MQTT.
+    pub fn build(settings: &ActionSettings, bus: Bus, starter: Starter) -> Result<Self, NameError> {
+        let table = table(settings, starter)?;
+        let doors = Doors {
+            taken: table.iter().map(|entry| entry.filter.clone()).chain(settings.protected.iter().cloned()).collect(),
+            own: settings.own_topics.clone(),
+        };
+        Ok(Self { bus, table: table.into(), doors: Arc::new(doors), metrics: ActionMetrics::default() })
+    }
+
+    /// The counters, to be hung into the registry.
+    pub fn metrics(&self) -> &ActionMetrics {
+        &self.metrics
+    }
+
+    /// Answers messages until told to stop, then lets those under way end.
+    pub async fn run(self, stop: CancellationToken) {
+        let (running, turns) = (TaskTracker::new(), Arc::new(Semaphore::new(AT_ONCE)));
+        let mut pause = BACK_OFF.0;
+        while !stop.is_cancelled() {
+            let filters = self.table.iter().map(|entry| entry.filter.clone()).collect();
+            match self.bus.subscribe("actions", filters).await {
+                Ok(subscription) => {
+                    pause = BACK_OFF.0;
+                    self.listen(subscription, &stop, &running, &turns).await;
+                }
+                Err(error) => tracing::debug!(%error, "the topics of the action table cannot be subscribed yet"),
+            }
+            let _ = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+            pause = (pause * 2).min(BACK_OFF.1);
+        }
+        running.close();
+        if tokio::time::timeout(DRAIN, running.wait()).await.is_err() {
+            tracing::warn!(left = running.len(), "stopped before every message was answered");
+        }
+    }
+
+    /// Dispatches until the subscription ends or the program stops.
+    async fn listen(
+        &self,
+        mut subscription: Subscription,
+        stop: &CancellationToken,
+        running: &TaskTracker,
+        turns: &Arc<Semaphore>,
+    ) {
+        while let Some(Some(delivery)) = stop.run_until_cancelled(subscription.recv()).await {
+            let Some(entry) = self.table.iter().find(|entry| entry.filter.matches(delivery.topic.as_str())) else {
+                continue;
+            };
+            // The semaphore is never closed: an error cannot come.
+            let Some(Ok(turn)) = stop.run_until_cancelled(turns.clone().acquire_owned()).await else { return };
+            self.metrics.message(entry.handler.name());
+            let reply = Reply::new(&self.doors, &delivery, &entry.answers, &self.bus, &self.metrics);
+            let handler = entry.handler.clone();
+            running.spawn(async move {
+                handler.handle(delivery, reply).await;
+                drop(turn);
+            });
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What stands in a start message: a bare task id, as Butler takes it, or a JSON object.
+//!
+//! `{"taskId" | "taskIds" | "tag" | "customProperty": {"name", "value"}, "transaction": any, "wait": "started"}`. Invariant: no field is
+//! ignored; one that is unknown, or not offered yet, makes the whole message invalid and says so.
+
+use serde_json::{Map, Value};
+
+use crate::{names::TaskId, sense::tasks::request::StartTarget};
+
+/// Longest start message, bytes.
+const MAX_BYTES: usize = 64 << 10;
+/// Most ids in one message.
+const MAX_IDS: usize = 1_000;
+
+/// What a message asks for.
+#[derive(Debug, PartialEq)]
+pub(super) struct Wish {
+    pub targets: Vec<StartTarget>,
+    pub transaction: Option<Value>,
+}
+
+/// Why a message cannot be read.
+#[derive(Debug, PartialEq)]
+pub(super) struct Problem {
+    pub code: &'static str,
+    pub message: String,
+    /// Its transaction, where that could be read, so that the asker knows which message is meant.
+    pub transaction: Option<Value>,
+}
+
+fn problem(code: &'static str, message: impl Into<String>) -> Problem {
+    Problem { code, message: message.into(), transaction: None }
+}
+
+/// Reads a start message.
+pub(super) fn parse(payload: &[u8]) -> Result<Wish, Problem> {
+    if payload.len() > MAX_BYTES {
+        let message = format!("the start message has {} bytes; at most {MAX_BYTES} are read", payload.len());
+        return Err(problem("too_large", message));
+    }
+    let text = str::from_utf8(payload).map_err(|_| problem("not_text", "the start message is no UTF-8 text"))?;
+    let text = trim(text);
+    if text.is_empty() {
+        return Err(problem("empty", "the start message is empty; it should be the id of a task, or a JSON object"));
+    }
+    match task_id(text) {
+        Ok(id) => Ok(Wish { targets: vec![StartTarget::Id(id)], transaction: None }),
+        Err(_) if text.starts_with('{') => json(text),
+        Err(problem) => Err(problem),
+    }
+}
+
+/// Without white space and byte order marks around it.
+fn trim(text: &str) -> &str {
+    text.trim_matches(|character: char| character.is_whitespace() || character == '\u{feff}')
+}
+
+/// A task id, white space and one pair of braces around it allowed.
+fn task_id(text: &str) -> Result<TaskId, Problem> {
+    let text = trim(text);
+    let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).map_or(text, trim);
+    inner.parse().map_err(|error: crate::names::GuidError| problem("not_an_id", error.to_string()))
+}
+
+fn json(text: &str) -> Result<Wish, Problem> {
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        problem("bad_json", format!("the start message begins like a JSON object but is none: {error}"))
+    })?;
+    let Value::Object(fields) = value else {
+        return Err(problem("bad_json", "the start message is no JSON object"));
+    };
+    let transaction = fields.get("transaction").filter(|value| !value.is_null()).cloned();
+    match targets(&fields) {
+        Ok(targets) => Ok(Wish { targets, transaction }),
+        Err(problem) => Err(Problem { transaction, ..problem }),
+    }
+}
+
+fn targets(fields: &Map<String, Value>) -> Result<Vec<StartTarget>, Problem> {
+    let mut found = None;
+    for (key, value) in fields {
+        let targets = match key.as_str() {
+            "taskId" => vec![id(key, value)?],
+            "taskIds" => ids(key, value)?,
+            "tag" => vec![StartTarget::Tag(text(key, value)?)],
+            "customProperty" => vec![property(value)?],
+            "transaction" => continue,
+            "wait" => {
+                wait(value)?;
+                continue;
+            }
+            "onRunning" | "deadlineSeconds" | "parameters" => return Err(not_offered(&format!("`{key}`"))),
+            _ => {
+                return Err(problem(
+                    "unknown_field",
+                    format!("the start message has an unknown field `{}`", short(key)),
+                ));
+            }
+        };
+        if found.replace(targets).is_some() {
+            return Err(problem(
+                "bad_request",
+                "a start message has one of taskId, taskIds, tag and customProperty, not several",
+            ));
+        }
+    }
+    found.ok_or_else(|| {
+        problem("bad_request", "the start message names no task: taskId, taskIds, tag or customProperty is needed")
+    })
+}
+
+fn wait(value: &Value) -> Result<(), Problem> {
+    match value.as_str() {
+        Some("started") => Ok(()),
+        Some("finished") => Err(not_offered("`wait: \"finished\"`")),
+        _ => Err(problem("bad_request", "`wait` may be \"started\"")),
+    }
+}
+
+fn not_offered(what: &str) -> Problem {
+    problem("not_offered", format!("{what} is not offered by this version; nothing was started. Leave it out"))
+}
+
+fn id(key: &str, value: &Value) -> Result<StartTarget, Problem> {
+    task_id(&text(key, value)?).map(StartTarget::Id)
+}
+
+fn ids(key: &str, value: &Value) -> Result<Vec<StartTarget>, Problem> {
+    let list = value.as_array().filter(|list| !list.is_empty() && list.len() <= MAX_IDS);
+    let list =
+        list.ok_or_else(|| problem("bad_request", format!("`{key}` must be a list of 1 to {MAX_IDS} task ids")))?;
+    list.iter().map(|value| id(key, value)).collect()
+}
+
+fn property(value: &Value) -> Result<StartTarget, Problem> {
+    let wrong = || {
+        problem("bad_request", "`customProperty` must be an object with the texts `name` and `value`, and nothing else")
+    };
+    let fields = value.as_object().filter(|fields| fields.len() == 2).ok_or_else(wrong)?;
+    let (name, value) = (fields.get("name").ok_or_else(wrong)?, fields.get("value").ok_or_else(wrong)?);
+    Ok(StartTarget::CustomProperty { name: text("name", name)?, value: text("value", value)? })
+}
+
+fn text(key: &str, value: &Value) -> Result<String, Problem> {
+    let text = value.as_str().filter(|text| !text.is_empty());
+    text.map(str::to_owned).ok_or_else(|| problem("bad_request", format!("`{key}` must be a text that is not empty")))
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const ID: &str = "0000aaaa-0000-4000-8000-000000000001";
+
+    fn target(text: &str) -> StartTarget {
+        StartTarget::Id(text.parse().unwrap())
+    }
+
+    #[test]
+    fn bare_ids() {
+        let upper = ID.to_uppercase();
+        let forms = [ID.to_owned(), upper, format!("\u{feff}{ID}\r\n"), format!(" {{{ID}}}\n"), format!("{{ {ID} }}")];
+        for form in forms {
+            assert_eq!(parse(form.as_bytes()), Ok(Wish { targets: vec![target(ID)], transaction: None }), "{form:?}");
+        }
+    }
+
+    #[test]
+    fn objects() {
+        let other = "0000cccc-0000-4000-8000-000000000002";
+        let property = StartTarget::CustomProperty { name: "taskGroup".into(), value: "night".into() };
+        let cases = [
+            (json!({"taskId": ID}), vec![target(ID)], None),
+            (json!({"taskIds": [ID, other], "transaction": 5}), vec![target(ID), target(other)], Some(json!(5))),
+            (json!({"tag": "Tag One", "transaction": null}), vec![StartTarget::Tag("Tag One".into())], None),
+            (
+                json!({"customProperty": {"name": "taskGroup", "value": "night"}, "wait": "started"}),
+                vec![property],
+                None,
+            ),
+        ];
+        for (object, targets, transaction) in cases {
+            assert_eq!(parse(object.to_string().as_bytes()), Ok(Wish { targets, transaction }), "{object}");
+        }
+    }
+
+    #[test]
+    fn everything_else_says_what_is_wrong_and_keeps_the_transaction() {
+        let cases = [
+            (String::new(), "empty"),
+            ("\u{feff} \n".into(), "empty"),
+            ("abc".into(), "not_an_id"),
+            (format!("{ID},{ID}"), "not_an_id"),
+            (format!("{{{{{ID}}}}}"), "bad_json"),
+            (format!("\"{ID}\""), "not_an_id"),
+            (format!("[\"{ID}\"]"), "not_an_id"),
+            ("{\"taskId\":".into(), "bad_json"),
+            (json!({}).to_string(), "bad_request"),
+            (json!({"taskId": 5}).to_string(), "bad_request"),
+            (json!({"taskId": "x"}).to_string(), "not_an_id"),
+            (json!({"taskIds": []}).to_string(), "bad_request"),
+            (json!({"taskId": ID, "tag": "a"}).to_string(), "bad_request"),
+            (json!({"customProperty": {"name": "a"}}).to_string(), "bad_request"),
+            (json!({"customProperty": {"name": "a", "value": "b", "c": 1}}).to_string(), "bad_request"),
+            (json!({"taskId": ID, "tsak": 1}).to_string(), "unknown_field"),
+            (json!({"taskId": ID, "wait": "finished"}).to_string(), "not_offered"),
+            (json!({"taskId": ID, "wait": 1}).to_string(), "bad_request"),
+            (json!({"taskId": ID, "onRunning": "skip"}).to_string(), "not_offered"),
+            (json!({"taskId": ID, "deadlineSeconds": 5}).to_string(), "not_offered"),
+            (json!({"taskId": ID, "parameters": {}}).to_string(), "not_offered"),
+            ("x".repeat(MAX_BYTES + 1), "too_large"),
+        ];
+        for (payload, code) in cases {
+            assert_eq!(parse(payload.as_bytes()).unwrap_err().code, code, "{payload:.80}");
+        }
+        assert_eq!(parse(&[0xff, 0xfe, 0]).unwrap_err().code, "not_text");
+        let wish = json!({"transaction": {"n": 1}, "taskId": ID, "onRunning": "skip"}).to_string();
+        assert_eq!(parse(wish.as_bytes()).unwrap_err().transaction, Some(json!({"n": 1})));
+    }
+}

@@ -1,0 +1,162 @@
+//! The start topic: a message in, one answer per task out.
+//!
+//! Answer (all members always present, `null` where there is nothing to say; `duplicate` only when true):
+//! `{"status","taskId","taskName","executionId","transaction","error":{"code","message"},"door","requestedBy","at"}`.
+//! Invariants: every message gets an answer, also one that cannot be read; a retained message of the past starts nothing.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde_json::Value;
+use time::{OffsetDateTime, macros::format_description};
+
+use super::{
+    Handler,
+    payload::{self, Problem, Wish},
+    reply::Reply,
+};
+use crate::{
+    bus::{BoxFuture, Delivery, Origin},
+    names::{ExecutionId, TaskId},
+    sense::tasks::{
+        Starter,
+        request::{IdRule, Redelivery, StartError, StartOutcome, StartRequest, StartStatus},
+    },
+};
+
+/// Starts what messages ask for.
+pub(super) struct StartTask {
+    starter: Starter,
+}
+
+/// The answer, in the order of the wire.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    status: StartStatus,
+    task_id: Option<TaskId>,
+    task_name: Option<&'a str>,
+    execution_id: Option<ExecutionId>,
+    transaction: Option<&'a Value>,
+    error: Option<&'a StartError>,
+    door: &'static str,
+    requested_by: &'a str,
+    at: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
+}
+
+/// What all answers to one message have in common.
+struct Context {
+    transaction: Option<Value>,
+    door: &'static str,
+    requested_by: String,
+}
+
+impl Context {
+    fn answer(&self, outcome: &StartOutcome, duplicate: bool) -> String {
+        let answer = Answer {
+            status: outcome.status,
+            task_id: outcome.task_id,
+            task_name: outcome.task_name.as_deref(),
+            execution_id: outcome.execution_id,
+            transaction: self.transaction.as_ref(),
+            error: outcome.error.as_ref(),
+            door: self.door,
+            requested_by: &self.requested_by,
+            at: now(),
+            duplicate,
+        };
+        // Texts, ids and a value that was JSON: writing them as JSON cannot fail.
+        serde_json::to_string(&answer).unwrap_or_default()
+    }
+}
+
+impl StartTask {
+    pub(super) fn new(starter: Starter) -> Self {
+        Self { starter }
+    }
+
+    async fn answer(&self, delivery: &Delivery, reply: &Reply) {
+        let (door, requested_by) = (delivery.origin.door.as_str(), requester(&delivery.origin));
+        let wish = admit(delivery).and_then(|()| payload::parse(&delivery.payload).map_err(refused));
+        let Wish { targets, transaction } = match wish {
+            Ok(wish) => wish,
+            Err((outcome, transaction)) => {
+                let why = outcome.error.as_ref().map(|error| error.message.as_str()).unwrap_or_default();
+                tracing::info!(door, requested_by, status = outcome.status.as_str(), why, "start request refused");
+                return reply.send(Context { transaction, door, requested_by }.answer(&outcome, false)).await;
+            }
+        };
+        let context = Context { transaction: transaction.clone(), door, requested_by: requested_by.clone() };
+        let redelivery = redelivery(delivery);
+        let request =
+            StartRequest { targets, id_rule: IdRule::EachOnItsOwn, transaction, redelivery, door, requested_by };
+        let report = self.starter.start(request).await;
+        for outcome in &report.outcomes {
+            reply.send(context.answer(outcome, report.duplicate)).await;
+        }
+    }
+}
+
+impl Handler for StartTask {
+    fn name(&self) -> &'static str {
+        "start_task"
+    }
+
+    fn handle(&self, delivery: Delivery, reply: Reply) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.answer(&delivery, &reply).await })
+    }
+}
+
+/// Why a message starts nothing, and its transaction where it could be read.
+type Refusal = (StartOutcome, Option<Value>);
+
+/// Whether a message may start anything at all.
+fn admit(delivery: &Delivery) -> Result<(), Refusal> {
+    let refuse = |code, message: &str| {
+        let transaction =
+            payload::parse(&delivery.payload).map_or_else(|problem| problem.transaction, |wish| wish.transaction);
+        Err((StartOutcome::failed(StartStatus::Denied, code, message), transaction))
+    };
+    if delivery.retained {
+        let why = "this is a retained message of the past; it would start its task again at every reconnect. Publish start messages \
+                   without the retain flag and clear this one with an empty retained message";
+        return refuse("retained", why);
+    }
+    if !delivery.origin.may_start {
+        return refuse(
+            "no_right",
+            "the sender does not hold the right `start`; give it in broker.toml, `[[users]]`, `rights`",
+        );
+    }
+    Ok(())
+}
+
+fn refused(problem: Problem) -> Refusal {
+    (StartOutcome::failed(StartStatus::Invalid, problem.code, problem.message), problem.transaction)
+}
+
+/// Who asked: user and client id as far as they are known.
+fn requester(origin: &Origin) -> String {
+    match (&origin.user, &origin.client) {
+        (Some(user), Some(client)) => format!("{user} ({client})"),
+        (Some(user), None) => user.to_string(),
+        (None, Some(client)) => client.to_string(),
+        (None, None) => "unknown".into(),
+    }
+}
+
+/// What a second delivery of this message would have in common with it.
+fn redelivery(delivery: &Delivery) -> Option<Redelivery> {
+    let (client, packet) = (delivery.origin.client.as_ref()?, delivery.packet_id?);
+    let content: Cow<'_, str> = String::from_utf8_lossy(&delivery.payload);
+    Some(Redelivery { mark: format!("{client}\0{packet}\0{content}"), repeated: delivery.dup })
+}
+
+/// The present time, UTC, RFC 3339 with milliseconds.
+pub(super) fn now() -> String {
+    let form = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    // All components exist in a date with time: formatting cannot fail.
+    OffsetDateTime::now_utc().format(form).unwrap_or_default()
+}
