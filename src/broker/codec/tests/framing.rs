@@ -67,3 +67,24 @@ fn what_follows_the_packet_is_left_alone() {
     assert_eq!(frame(&two[..3], 4), Ok(Framed::Incomplete { needed: 4 }));
     assert_eq!(frame(b"", 4), Ok(Framed::Incomplete { needed: 2 }));
 }
+
+#[test]
+fn wildcards_and_nul_are_found_wherever_they_stand() {
+    let mut refused = 0;
+    for length in 1..=40usize {
+        for place in 0..length {
+            for byte in 0..128u8 {
+                let mut topic = vec![b'x'; length];
+                topic[place] = byte;
+                let odd = matches!(byte, 0 | b'+' | b'#');
+                let bytes = packet(0x30, &[&bin(&topic)]);
+                assert_eq!(read(&bytes, Version::V3).is_err(), odd, "{byte:#04x} at {place} of {length}");
+                refused += usize::from(odd);
+            }
+        }
+    }
+    assert_eq!(refused, 3 * 40 * 41 / 2);
+    for topic in ["å+", "日本日本日本日本#", "\u{23ff}\u{10ffff}+"] {
+        assert_eq!(read(&packet(0x30, &[&bin(topic)]), Version::V5).unwrap_err().reason_code(), 0x90);
+    }
+}
