@@ -210,3 +210,6 @@ mod tests {
         assert_eq!(Exit::Usage.code(), 64);
     }
 }
+//! One file per verb.
+
+pub mod simulate;

@@ -1,0 +1,229 @@
+//! `sense-butler simulate`: a simulated Qlik Sense site in the foreground, and everything it does as readable lines.
+
+use std::{
+    io::{self, Write as _},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _},
+    path::PathBuf,
+};
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use crate::sense::simulator::{
+    Change, Profile, Simulator, SimulatorError, SimulatorEvent, SimulatorSettings, SiteSource, Targets, Transport,
+};
+
+/// What can be asked for on the command line.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `--qrs ADDR`: `localhost:4242` opens both loopback addresses.
+    pub qrs: String,
+    /// `--control ADDR`, on the loopback.
+    pub control: String,
+    /// `--pki DIR`: where the certificates are, or will be written.
+    pub pki: PathBuf,
+    /// `--plain`: no TLS.
+    pub plain: bool,
+    /// `--tasks FILE`: the site; absent: the built-in one.
+    pub tasks: Option<PathBuf>,
+    /// `--send-to ADDR`, several times: receivers of task datagrams.
+    pub send_to: Vec<String>,
+    /// `--sessions-to ADDR`, several times: receivers of session and connection datagrams.
+    pub sessions_to: Vec<String>,
+    /// `--profile butler-16|butler-5.4|legacy`
+    pub profile: Profile,
+    /// `--seed N`
+    pub seed: Option<u64>,
+    /// `--speed N`: how fast the site's clock runs.
+    pub speed: f64,
+    /// `--rate N`: how often things happen by themselves; 0: never.
+    pub rate: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            qrs: "localhost:4242".to_owned(),
+            control: "127.0.0.1:14242".to_owned(),
+            pki: PathBuf::from("data/simulator-certificates"),
+            plain: false,
+            tasks: None,
+            send_to: vec!["127.0.0.1:9998".to_owned()],
+            sessions_to: vec!["127.0.0.1:9997".to_owned()],
+            profile: Profile::default(),
+            seed: None,
+            speed: 1.0,
+            rate: 1.0,
+        }
+    }
+}
+
+/// Why `simulate` ends otherwise than by being stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum SimulateError {
+    /// An address cannot be read or found.
+    #[error("`{text}` is not an address like 127.0.0.1:4242: {source}")]
+    Address {
+        /// What was given.
+        text: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The simulator's own reasons.
+    #[error(transparent)]
+    Simulator(#[from] SimulatorError),
+}
+
+/// Runs until `stop`.
+pub async fn run(options: Options, stop: CancellationToken) -> Result<(), SimulateError> {
+    let settings = settings(&options)?;
+    let targets = settings.targets.clone();
+    let simulator = Simulator::bind(settings).await?;
+    say(&banner(&simulator, &targets, &options));
+    let mut events = simulator.events();
+    let printing = async {
+        loop {
+            match events.recv().await {
+                Ok(event) => say(&line(&event)),
+                Err(RecvError::Lagged(missed)) => say(&format!("          ({missed} lines left out)")),
+                Err(RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    };
+    tokio::select! {
+        result = simulator.run(stop) => Ok(result?),
+        () = printing => Ok(()),
+    }
+}
+
+fn settings(options: &Options) -> Result<SimulatorSettings, SimulateError> {
+    let transport = match options.plain {
+        true => Transport::Plain,
+        false => Transport::MutualTls { directory: options.pki.clone() },
+    };
+    Ok(SimulatorSettings {
+        qrs: listening(&options.qrs)?,
+        control: listening(&options.control)?.first().copied(),
+        transport,
+        site: options.tasks.clone().map_or(SiteSource::BuiltIn, SiteSource::File),
+        targets: Targets { tasks: targets(&options.send_to)?, sessions: targets(&options.sessions_to)? },
+        profile: options.profile,
+        seed: options.seed,
+        speed: options.speed,
+        rate: options.rate,
+        ..SimulatorSettings::new(&options.pki)
+    })
+}
+
+/// Addresses to listen on: `localhost` means both loopback addresses, whatever the system's name service says.
+fn listening(text: &str) -> Result<Vec<SocketAddr>, SimulateError> {
+    let port = text.strip_prefix("localhost:").and_then(|port| port.parse::<u16>().ok());
+    match port {
+        Some(port) => Ok(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]),
+        None => find(text),
+    }
+}
+
+/// Each receiver once: of several addresses of a name the first, so that nothing arrives twice.
+fn targets(texts: &[String]) -> Result<Vec<SocketAddr>, SimulateError> {
+    let firsts = texts.iter().map(|text| find(text).map(|found| found.first().copied()));
+    firsts.filter_map(Result::transpose).collect()
+}
+
+fn find(text: &str) -> Result<Vec<SocketAddr>, SimulateError> {
+    match text.to_socket_addrs() {
+        Ok(found) => Ok(found.collect()),
+        Err(source) => Err(SimulateError::Address { text: text.to_owned(), source }),
+    }
+}
+
+/// What a person wants to know first.
+fn banner(simulator: &Simulator, targets: &Targets, options: &Options) -> String {
+    let addresses = simulator.addresses();
+    let scheme = if options.plain { "http" } else { "https" };
+    let list = |all: &[SocketAddr]| all.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ");
+    let mut text = format!(
+        "SIMULATED Qlik Sense site (profile {}, {} tasks, clock x{})\n",
+        options.profile,
+        simulator.plan().tasks.len(),
+        options.speed
+    );
+    let mut row = |name: &str, value: String| text.push_str(&format!("  {name:<15}{value}\n"));
+    for address in &addresses.qrs {
+        row("repository", format!("{scheme}://{address}/qrs/"));
+    }
+    if let Some(files) = simulator.pki() {
+        row("certificates", format!("{} (client.pem, client_key.pem, root.pem)", files.directory.display()));
+    }
+    if let Some(control) = addresses.control {
+        row("control", format!("http://{control}/control"));
+    }
+    row("task events", format!("to {}", list(&targets.tasks)));
+    row("user events", format!("to {}", list(&targets.sessions)));
+    row("sample task", format!("id={}", simulator.sample_task()));
+    for task in &simulator.plan().tasks {
+        let state = if task.enabled { "" } else { "  (disabled)" };
+        row("", format!("{}  {}{state}", task.id, task.name));
+    }
+    text
+}
+
+fn line(event: &SimulatorEvent) -> String {
+    match event {
+        SimulatorEvent::State(change) => state_line(change),
+        SimulatorEvent::Datagram { text, sent: true } => format!("          datagram  {text}"),
+        SimulatorEvent::Datagram { text, sent: false } => format!("          datagram could not be sent  {text}"),
+    }
+}
+
+fn state_line(change: &Change) -> String {
+    let Change { at, task_id, task_name, execution_id, from, to, node, user } = change;
+    let time = at.split_once(' ').map_or(at.as_str(), |(_, time)| time);
+    let node = node.as_deref().map(|node| format!(" on {node}")).unwrap_or_default();
+    let to = to.name();
+    match from {
+        None => format!("{time}  {to:<20}{task_name}  task {task_id} execution {execution_id} by {user}"),
+        Some(_) => format!("{time}  {to:<20}{task_name}{node}"),
+    }
+}
+
+/// Prints; a reader who has gone away is no reason to stop simulating.
+fn say(text: &str) {
+    let _ = writeln!(io::stdout().lock(), "{}", text.trim_end());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn localhost_listens_on_both_and_sends_to_one() {
+        let both: Vec<String> = listening("localhost:4242").unwrap().iter().map(SocketAddr::to_string).collect();
+        assert_eq!(both, ["127.0.0.1:4242", "[::1]:4242"]);
+        assert_eq!(listening("127.0.0.1:1").unwrap().len(), 1);
+        assert_eq!(targets(&["127.0.0.1:9998".to_owned(), "[::1]:9998".to_owned()]).unwrap().len(), 2);
+        let error = targets(&["nonsense".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("`nonsense` is not an address"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_banner_names_what_is_needed_and_stopping_ends_it() {
+        let options = Options {
+            qrs: "127.0.0.1:0".to_owned(),
+            control: "127.0.0.1:0".to_owned(),
+            plain: true,
+            send_to: Vec::new(),
+            sessions_to: Vec::new(),
+            ..Options::default()
+        };
+        let simulator = Simulator::bind(settings(&options).unwrap()).await.unwrap();
+        let text = banner(&simulator, &Targets::default(), &options);
+        let port = simulator.addresses().qrs.first().unwrap().port();
+        for part in [format!("http://127.0.0.1:{port}/qrs/"), format!("id={}", simulator.sample_task())] {
+            assert!(text.contains(&part), "{part} is not in\n{text}");
+        }
+        let stop = CancellationToken::new();
+        stop.cancel();
+        run(options, stop).await.unwrap();
+    }
+}
