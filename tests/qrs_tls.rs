@@ -12,7 +12,7 @@
 #[path = "support/fake_qrs.rs"]
 mod fake_qrs;
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc, time::Instant};
 
 use base64::Engine as _;
 use fake_qrs::FakeQrs;
@@ -24,8 +24,14 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use sense_butler::{
-    config::settings::{QrsSettings, QrsVerify},
-    sense::qrs::{Qrs, QrsError, QrsHealth},
+    config::settings::{QrsSettings, QrsVerify, StartTaskFilter},
+    sense::{
+        qrs::{Qrs, QrsError, QrsHealth},
+        tasks::{
+            Starter,
+            request::{IdRule, StartRequest, StartStatus, StartTarget},
+        },
+    },
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -187,4 +193,34 @@ async fn missing_files_are_named_and_read_when_they_come() {
     }
     let unnamed = QrsSettings { ca: None, ..site.settings(&qrs, named()) };
     assert!(Qrs::new(&unnamed).about().await.unwrap_err().to_string().contains("cert.clientCertCA"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_starts_shares_few_connections() {
+    let site = Site::new(&[SHORT_NAME]);
+    let qrs = site.qrs(&TLS13).await;
+    let client = Qrs::new(&site.settings(&qrs, named()));
+    let starter = Starter::new(client, StartTaskFilter::default());
+    let begun = Instant::now();
+    let mut asking = tokio::task::JoinSet::new();
+    for number in 0..2_000 {
+        let request = StartRequest {
+            targets: vec![StartTarget::Id(format!("0000aaaa-0000-4000-8000-{number:012x}").parse().unwrap())],
+            id_rule: IdRule::EachOnItsOwn,
+            transaction: None,
+            redelivery: None,
+            door: "rest",
+            requested_by: "test".into(),
+        };
+        let starter = starter.clone();
+        asking.spawn(async move { starter.start(request).await });
+    }
+    let reports = asking.join_all().await;
+    println!("2,000 starts over TLS: {:?}, {} connections", begun.elapsed(), qrs.connections());
+    let started = reports.iter().filter(|report| report.outcomes[0].status == StartStatus::Started);
+    let mut ids = qrs.starts();
+    ids.sort();
+    ids.dedup();
+    assert_eq!((started.count(), ids.len(), qrs.starts().len()), (2_000, 2_000, 2_000));
+    assert!(qrs.connections() <= 200, "{}", qrs.connections());
 }
