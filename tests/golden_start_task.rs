@@ -262,6 +262,6 @@ async fn an_undecided_start_is_no_503_and_says_so() {
     let body: Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(body["tasksId"]["invalid"], json!([{"taskId": id}]));
     assert_eq!((&body["errors"][0]["taskId"], &body["errors"][0]["code"]), (&json!(id), &json!("undecided")));
-    assert_eq!(body.as_object().unwrap().keys().last().unwrap(), "errors");
+    assert_eq!(body.as_object().unwrap().keys().next_back().unwrap(), "errors");
     assert_eq!(qrs.starts(), [id]);
 }

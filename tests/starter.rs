@@ -187,3 +187,41 @@ async fn stopping_ends_what_is_under_way_and_refuses_the_rest() {
     assert_eq!(late.outcomes[0].error.as_ref().unwrap().code, "stopping");
     assert_eq!(qrs.starts(), [ONE]);
 }
+
+#[tokio::test]
+async fn the_watch_finds_an_answering_qrs_and_ends_when_told() {
+    let qrs = FakeQrs::start().await;
+    let (client, stop) = (Qrs::new(&qrs.settings()), tokio_util::sync::CancellationToken::new());
+    let watching = tokio::spawn(client.clone().watch(stop.clone()));
+    while !client.health().is_ok() {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    watching.await.unwrap();
+    assert_eq!(qrs.seen().iter().map(|seen| seen.url.as_str()).collect::<Vec<_>>(), ["/qrs/about"]);
+}
+
+#[tokio::test]
+async fn what_happens_is_counted_under_its_names() {
+    let qrs = FakeQrs::start().await;
+    let client = Qrs::new(&qrs.settings());
+    let starter = Starter::new(client.clone(), StartTaskFilter::default());
+    let wish = StartRequest { transaction: Some(json!(1)), ..request(ids(&[ONE, UNKNOWN])) };
+    starter.start(wish.clone()).await;
+    starter.start(wish).await;
+    let mut registry = prometheus_client::registry::Registry::default();
+    client.metrics().register(&mut registry);
+    starter.metrics().register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    for line in [
+        r#"sense_butler_qrs_requests_total{op="find_task",result="ok"} 2"#,
+        r#"sense_butler_qrs_requests_total{op="start",result="ok"} 1"#,
+        r#"sense_butler_qrs_request_duration_seconds_count{op="start"} 1"#,
+        r#"sense_butler_task_starts_total{door="mqtt",status="started"} 1"#,
+        r#"sense_butler_task_starts_total{door="mqtt",status="unknown_task"} 1"#,
+        "sense_butler_task_start_duplicates_total 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}

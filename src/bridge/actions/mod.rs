@@ -1,6 +1,6 @@
 //! Messages that ask for something: one table `topic filter -> handler`.
 //!
-//! Its first entry is the start topic, its second the self-test `<own topics>/ping`. A new handler is one file and one line in [`table`].
+//! Its first entry is the start topic, its second the self-test `<own topics>/ping`. A new handler is one file and one line in `table`.
 //! Invariants: the handlers under way are bounded, and while all are busy messages wait in the broker; the answers of one message leave in the
 //! order its handler gives them; no answer goes to a topic of this table or to one of the program's own, wherever the asker wanted it
 //! (see [`reply`]), so no message can make the program talk to itself.

@@ -79,12 +79,11 @@ impl StartTask {
 
     async fn answer(&self, delivery: &Delivery, reply: &Reply) {
         let (door, requested_by) = (delivery.origin.door.as_str(), requester(&delivery.origin));
-        let wish = admit(delivery).and_then(|()| payload::parse(&delivery.payload).map_err(refused));
-        let Wish { targets, transaction } = match wish {
+        let Wish { targets, transaction } = match read(delivery) {
             Ok(wish) => wish,
-            Err((outcome, transaction)) => {
-                let why = outcome.error.as_ref().map(|error| error.message.as_str()).unwrap_or_default();
-                tracing::info!(door, requested_by, status = outcome.status.as_str(), why, "start request refused");
+            Err((status, Problem { code, message, transaction })) => {
+                tracing::info!(door, requested_by, status = status.as_str(), why = message, "start request refused");
+                let outcome = StartOutcome::failed(status, code, message);
                 return reply.send(Context { transaction, door, requested_by }.answer(&outcome, false)).await;
             }
         };
@@ -109,32 +108,23 @@ impl Handler for StartTask {
     }
 }
 
-/// Why a message starts nothing, and its transaction where it could be read.
-type Refusal = (StartOutcome, Option<Value>);
-
-/// Whether a message may start anything at all.
-fn admit(delivery: &Delivery) -> Result<(), Refusal> {
-    let refuse = |code, message: &str| {
-        let transaction =
-            payload::parse(&delivery.payload).map_or_else(|problem| problem.transaction, |wish| wish.transaction);
-        Err((StartOutcome::failed(StartStatus::Denied, code, message), transaction))
-    };
-    if delivery.retained {
-        let why = "this is a retained message of the past; it would start its task again at every reconnect. Publish start messages \
-                   without the retain flag and clear this one with an empty retained message";
-        return refuse("retained", why);
-    }
-    if !delivery.origin.may_start {
-        return refuse(
-            "no_right",
-            "the sender does not hold the right `start`; give it in broker.toml, `[[users]]`, `rights`",
-        );
-    }
-    Ok(())
+/// What a message asks for, or why it starts nothing.
+fn read(delivery: &Delivery) -> Result<Wish, (StartStatus, Problem)> {
+    let wish = payload::parse(&delivery.payload);
+    let Some((code, why)) = denied(delivery) else { return wish.map_err(|problem| (StartStatus::Invalid, problem)) };
+    let transaction = wish.map_or_else(|problem| problem.transaction, |wish| wish.transaction);
+    Err((StartStatus::Denied, Problem { code, message: why.into(), transaction }))
 }
 
-fn refused(problem: Problem) -> Refusal {
-    (StartOutcome::failed(StartStatus::Invalid, problem.code, problem.message), problem.transaction)
+/// Why a message may start nothing at all, whatever it says.
+fn denied(delivery: &Delivery) -> Option<(&'static str, &'static str)> {
+    let retained = "this is a retained message of the past; it would start its task again at every reconnect. Publish start messages \
+                    without the retain flag and clear this one with an empty retained message";
+    let no_right = "the sender does not hold the right `start`; give it in broker.toml, `[[users]]`, `rights`";
+    if delivery.retained {
+        return Some(("retained", retained));
+    }
+    (!delivery.origin.may_start).then_some(("no_right", no_right))
 }
 
 /// Who asked: user and client id as far as they are known.

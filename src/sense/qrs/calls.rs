@@ -77,13 +77,13 @@ impl Qrs {
     pub async fn start(&self, id: TaskId) -> Result<StartReply, QrsError> {
         let answer = self.act("start", &format!("task/{id}/start/synchronous"), "{}").await?;
         if answer.is_empty() {
-            return Ok(StartReply::Started(None));
+            return Ok(self.sensible(StartReply::Started(None)));
         }
         let value: Value = self.parse(&answer)?;
         let execution = value.get("value").and_then(Value::as_str).and_then(|text| text.parse::<ExecutionId>().ok());
         match execution {
-            Some(id) if id.is_zero() => Ok(StartReply::NotStarted),
-            Some(id) => Ok(StartReply::Started(Some(id))),
+            Some(id) if id.is_zero() => Ok(self.sensible(StartReply::NotStarted)),
+            Some(id) => Ok(self.sensible(StartReply::Started(Some(id)))),
             None => Err(self.unexpected("a start was answered without an execution id")),
         }
     }
@@ -94,7 +94,7 @@ impl Qrs {
     /// If QRS gives no usable answer.
     pub async fn about(&self) -> Result<Value, QrsError> {
         let answer = self.read("about", Purpose::Enrich, "about").await?;
-        self.parse(&answer)
+        Ok(self.sensible(self.parse(&answer)?))
     }
 
     async fn list(
@@ -106,7 +106,7 @@ impl Qrs {
     ) -> Result<Vec<Value>, QrsError> {
         let answer = self.read(op, purpose, &format!("{path}?filter={}", filter.encoded())).await?;
         match self.parse(&answer)? {
-            Value::Array(objects) => Ok(objects),
+            Value::Array(objects) => Ok(self.sensible(objects)),
             _ => Err(self.unexpected("a list was expected")),
         }
     }
@@ -114,6 +114,12 @@ impl Qrs {
     fn parse(&self, answer: &Bytes) -> Result<Value, QrsError> {
         serde_json::from_slice(answer)
             .map_err(|_| self.unexpected("it is not JSON (a login page of the proxy, perhaps)"))
+    }
+
+    /// Notes that QRS is well: it gave an answer that makes sense.
+    fn sensible<T>(&self, answer: T) -> T {
+        self.note(Ok(()));
+        answer
     }
 
     fn unexpected(&self, cause: &str) -> QrsError {

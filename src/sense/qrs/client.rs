@@ -165,7 +165,10 @@ impl Qrs {
         let answer = self.0.http.send(method, path, body).await;
         let result = answer.as_ref().map_or_else(|fault| fault.error.word(), |_| "ok");
         self.0.metrics.count(op, result, begun.elapsed());
-        self.note(answer.as_ref().map(|_| ()).map_err(|fault| &fault.error));
+        // Whether a success makes sense is for the caller to judge, and to note.
+        if let Err(fault) = &answer {
+            self.note(Err(&fault.error));
+        }
         answer
     }
 

@@ -182,10 +182,15 @@ fn root_cause(error: &(dyn StdError + 'static)) -> String {
 }
 
 fn tls_cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    chain(error).find_map(|error| {
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        error.downcast_ref().or_else(|| inner?.downcast_ref())
-    })
+    chain(error).find_map(unwrapped)
+}
+
+/// The TLS error an error is or carries. An I/O error does not name what it wraps as its source, and there may be several around it.
+fn unwrapped<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    match error.downcast_ref::<io::Error>() {
+        Some(wrapper) => unwrapped(wrapper.get_ref()?),
+        None => error.downcast_ref(),
+    }
 }
 
 /// What a TLS failure means to the administrator; `None`: nothing about trust (a connection that broke later).
@@ -195,7 +200,8 @@ fn trust(error: &rustls::Error, connecting: bool) -> Option<String> {
         rustls::Error::InvalidCertificate(Certificate::ApplicationVerificationFailure) => {
             "the server's certificate is not the one whose fingerprint is configured".into()
         }
-        rustls::Error::InvalidCertificate(Certificate::UnknownIssuer) => {
+        // A bad signature under the right name: the site's authority was made anew since the export.
+        rustls::Error::InvalidCertificate(Certificate::UnknownIssuer | Certificate::BadSignature) => {
             "the server's certificate was not issued by the authority in root.pem".into()
         }
         rustls::Error::InvalidCertificate(why) => format!("the server's certificate is not accepted: {why}"),

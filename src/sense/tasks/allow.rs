@@ -6,8 +6,8 @@
 use super::request::{StartOutcome, StartStatus, StartTarget};
 use crate::config::settings::StartTaskFilter;
 
-/// Whether the filter lets this target pass; the refusal otherwise.
-pub(super) fn check(filter: &StartTaskFilter, target: &StartTarget) -> Result<(), StartOutcome> {
+/// The refusal, if the filter does not let this target pass.
+pub(super) fn refusal(filter: &StartTaskFilter, target: &StartTarget) -> Option<StartOutcome> {
     let (allowed, what, list) = match target {
         StartTarget::Id(id) => (filter.task_ids.contains(id), format!("the task {id}"), "taskId"),
         StartTarget::Tag(tag) => (filter.tags.contains(tag), format!("the tag `{tag}`"), "tag"),
@@ -16,11 +16,9 @@ pub(super) fn check(filter: &StartTaskFilter, target: &StartTarget) -> Result<()
             (allowed, format!("the custom property `{name}` with the value `{value}`"), "customProperty")
         }
     };
-    if allowed || !filter.enable {
-        return Ok(());
-    }
     let message = format!("{what} is not in `startTaskFilter.allowTask.{list}`; nothing was started");
-    Err(StartOutcome::failed(StartStatus::Denied, "task_filter", message).of(target))
+    let refused = filter.enable && !allowed;
+    refused.then(|| StartOutcome::failed(StartStatus::Denied, "task_filter", message).of(target))
 }
 
 #[cfg(test)]
@@ -48,9 +46,9 @@ mod tests {
             (property("night", "taskGroup"), false),
         ];
         for (target, allowed) in cases {
-            assert_eq!(check(&filter, &target).is_ok(), allowed, "{target:?}");
-            assert!(check(&StartTaskFilter { enable: false, ..filter.clone() }, &target).is_ok());
+            assert_eq!(refusal(&filter, &target).is_none(), allowed, "{target:?}");
+            assert!(refusal(&StartTaskFilter { enable: false, ..filter.clone() }, &target).is_none());
         }
-        assert!(check(&StartTaskFilter { enable: true, ..Default::default() }, &StartTarget::Id(id)).is_err());
+        assert!(refusal(&StartTaskFilter { enable: true, ..Default::default() }, &StartTarget::Id(id)).is_some());
     }
 }

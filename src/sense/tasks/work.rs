@@ -19,8 +19,13 @@ use crate::{
 /// Calls to QRS one request may have under way at a time.
 const AT_ONCE: usize = 16;
 
-/// What looking a target up led to: a task to start, or its final word.
-type Found = Result<(StartTarget, Task), StartOutcome>;
+/// What looking a target up led to.
+enum Found {
+    /// A task to start.
+    Task(StartTarget, Task),
+    /// The final word.
+    Done(StartOutcome),
+}
 
 /// Carries requests out.
 #[derive(Clone)]
@@ -40,7 +45,7 @@ impl Work {
         let work = self.clone();
         let found = in_order(targets, move |target| work.clone().find(target)).await;
         let mut found: Vec<Found> =
-            found.into_iter().flat_map(|list| list.unwrap_or_else(|| vec![Err(lost())])).collect();
+            found.into_iter().flat_map(|list| list.unwrap_or_else(|| vec![Found::Done(lost())])).collect();
         hold_back(&mut found, id_rule);
         let qrs = self.qrs.clone();
         let outcomes = in_order(once_each(found), move |step| carry_out(qrs.clone(), step)).await;
@@ -51,8 +56,8 @@ impl Work {
 
     /// The tasks a target leads to, or its final word.
     async fn find(self, target: StartTarget) -> Vec<Found> {
-        if let Err(denied) = allow::check(&self.filter, &target) {
-            return vec![Err(denied)];
+        if let Some(denied) = allow::refusal(&self.filter, &target) {
+            return vec![Found::Done(denied)];
         }
         let tasks = match &target {
             StartTarget::Id(id) => self.qrs.task(*id).await.map(|task| task.into_iter().collect()),
@@ -60,18 +65,20 @@ impl Work {
             StartTarget::CustomProperty { name, value } => self.qrs.tasks_with_property(name, value).await,
         };
         match tasks {
-            Err(error) => vec![Err(not_found_out(&error).of(&target))],
-            Ok(tasks) if tasks.is_empty() => vec![Err(unknown(&target).of(&target))],
-            Ok(tasks) => tasks.into_iter().map(|task| Ok((target.clone(), task))).collect(),
+            Err(error) => vec![Found::Done(not_found_out(&error).of(&target))],
+            Ok(tasks) if tasks.is_empty() => vec![Found::Done(unknown(&target).of(&target))],
+            Ok(tasks) => tasks.into_iter().map(|task| Found::Task(target.clone(), task)).collect(),
         }
     }
 }
 
 /// Applies the rule for ids: turns the tasks that must not start into refusals.
 fn hold_back(found: &mut [Found], rule: IdRule) {
-    let by_id = |target: Option<&StartTarget>| matches!(target, Some(StartTarget::Id(_)));
-    let missing = |step: &Found| {
-        step.as_ref().is_err_and(|outcome| outcome.status != StartStatus::Denied && by_id(outcome.target.as_ref()))
+    let missing = |step: &Found| match step {
+        Found::Done(outcome) => {
+            outcome.status != StartStatus::Denied && matches!(outcome.target, Some(StartTarget::Id(_)))
+        }
+        Found::Task(..) => false,
     };
     let hold = match rule {
         IdRule::EachOnItsOwn => false,
@@ -79,11 +86,11 @@ fn hold_back(found: &mut [Found], rule: IdRule) {
         IdRule::NoneStarts => true,
     };
     for step in found.iter_mut().filter(|_| hold) {
-        if let Ok((target @ StartTarget::Id(_), task)) = step {
+        if let Found::Task(target @ StartTarget::Id(_), task) = step {
             let why = "not all task ids of this request exist, and `allTaskIdsMustExist` was asked for; none of them was started";
             let mut held = StartOutcome::failed(StartStatus::Denied, "not_all_exist", why).of(target);
             held.task_name = Some(task.name.clone());
-            *step = Err(held);
+            *step = Found::Done(held);
         }
     }
 }
@@ -92,16 +99,16 @@ fn hold_back(found: &mut [Found], rule: IdRule) {
 fn once_each(found: Vec<Found>) -> Vec<Found> {
     let (mut tasks, mut failed) = (HashSet::new(), HashSet::new());
     let mut first = |step: &Found| match step {
-        Ok((_, task)) => tasks.insert(task.id),
-        Err(outcome) => outcome.task_id.is_none_or(|id| failed.insert(id)),
+        Found::Task(_, task) => tasks.insert(task.id),
+        Found::Done(outcome) => outcome.task_id.is_none_or(|id| failed.insert(id)),
     };
     found.into_iter().filter(|step| first(step)).collect()
 }
 
 async fn carry_out(qrs: Qrs, step: Found) -> StartOutcome {
     let (target, task) = match step {
-        Ok(step) => step,
-        Err(outcome) => return outcome,
+        Found::Task(target, task) => (target, task),
+        Found::Done(outcome) => return outcome,
     };
     let mut outcome = match qrs.start(task.id).await {
         Ok(StartReply::Started(execution_id)) => StartOutcome {
@@ -230,12 +237,13 @@ mod tests {
     fn ids_are_held_back_as_the_rule_says() {
         let id = |number: u128| TaskId::from_u128(number);
         let task = |number| Task { id: id(number), name: "t".into() };
-        let ok = |number| Ok((StartTarget::Id(id(number)), task(number)));
-        let tagged = |number| Ok((StartTarget::Tag("a".into()), task(number)));
-        let failed = |status, number| Err(StartOutcome::failed(status, "x", "").of(&StartTarget::Id(id(number))));
+        let ok = |number| Found::Task(StartTarget::Id(id(number)), task(number));
+        let tagged = |number| Found::Task(StartTarget::Tag("a".into()), task(number));
+        let failed =
+            |status, number| Found::Done(StartOutcome::failed(status, "x", "").of(&StartTarget::Id(id(number))));
         let started = |mut found: Vec<Found>, rule| {
             hold_back(&mut found, rule);
-            found.iter().filter(|step| step.is_ok()).count()
+            found.iter().filter(|step| matches!(step, Found::Task(..))).count()
         };
         let missing = || vec![ok(1), failed(StartStatus::UnknownTask, 2), tagged(3)];
         assert_eq!(started(missing(), IdRule::EachOnItsOwn), 2);
@@ -248,14 +256,18 @@ mod tests {
     fn a_task_is_left_in_once() {
         let task = Task { id: TaskId::from_u128(1), name: "t".into() };
         let found = vec![
-            Ok((StartTarget::Id(task.id), task.clone())),
-            Ok((StartTarget::Tag("a".into()), task.clone())),
-            Err(StartOutcome::failed(StartStatus::Denied, "task_filter", "").of(&StartTarget::Id(task.id))),
-            Err(StartOutcome::failed(StartStatus::UnknownTask, "no_match", "").of(&StartTarget::Tag("b".into()))),
-            Err(StartOutcome::failed(StartStatus::UnknownTask, "no_match", "").of(&StartTarget::Tag("c".into()))),
+            Found::Task(StartTarget::Id(task.id), task.clone()),
+            Found::Task(StartTarget::Tag("a".into()), task.clone()),
+            Found::Done(StartOutcome::failed(StartStatus::Denied, "task_filter", "").of(&StartTarget::Id(task.id))),
+            Found::Done(
+                StartOutcome::failed(StartStatus::UnknownTask, "no_match", "").of(&StartTarget::Tag("b".into())),
+            ),
+            Found::Done(
+                StartOutcome::failed(StartStatus::UnknownTask, "no_match", "").of(&StartTarget::Tag("c".into())),
+            ),
         ];
         let left = once_each(found);
         assert_eq!(left.len(), 4);
-        assert!(matches!(left.first(), Some(Ok((StartTarget::Id(_), _)))));
+        assert!(matches!(left.first(), Some(Found::Task(StartTarget::Id(_), _))));
     }
 }
