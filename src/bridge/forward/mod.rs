@@ -72,7 +72,7 @@ impl Metrics {
         );
         registry.register(
             "sense_butler_events_suppressed",
-            "Task events not published because of mqttConfig.taskTypes",
+            "Events not published because mqttConfig.enable or taskTypes says so",
             metrics.suppressed.clone(),
         );
         metrics
@@ -186,6 +186,7 @@ impl Work {
         for room in (0..BATCH).rev() {
             let Some(event) = next else { break };
             match event {
+                event if !self.settings.enable => self.keep_quiet(&event),
                 SenseEvent::Task(event) => self.task(event).await,
                 SenseEvent::Session(event) => self.sessions.forward(event, events.len(), &mut self.publisher).await,
             }
@@ -194,6 +195,14 @@ impl Work {
         }
         if events.is_empty() {
             self.sessions.catch_up(&mut self.publisher).await;
+        }
+    }
+
+    /// `mqttConfig.enable: false`: nothing goes out, but REST still answers who is active.
+    fn keep_quiet(&mut self, event: &SenseEvent) {
+        self.metrics.suppressed.inc();
+        if let SenseEvent::Session(event) = event {
+            self.sessions.count(event);
         }
     }
 
@@ -256,8 +265,11 @@ impl Work {
 
     /// Sends what is left of an event: its full message and its CloudEvent, and its basic message if that waited, too.
     async fn release(&mut self, held: Held, enrichment: Option<&Enrichment>) {
-        let Held { event, tally, basic_sent } = held;
+        let Held { mut event, tally, basic_sent } = held;
         self.count(enrichment);
+        if let Some(known) = enrichment.filter(|_| event.ambiguous) {
+            known_names(&mut event, known);
+        }
         if enrichment.is_some_and(|known| self.is_unwanted(&event, known)) {
             self.metrics.suppressed.inc();
             return self.publisher.end(tally).await;
@@ -296,6 +308,17 @@ impl Work {
         let is_wanted = kind.is_some_and(|kind| wanted.iter().any(|wanted| u64::from(*wanted) == kind));
         let no_app = event.app_id.as_deref().is_none_or(|id| id.is_empty() || id == "(null)");
         !is_wanted || (kind == Some(0) && no_app)
+    }
+}
+
+/// Where a `;` left open which part belongs to the task's name and which to the app's, QRS knows, if its names are those that were sent.
+fn known_names(event: &mut TaskEvent, known: &Enrichment) {
+    let name = |object: &Option<Value>| Some(object.as_ref()?.get("name")?.as_str()?.to_owned());
+    let (Some(task), Some(app)) = (name(&known.task), name(&known.app)) else { return };
+    if let (Some(sent_task), Some(sent_app)) = (&event.task_name, &event.app_name)
+        && format!("{task};{app}") == format!("{sent_task};{sent_app}")
+    {
+        (event.task_name, event.app_name) = (Some(task), Some(app));
     }
 }
 

@@ -37,6 +37,12 @@ impl Sessions {
         Self { topics, cloud_events, users, pending: Change::None, put_off: 0 }
     }
 
+    /// Counts the user of an event that is not published.
+    pub(super) fn count(&mut self, event: &SessionEvent) {
+        let mode = self.topics.as_ref().map_or(SessionUser::None, |topics| topics.user);
+        self.users.apply(event.kind, &event.host, &shown_user(event, mode).key);
+    }
+
     /// Publishes an event and what follows from it. `behind`: events that wait behind it.
     pub(super) async fn forward(&mut self, event: SessionEvent, behind: usize, publisher: &mut Publisher) {
         let tally = Tally::default();

@@ -310,3 +310,32 @@ async fn stop_lets_go_of_what_waits() {
     house.running.await.unwrap();
     assert_eq!(house.recorder.sent.lock().unwrap().len(), 3);
 }
+
+#[tokio::test]
+async fn switched_off_nothing_goes_out_but_users_are_counted() {
+    let users = ActiveUsers::new();
+    let (recorder, mut registry) = (Recorder::new(), Registry::default());
+    let off = MqttSettings { enable: false, ..settings() };
+    let bus = Bus::new(recorder.clone());
+    let forwarder = Forwarder::new(&off, Generation::Head, bus, None, users.clone(), &mut registry).unwrap();
+    let (events, receiver) = mpsc::channel(4);
+    events.send(session("anna")).await.unwrap();
+    events.send(task(FAST, "t")).await.unwrap();
+    drop(events);
+    forwarder.run(receiver, CancellationToken::new()).await;
+    assert!(recorder.sent.lock().unwrap().is_empty());
+    assert_eq!(users.count(), 1);
+}
+
+#[test]
+fn qrs_settles_which_name_a_semicolon_belongs_to() {
+    let SenseEvent::Task(mut event) = task(FAST, "x;y;z") else { unreachable!() };
+    assert!(event.ambiguous);
+    let known =
+        |task: &str, app: &str| Enrichment { task: Some(json!({"name": task})), app: Some(json!({"name": app})) };
+    let sent = (event.task_name.clone(), event.app_name.clone());
+    known_names(&mut event, &known("renamed", "since"));
+    assert_eq!((event.task_name.clone(), event.app_name.clone()), sent);
+    known_names(&mut event, &known("x", "y;z;a"));
+    assert_eq!((event.task_name.as_deref(), event.app_name.as_deref()), (Some("x"), Some("y;z;a")));
+}
