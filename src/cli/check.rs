@@ -8,6 +8,7 @@ use crate::{
     broker::settings::{Listener, Rights, Settings as BrokerSettings, User},
     config::{
         self, ConfigErrors, EXIT_CODE, LoadOptions, Loaded,
+        address::is_loopback,
         settings::{BrokerChoice, Generation, QrsVerify, Settings},
     },
 };
@@ -138,6 +139,7 @@ fn events(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
         None => writeln!(out, "            sessions are not received (no portSessionConnectionEvents)")?,
     }
     match &udp.allowed_sources {
+        None if is_loopback(&udp.host) => writeln!(out, "            from this machine"),
         None => writeln!(out, "            from everybody who can reach it"),
         Some(sources) if sources.is_empty() => writeln!(out, "            from nobody: allowedSources is empty"),
         Some(sources) => writeln!(out, "            from {}", sources.join(", ")),

@@ -81,7 +81,8 @@ pub(super) struct Report {
     file: Option<PathBuf>,
     errors: RefCell<Vec<Diagnostic>>,
     warnings: RefCell<Vec<Diagnostic>>,
-    places: RefCell<HashMap<String, Place>>,
+    /// Where a value stands, and the column of its key.
+    places: RefCell<HashMap<String, (Place, usize)>>,
     asked: RefCell<BTreeSet<String>>,
 }
 
@@ -94,9 +95,14 @@ impl Report {
         self.file.as_deref()
     }
 
-    /// Remembers where a key's value stands, for [`Report::error`].
-    pub(super) fn found(&self, key: &str, place: Place) {
-        self.places.borrow_mut().insert(key.to_owned(), place);
+    /// Remembers where a key's value stands, for [`Report::error`], and the key's own column, for lines to add beside it.
+    pub(super) fn found(&self, key: &str, place: Place, column: usize) {
+        self.places.borrow_mut().insert(key.to_owned(), (place, column));
+    }
+
+    /// The blanks before a key; `None` if the file does not have it.
+    pub(super) fn indent(&self, key: &str) -> Option<String> {
+        self.places.borrow().get(key).map(|(_, column)| " ".repeat(column.saturating_sub(1)))
     }
 
     /// Whether the file writes a key (or section).
@@ -148,7 +154,7 @@ impl Report {
         let places = self.places.borrow();
         let mut key = key;
         loop {
-            if let Some(place) = places.get(key) {
+            if let Some((place, _)) = places.get(key) {
                 return Some(*place);
             }
             key = key.rsplit_once('.')?.0;

@@ -11,7 +11,7 @@ use super::{
 
 /// The top of the source tree.
 pub(super) fn root() -> PathBuf {
-    PathBuf::from(option_env!("CARGO_MANIFEST_DIR").unwrap_or("."))
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A directory of its own, removed at the end.
@@ -110,6 +110,29 @@ fn invalid_samples_are_refused_as_they_say() {
     assert!(files.len() >= 47, "{}", files.len());
 }
 
+/// The one deliberate step of a move from Butler: what the refusal prints can be pasted where it says.
+#[test]
+fn the_lines_of_a_refusal_cure_it() {
+    let samples = ["v5.4.0-open.yaml", "head-open.yaml", "rest-plaintext.yaml"];
+    for name in samples {
+        let file = root().join("config/samples/invalid").join(name);
+        let text = fs::read_to_string(&file).unwrap();
+        let errors = load_file(&file).unwrap_err().errors;
+        let [error] = &errors[..] else { panic!("{name}: {errors:?}") };
+        let mut lines: Vec<_> = text.lines().collect();
+        let below = error.place.unwrap().line;
+        lines.splice(below..below, error.lines.iter().map(String::as_str));
+        let loaded = load_texts(Some(&lines.join("\n")), None).unwrap();
+        assert!(loaded.settings.rest.allow_plaintext && !loaded.settings.rest.allowed_sources.is_empty(), "{name}");
+    }
+    let rest = Some("0.0.0.0:8080".parse().unwrap());
+    let dir = Dir::new();
+    let errors =
+        load(&LoadOptions { overrides: Overrides { rest, ..Overrides::default() }, ..dir.options() }).unwrap_err();
+    let text = format!("Butler:\n  # \n{}\n    serverHost: 0.0.0.0\n", errors.errors[0].lines.join("\n"));
+    assert!(load_texts(Some(&text), None).is_ok(), "{text}");
+}
+
 #[test]
 fn both_generations_are_recognised() {
     let old = load_file(&root().join("config/samples/valid/v5.4.0-full.yaml")).unwrap().settings;
@@ -128,7 +151,7 @@ fn both_generations_are_recognised() {
     assert_eq!(new.qrs.verify, QrsVerify::Insecure);
     assert_eq!((new.start_filter.task_ids.len(), new.start_filter.custom_properties.len()), (1, 1));
     let off: Vec<_> = new.not_offered.iter().map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(off, ["emailNotification", "configVisualisation", "1"], "{:?}", new.not_offered);
+    assert_eq!(off, ["emailNotification", "configVisualisation", "REST"], "{:?}", new.not_offered);
 }
 
 #[test]

@@ -179,7 +179,7 @@ pub struct BrokerTls {
 pub struct UdpSettings {
     /// `enable`
     pub enable: bool,
-    /// `serverHost`: an address or `localhost` (both loopbacks) or `0.0.0.0`/`::`.
+    /// `serverHost`: an address, `0.0.0.0`/`::`, `localhost` (both loopbacks), or a name of this machine (looked up when it is bound).
     pub host: String,
     /// `portTaskFailure`
     pub task_port: u16,
@@ -204,7 +204,7 @@ pub struct UdpSettings {
 pub struct RestSettings {
     /// `enable`
     pub enable: bool,
-    /// `serverHost`: an address or `localhost` (both loopbacks).
+    /// `serverHost`: as for UDP; anything but loopback passed the closed doors.
     pub host: String,
     /// `serverPort`
     pub port: u16,

@@ -69,7 +69,7 @@ impl<'a> Section<'a> {
         self.known.borrow_mut().push(key);
         self.report.asked(join(&self.schema, key));
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
-        self.report.found(&self.path_of(key), entry.node_place());
+        self.report.found(&self.path_of(key), entry.node_place(), entry.at.column);
         Some(&entry.node)
     }
 

@@ -134,7 +134,7 @@ fn finish_top(butler: &Section<'_>) {
                 butler.report().error_at(Some(entry.at), &key, message);
             }
             None => {
-                butler.report().found(&key, entry.at);
+                butler.report().found(&key, entry.at, entry.at.column);
                 butler.report().warn(&key, "this section is not known to this program and has no effect here");
             }
         }

@@ -68,9 +68,9 @@ fn unbuilt(names: &[String]) -> Vec<String> {
         return Vec::new();
     }
     vec![format!(
-        "{} REST endpoints are not offered and answer 501 ({}); keep Butler for them",
-        names.len(),
-        names.join(", ")
+        "REST endpoints not offered, which answer 501: {} ({}); keep Butler for them",
+        names.join(", "),
+        names.len()
     )]
 }
 

@@ -93,25 +93,30 @@ fn rest(settings: &Settings, cx: &Context<'_>) {
     let mut reasons = Vec::new();
     if rest.tls.is_none() && !rest.allow_plaintext {
         reasons.push("messages and start requests would cross the network unencrypted (no `tls`)");
-        lines.push("  allowPlaintext: true");
+        lines.push("allowPlaintext: true");
     }
     if rest.allowed_sources.is_empty() {
         reasons.push("nobody is named who may publish and start tasks");
-        lines.push(
-            "  allowedSources: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16]   # the networks of your Sense servers",
-        );
+        lines
+            .push("allowedSources: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16]   # the networks of your Sense servers");
     }
-    if reasons.is_empty() {
-        return;
+    if !reasons.is_empty() {
+        refuse_rest(&rest.host, &reasons.join("; "), &lines, cx);
     }
-    lines.insert(0, "restServerConfig:");
+}
+
+/// The lines are indented as the file is, so that they can be pasted below `serverHost`.
+fn refuse_rest(host: &str, reasons: &str, lines: &[&str], cx: &Context<'_>) {
+    const KEY: &str = "Butler.restServerConfig.serverHost";
+    let (place, indent, head) = match cx.report.indent(KEY) {
+        Some(indent) => ("below this line", indent, None),
+        None => ("to butler.yaml, under `Butler:`", "    ".to_owned(), Some("  restServerConfig:".to_owned())),
+    };
     let message = format!(
-        "REST on {}, which other machines can reach, is refused: {}. Add under `Butler:` (or set serverHost to localhost):",
-        rest.host,
-        reasons.join("; ")
+        "REST on {host}, which other machines can reach, is refused: {reasons}. Write localhost instead, or add {place}:"
     );
-    let lines = lines.into_iter().map(|line| format!("  {line}")).collect();
-    cx.report.error_with("Butler.restServerConfig.serverHost", message, lines);
+    let lines = head.into_iter().chain(lines.iter().map(|line| format!("{indent}{line}"))).collect();
+    cx.report.error_with(KEY, message, lines);
 }
 
 fn udp(settings: &Settings, cx: &Context<'_>) {

@@ -73,13 +73,13 @@ impl<'a> Section<'a> {
 impl<'a> Item<'a> {
     /// The item as a section of its own.
     pub(in crate::config) fn section(&self) -> Section<'a> {
-        self.report.found(&self.path, self.node.at);
+        self.report.found(&self.path, self.node.at, self.node.at.column);
         Section::at(self.report, Some(self.node), self.path.clone(), self.schema.clone(), self.in_use)
     }
 
     /// The item as a text.
     pub(in crate::config) fn text(&self) -> Option<&'a str> {
-        self.report.found(&self.path, self.node.at);
+        self.report.found(&self.path, self.node.at, self.node.at.column);
         match &self.node.value {
             Value::Text(text) => accept_text(self.report, &self.path, self.node.at, text, self.in_use),
             other => {
@@ -91,7 +91,7 @@ impl<'a> Item<'a> {
 
     /// The item's value.
     pub(in crate::config) fn value(&self) -> &'a Value {
-        self.report.found(&self.path, self.node.at);
+        self.report.found(&self.path, self.node.at, self.node.at.column);
         &self.node.value
     }
 
