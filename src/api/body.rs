@@ -11,8 +11,6 @@ use warp::Stream;
 
 use super::fault::{Fault, Kind};
 
-/// How long a body may take in all.
-const READ_LIMIT: Duration = Duration::from_secs(30);
 /// How much of a body that is refused is still read, so that the answer is not lost to a connection reset while the caller is sending.
 const DRAIN_BYTES: usize = 16 << 20;
 /// How long that may take.
@@ -21,17 +19,15 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// Reads the whole body.
 ///
 /// # Errors
-/// 413 over `limit` bytes, 408 when it does not come in time, 400 when the connection breaks.
-pub(super) async fn read<S, B>(mut stream: Pin<&mut S>, limit: usize) -> Result<Bytes, Fault>
+/// 413 over `limit` bytes, 408 when it does not come within `time`, 400 when the connection breaks.
+pub(super) async fn read<S, B>(mut stream: Pin<&mut S>, limit: usize, time: Duration) -> Result<Bytes, Fault>
 where
     S: Stream<Item = Result<B, warp::Error>>,
     B: Buf,
 {
-    match tokio::time::timeout(READ_LIMIT, collect(stream.as_mut(), limit)).await {
+    match tokio::time::timeout(time, collect(stream.as_mut(), limit)).await {
         Ok(body) => body,
-        Err(_) => {
-            Err(Fault::new(Kind::Slow, format!("the body did not arrive within {} seconds", READ_LIMIT.as_secs())))
-        }
+        Err(_) => Err(Fault::new(Kind::Slow, format!("the body did not arrive within {time:?}"))),
     }
 }
 

@@ -66,3 +66,133 @@ where
     // A request that does not finish in time is cut: the stop has a limit.
     let _ = tokio::time::timeout(STOP_LIMIT, connection).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::{
+        api::state::{
+            Limits,
+            tests::{rest_settings, state},
+        },
+        bus::{BoxFuture, Bus, Publication, PublishError, Receipt, Routed, Subscription, Transport},
+        config::settings::{Network, RestSettings},
+        names::TopicFilter,
+    };
+
+    type Sender = tokio::sync::oneshot::Sender<Result<Routed, PublishError>>;
+
+    /// Takes messages; says so at once, or never.
+    struct Double {
+        silent: bool,
+        kept: Mutex<Vec<Sender>>,
+    }
+
+    impl Transport for Double {
+        fn submit(&self, _: Publication) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+            let (sender, receipt) = Receipt::channel();
+            if self.silent {
+                self.kept.lock().unwrap().push(sender);
+            } else {
+                sender.send(Ok(Routed { matched: None })).unwrap();
+            }
+            Box::pin(async { Ok(receipt) })
+        }
+
+        fn subscribe(&self, _: &str, _: Vec<TopicFilter>) -> BoxFuture<'_, Result<Subscription, PublishError>> {
+            Box::pin(async { Err(PublishError::Unavailable(String::new())) })
+        }
+
+        fn is_up(&self) -> bool {
+            true
+        }
+    }
+
+    fn bus(silent: bool) -> Bus {
+        Bus::new(Double { silent, kept: Mutex::default() })
+    }
+
+    /// Sends bytes over an in-memory connection from `peer` to 10.0.0.1 and gives back all that is answered.
+    async fn exchange(state: State, peer: &str, request: &str) -> String {
+        let (mut ours, theirs) = tokio::io::duplex(64 << 10);
+        let caller = Caller { peer: peer.parse().unwrap(), local: "10.0.0.1:8080".parse().unwrap(), tls: false };
+        let site = Site::Api(Arc::new(state));
+        let served = tokio::spawn(serve(theirs, site, caller, CancellationToken::new()));
+        ours.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        ours.read_to_string(&mut answer).await.unwrap();
+        served.await.unwrap();
+        answer
+    }
+
+    fn request(method: &str, path: &str, body: &str) -> String {
+        let length = body.len();
+        format!(
+            "{method} {path} HTTP/1.1\r\nhost: sense\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+    }
+
+    #[tokio::test]
+    async fn strangers_may_only_knock() {
+        let hello = r#"{"topic":"a","message":"b"}"#;
+        let mut ran = 0;
+        for (method, path, body, open) in [
+            ("PUT", "/v4/mqttpublishmessage", hello, false),
+            ("POST", "/v4/mqttpublishmessage", hello, false),
+            ("PUT", "/v4/reloadtask/x/start", "[]", false),
+            ("GET", "/v4/activeusers", "", false),
+            ("GET", "/v4/activeusercount", "", false),
+            ("GET", "/metrics", "", false),
+            ("GET", "/api/v1/status", "", false),
+            ("GET", "/v4/butlerping", "", true),
+            ("GET", "/v4/configfile/endpointsenabled", "", true),
+            ("GET", "/livez", "", true),
+        ] {
+            for (peer, trusted) in [("10.0.0.7:5000", false), ("10.1.0.7:5000", true), ("[::ffff:10.1.0.7]:5000", true)]
+            {
+                let sources = vec![Network { address: "10.1.0.0".parse().unwrap(), prefix: 16 }];
+                let rest = RestSettings { allowed_sources: sources, ..rest_settings() };
+                let answer = exchange(state(rest, bus(false)), peer, &request(method, path, body)).await;
+                let let_in = answer.starts_with("HTTP/1.1 20");
+                assert_eq!(let_in, open || trusted, "{peer} {path}: {answer}");
+                let refused = answer.starts_with("HTTP/1.1 403") && answer.contains("10.0.0.7 may not");
+                assert_eq!(refused, !let_in, "{peer} {path}: {answer}");
+                ran += 1;
+            }
+        }
+        assert_eq!(ran, 30);
+    }
+
+    #[tokio::test]
+    async fn everything_has_its_time() {
+        let mut state = state(rest_settings(), bus(true));
+        let short = Duration::from_millis(20);
+        state.limits = Limits { handler: short, ..Limits::default() };
+        let hello = request("PUT", "/v4/mqttpublishmessage", r#"{"topic":"a","message":"b"}"#);
+        let answer = exchange(state, "127.0.0.1:5000", &hello).await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains("retry-after: 1") && answer.contains("outcome is unknown"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_a_408() {
+        let mut state = state(rest_settings(), bus(false));
+        state.limits = Limits { body: Duration::from_millis(20), ..Limits::default() };
+        let half = "PUT /v4/mqttpublishmessage HTTP/1.1\r\nhost: x\r\ncontent-length: 20\r\n\r\n{\"topic";
+        let answer = exchange(state, "127.0.0.1:5000", half).await;
+        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("connection: close"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_start_that_takes_too_long_is_told_so() {
+        let mut state = state(rest_settings(), bus(false));
+        state.limits = Limits { start: Duration::from_millis(20), ..Limits::default() };
+        state.setup.start_task = Arc::new(|_| Box::pin(std::future::pending()));
+        let answer = exchange(state, "127.0.0.1:5000", &request("PUT", "/v4/reloadtask/x/start", "[]")).await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    }
+}

@@ -9,7 +9,6 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
-    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -30,11 +29,6 @@ use super::{
     router::{self, Resource},
     state::State,
 };
-
-/// How long a handler may take; longer than a publish waits for the broker.
-const HANDLER_LIMIT: Duration = Duration::from_secs(15);
-/// How long a start may take: several tasks, each asked of QRS.
-const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// The filter that serves one connection.
 pub(super) fn filter(
@@ -90,7 +84,7 @@ where
     let answer = match outcome {
         Ok(answer) => answer,
         Err(fault) => {
-            if !awaits_permission(&headers) {
+            if fault.kind != Kind::Slow && !awaits_permission(&headers) {
                 body::drain(body).await;
             }
             fault.answer(space)
@@ -165,21 +159,18 @@ impl Incoming<'_> {
         if announced.is_some_and(|length| length > limit) {
             return Err(body::too_large(limit));
         }
-        body::read(body, limit).await
+        body::read(body, limit, self.state.limits.body).await
     }
 }
 
 /// Runs the handler, bounded in time and with its panics confined.
 async fn run(state: &Arc<State>, resource: Resource, request: Request) -> Result<Answer, Fault> {
     let (limit, outcome) = if resource.outlives_caller() {
-        let owned = state.clone();
-        let work = async move { confined(router::dispatch(&owned, resource, request)).await };
-        let task = state.background.spawn(work);
-        let joined = async { task.await.unwrap_or(Err(Panicked)) };
-        (START_LIMIT, tokio::time::timeout(START_LIMIT, joined).await)
+        let limit = state.limits.start;
+        (limit, tokio::time::timeout(limit, detached(state, resource, request)).await)
     } else {
-        let work = confined(router::dispatch(state, resource, request));
-        (HANDLER_LIMIT, tokio::time::timeout(HANDLER_LIMIT, work).await)
+        let limit = state.limits.handler;
+        (limit, tokio::time::timeout(limit, confined(router::dispatch(state, resource, request))).await)
     };
     match outcome {
         Ok(Ok(answer)) => answer,
@@ -187,11 +178,15 @@ async fn run(state: &Arc<State>, resource: Resource, request: Request) -> Result
             state.setup.counters.panics.inc();
             Err(Fault::new(Kind::Internal, "the request met a defect of sense-butler; its log says more"))
         }
-        Err(_) => Err(Fault::new(
-            Kind::Overdue,
-            format!("no answer within {} seconds; the outcome is unknown", limit.as_secs()),
-        )),
+        Err(_) => Err(Fault::new(Kind::Overdue, format!("no answer within {limit:?}; the outcome is unknown"))),
     }
+}
+
+/// The handler in a task of its own, which goes on when the caller hangs up or the time is over.
+async fn detached(state: &Arc<State>, resource: Resource, request: Request) -> Result<Result<Answer, Fault>, Panicked> {
+    let owned = state.clone();
+    let work = async move { router::dispatch(&owned, resource, request).await };
+    state.background.spawn(work).await.map_err(|_| Panicked)
 }
 
 /// The marker of a handler that panicked.

@@ -1,6 +1,9 @@
 //! What the resources need, gathered once by the assembly and shared by every request.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use prometheus_client::registry::Registry;
 use tokio_util::task::TaskTracker;
@@ -52,6 +55,23 @@ pub struct Setup {
     pub counters: Counters,
 }
 
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// A body, from its first byte to its last.
+    pub(super) body: Duration,
+    /// A handler; longer than a publish waits for the broker.
+    pub(super) handler: Duration,
+    /// A start: several tasks, each asked of QRS.
+    pub(super) start: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { body: Duration::from_secs(30), handler: Duration::from_secs(15), start: Duration::from_secs(60) }
+    }
+}
+
 /// The shared state of the REST room.
 pub struct State {
     /// What was given.
@@ -60,6 +80,8 @@ pub struct State {
     pub doors: Doors,
     /// When it was made.
     pub started: Instant,
+    /// How long things may take.
+    pub(super) limits: Limits,
     /// Work that outlives its request.
     pub(super) background: TaskTracker,
 }
@@ -68,7 +90,7 @@ impl State {
     /// Makes the state.
     pub fn new(setup: Setup) -> Self {
         let doors = Doors::new(&setup.rest);
-        Self { setup, doors, started: Instant::now(), background: TaskTracker::new() }
+        Self { setup, doors, started: Instant::now(), limits: Limits::default(), background: TaskTracker::new() }
     }
 }
 
@@ -99,5 +121,25 @@ pub(crate) mod tests {
             },
             endpoints_not_offered: Vec::new(),
         }
+    }
+
+    /// A state around a bus; starts are answered 200, nobody is active.
+    pub(crate) fn state(rest: RestSettings, bus: Bus) -> State {
+        let mut registry = Registry::default();
+        let counters = Counters::register(&mut registry);
+        State::new(Setup {
+            generation: Generation::Head,
+            rest,
+            rest_qos_retain: false,
+            start_topic: TopicName::new("qliksense/start_task").unwrap(),
+            protected_topics: Vec::new(),
+            broker: "embedded".into(),
+            bus,
+            start_task: Arc::new(|_| Box::pin(async { Answer::json(200, "{}") })),
+            active_users: Arc::new(Vec::new),
+            readiness: Readiness::new(),
+            registry: Arc::new(registry),
+            counters,
+        })
     }
 }

@@ -45,13 +45,15 @@ pub enum Word {
     Panic,
 }
 
+type Unanswered = tokio::sync::oneshot::Sender<Result<Routed, PublishError>>;
+
 /// A broker that remembers what was published.
 #[derive(Clone)]
 pub struct Broker {
     pub published: Arc<Mutex<Vec<Publication>>>,
     pub word: Arc<Mutex<Word>>,
     /// Unanswered publishes wait here.
-    kept: Arc<Mutex<Vec<tokio::sync::oneshot::Sender<Result<Routed, PublishError>>>>>,
+    kept: Arc<Mutex<Vec<Unanswered>>>,
 }
 
 impl Broker {
