@@ -21,9 +21,10 @@ use serde_json::Value;
 use tokio::{
     sync::mpsc,
     task::{Id, JoinError, JoinSet},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use self::{
     publisher::{Publisher, Tally},
@@ -116,10 +117,11 @@ impl Forwarder {
         })
     }
 
-    /// Forwards until `events` ends, or, after `stop`, until the events already received are out or two seconds have passed.
+    /// Forwards until `events` ends, or, after `stop`, until the events already received are out or two seconds have passed (three where the
+    /// broker takes nothing any more).
     pub async fn run(self, events: mpsc::Receiver<SenseEvent>, stop: CancellationToken) {
         let sessions = Sessions::new(self.settings.session.clone(), self.cloud_events.clone(), self.users);
-        Work {
+        let work = Work {
             sessions,
             publisher: Publisher::start(self.bus, self.publications),
             settings: self.settings,
@@ -131,10 +133,18 @@ impl Forwarder {
             lanes: HashMap::new(),
             silences: 0,
             ask_again: Instant::now(),
+        };
+        tokio::select! {
+            () = work.run(events, stop.clone()) => {}
+            () = too_late(&stop) => warn!("stopped while the broker took no more messages; the last events are lost"),
         }
-        .run(events, stop)
-        .await;
     }
+}
+
+/// A broker that takes nothing must not hold the stop.
+async fn too_late(stop: &CancellationToken) {
+    stop.cancelled().await;
+    sleep(DRAIN + DRAIN / 2).await;
 }
 
 /// The running forwarder.

@@ -15,9 +15,9 @@ use std::{
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tokio::{
     sync::mpsc,
-    task::JoinHandle,
     time::{Instant, timeout_at},
 };
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use crate::{
@@ -85,7 +85,7 @@ enum Outstanding {
 pub(super) struct Publisher {
     bus: Bus,
     outstanding: mpsc::Sender<Outstanding>,
-    keeper: JoinHandle<()>,
+    keeper: AbortOnDropHandle<()>,
     metrics: Metrics,
     log: DropLog,
 }
@@ -94,7 +94,7 @@ impl Publisher {
     /// Starts the task that keeps the receipts; [`Publisher::close`] ends it.
     pub(super) fn start(bus: Bus, metrics: Metrics) -> Self {
         let (outstanding, receipts) = mpsc::channel(MAX_OUTSTANDING);
-        let keeper = tokio::spawn(keep(receipts, metrics.clone()));
+        let keeper = AbortOnDropHandle::new(tokio::spawn(keep(receipts, metrics.clone())));
         Self { bus, outstanding, keeper, metrics, log: DropLog::default() }
     }
 
@@ -121,10 +121,8 @@ impl Publisher {
     /// Waits for what is outstanding, but not beyond `until`; what is not answered by then counts as neither accepted nor failed.
     pub(super) async fn close(self, until: Instant) {
         drop(self.outstanding);
-        let mut keeper = self.keeper;
-        if timeout_at(until, &mut keeper).await.is_err() {
+        if timeout_at(until, self.keeper).await.is_err() {
             warn!("stopped before the broker confirmed every event; the last ones may or may not have been delivered");
-            keeper.abort();
         }
     }
 }

@@ -24,11 +24,13 @@ struct Recorder {
     sent: Sent,
     arrived: Arc<Notify>,
     word: Result<Routed, PublishError>,
+    /// Takes nothing: every submission waits for ever.
+    stuck: bool,
 }
 
 impl Recorder {
     fn new() -> Self {
-        Self { sent: Sent::default(), arrived: Arc::default(), word: Ok(Routed { matched: Some(true) }) }
+        Self { sent: Sent::default(), arrived: Arc::default(), word: Ok(Routed { matched: Some(true) }), stuck: false }
     }
 
     async fn wait_for(&self, count: usize) -> Vec<(String, String)> {
@@ -48,6 +50,9 @@ impl Transport for Recorder {
         let payload = String::from_utf8(publication.payload.to_vec()).unwrap();
         self.sent.lock().unwrap().push((publication.topic.to_string(), payload));
         self.arrived.notify_waiters();
+        if self.stuck {
+            return Box::pin(std::future::pending());
+        }
         let (sender, receipt) = Receipt::channel();
         sender.send(self.word.clone()).unwrap();
         Box::pin(async { Ok(receipt) })
@@ -338,4 +343,13 @@ fn qrs_settles_which_name_a_semicolon_belongs_to() {
     assert_eq!((event.task_name.clone(), event.app_name.clone()), sent);
     known_names(&mut event, &known("x", "y;z;a"));
     assert_eq!((event.task_name.as_deref(), event.app_name.as_deref()), (Some("x"), Some("y;z;a")));
+}
+
+#[tokio::test]
+async fn a_broker_that_takes_nothing_does_not_hold_the_stop() {
+    let house = House::build(&settings(), None, Recorder { stuck: true, ..Recorder::new() });
+    house.send(task(FAST, "t")).await;
+    house.recorder.wait_for(1).await;
+    house.stop.cancel();
+    tokio::time::timeout(DRAIN * 2, house.running).await.unwrap().unwrap();
 }
