@@ -90,15 +90,16 @@ pub fn is_loopback(host: &str) -> bool {
     addresses_of(host).is_some_and(|addresses| addresses.iter().all(|address| address.to_canonical().is_loopback()))
 }
 
-/// Whether a host means this machine: loopback, every address (`0.0.0.0`, `::`), or its own name, with or without a domain.
-pub fn is_this_machine(host: &str, own_name: &str) -> bool {
-    let unspecified = host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+/// Whether a host means this machine: loopback, every address (`0.0.0.0`, `::`), one of its own, or its name, with or without a domain.
+pub fn is_this_machine(host: &str, own_name: &str, own_addresses: &[IpAddr]) -> bool {
+    let own = |address: IpAddr| address.is_unspecified() || own_addresses.contains(&address.to_canonical());
+    let address = host.parse::<IpAddr>();
     let first = |name: &str| name.split('.').next().unwrap_or_default().to_lowercase();
     let bare = !host.contains('.') || !own_name.contains('.');
-    let named = host.parse::<IpAddr>().is_err()
+    let named = address.is_err()
         && !own_name.is_empty()
         && (host.eq_ignore_ascii_case(own_name) || (bare && first(host) == first(own_name)));
-    is_loopback(host) || unspecified || named
+    is_loopback(host) || address.is_ok_and(own) || named
 }
 
 /// A possible host: an address, or letters, digits, `.`, `-`, `_` (Windows has names with `_`).
@@ -162,13 +163,14 @@ mod tests {
         for host in
             ["localhost", "LOCALHOST", "127.0.0.1", "::1", "0.0.0.0", "::", "sense1", "SENSE1", "sense1.corp.example"]
         {
-            assert!(is_this_machine(host, "Sense1"), "{host}");
+            assert!(is_this_machine(host, "Sense1", &[]), "{host}");
         }
         for host in ["sense2", "10.0.0.1", "broker.corp.example", "sense1x"] {
-            assert!(!is_this_machine(host, "Sense1"), "{host}");
+            assert!(!is_this_machine(host, "Sense1", &["10.0.0.2".parse().unwrap()]), "{host}");
         }
-        assert!(!is_this_machine("mqtt.plant.example", "mqtt.office.example"));
-        assert!(!is_this_machine("sense1", ""));
+        assert!(is_this_machine("10.0.0.2", "", &["10.0.0.2".parse().unwrap()]));
+        assert!(!is_this_machine("mqtt.plant.example", "mqtt.office.example", &[]));
+        assert!(!is_this_machine("sense1", "", &[]));
         assert!(!is_loopback("0.0.0.0") && !is_loopback("sense1") && is_loopback("127.0.0.2"));
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -67,6 +68,12 @@ pub fn host_name() -> String {
         .or_else(|| from_file("/etc/hostname"))
         .map(|name| name.trim().to_owned())
         .unwrap_or_default()
+}
+
+/// This machine's addresses, as the system lists them; none if it does not.
+pub fn own_addresses() -> Vec<IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    interfaces.iter().map(|interface| interface.ip().to_canonical()).collect()
 }
 
 /// Where the program keeps its data when nobody says: beside other programs' data for a service, `./data` otherwise.

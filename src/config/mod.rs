@@ -20,13 +20,14 @@ mod yaml;
 
 use std::{
     env,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
 pub use self::{
     address::HostPort,
     diagnostic::{ConfigErrors, Diagnostic, EXIT_CODE, Place},
-    find::{default_data_dir, host_name},
+    find::{default_data_dir, host_name, own_addresses},
 };
 use self::{diagnostic::Report, settings::Settings, tree::Node, yaml::SyntaxError};
 
@@ -64,6 +65,8 @@ pub struct LoadOptions {
     pub node_env: Option<String>,
     /// This machine's name; empty: unknown.
     pub host_name: String,
+    /// This machine's addresses, loopback or not; empty: unknown.
+    pub own_addresses: Vec<IpAddr>,
     /// The command line.
     pub overrides: Overrides,
 }
@@ -78,6 +81,7 @@ impl LoadOptions {
             cwd,
             node_env: env::var("NODE_ENV").ok(),
             host_name: host_name(),
+            own_addresses: own_addresses(),
             overrides,
             ..Self::default()
         }
@@ -158,18 +162,14 @@ fn decode(
     let settings = butler_root
         .as_ref()
         .ok()
-        .and_then(|root| butler::decode(root.as_ref(), context(butler_report, options, &data)));
+        .and_then(|root| butler::decode(root.as_ref(), butler::Context::new(butler_report, options, &data)));
     let scratch = Report::default();
-    let fallback = || butler::decode(None, context(&scratch, options, &data));
+    let fallback = || butler::decode(None, butler::Context::new(&scratch, options, &data));
     let Some(known) = settings.clone().or_else(fallback) else { return (settings, None) };
     let base = broker_file::base(broker_report.file(), &options.cwd);
     let cx = broker_file::Context { report: broker_report, base, overrides: &options.overrides, butler: &known };
     let broker = broker_root.as_ref().ok().and_then(|root| broker_file::decode(root.as_ref(), &cx));
     (settings, broker)
-}
-
-fn context<'a>(report: &'a Report, options: &'a LoadOptions, data: &'a Path) -> butler::Context<'a> {
-    butler::Context::new(report, &options.overrides, data, &options.host_name, &options.cwd)
 }
 
 fn tree(

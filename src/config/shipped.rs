@@ -40,9 +40,10 @@ fn is_ours(key: &str) -> bool {
 fn the_shipped_butler_yaml_has_exactly_the_known_keys() {
     let text = uncommented(&fs::read_to_string(root().join("config/butler.yaml")).unwrap());
     let tree = yaml::parse(&text).unwrap();
-    let (dir, overrides) = (Dir::new(), Overrides::default());
+    let dir = Dir::new();
+    let options = dir.options();
     let report = Report::new(Some(&dir.write("butler.yaml", &text)));
-    let cx = butler::Context::new(&report, &overrides, &dir.0, "sense1", &dir.0);
+    let cx = butler::Context::new(&report, &options, &dir.0);
     assert!(butler::decode(tree.as_ref(), cx).is_some());
     let known: BTreeSet<_> = report.asked_keys().into_iter().filter(|key| is_ours(key)).collect();
     let mut written = BTreeSet::new();

@@ -1,7 +1,7 @@
 //! Which broker: the built-in one or one elsewhere, and why.
 //!
-//! Invariant: no name is looked up. An address of this machine other than loopback is not recognised as such; the reason says what to
-//! write then.
+//! Invariant: no name is looked up: a name of this machine other than its own (a DNS alias) is not recognised as such; the reason says what
+//! to write then.
 
 use std::{fs, path::PathBuf};
 
@@ -75,7 +75,11 @@ fn host(section: &Section<'_>, cx: &Context<'_>) -> Host {
     if let Err(error) = check_host(text) {
         section.report().error(&section.path_of("brokerHost"), error.to_string());
     }
-    if is_this_machine(text, cx.host_name) { Host::This(text.to_owned()) } else { Host::Other(text.to_owned()) }
+    if is_this_machine(text, &cx.options.host_name, &cx.options.own_addresses) {
+        Host::This(text.to_owned())
+    } else {
+        Host::Other(text.to_owned())
+    }
 }
 
 /// Whether the broker is external, and the reason in one line.

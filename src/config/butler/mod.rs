@@ -16,7 +16,7 @@ mod udp;
 use std::path::{Path, PathBuf};
 
 use super::{
-    Overrides,
+    LoadOptions, Overrides,
     diagnostic::Report,
     settings::{DockerHealth, Generation, LogSettings, Settings},
     tree::{Node, Value},
@@ -29,24 +29,26 @@ pub(super) struct Context<'a> {
     /// Relative paths of the file start here.
     pub(super) base: PathBuf,
     pub(super) data_dir: &'a Path,
-    pub(super) host_name: &'a str,
     pub(super) overrides: &'a Overrides,
+    pub(super) options: &'a LoadOptions,
     pub(super) generation: Generation,
     /// No file: what the shipped one says holds (sessions, success and distribute are on).
     pub(super) built_in: bool,
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(
-        report: &'a Report,
-        overrides: &'a Overrides,
-        data_dir: &'a Path,
-        host_name: &'a str,
-        cwd: &Path,
-    ) -> Self {
-        let base = report.file().and_then(Path::parent).map_or_else(|| data_dir.to_path_buf(), |dir| cwd.join(dir));
-        let built_in = report.file().is_none();
-        Self { report, base, data_dir, host_name, overrides, generation: Generation::Head, built_in }
+    pub(super) fn new(report: &'a Report, options: &'a LoadOptions, data_dir: &'a Path) -> Self {
+        let file = report.file();
+        let base = file.and_then(Path::parent).map_or_else(|| data_dir.to_path_buf(), |dir| options.cwd.join(dir));
+        Self {
+            report,
+            base,
+            data_dir,
+            overrides: &options.overrides,
+            options,
+            generation: Generation::Head,
+            built_in: file.is_none(),
+        }
     }
 }
 
