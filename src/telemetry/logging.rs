@@ -5,7 +5,14 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{self, FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer::SubscriberExt as _,
+    registry::LookupSpan,
+    util::SubscriberInitExt as _,
+};
 
 use super::logfile::{self, LogFile};
 use crate::config::settings::LogSettings;
@@ -38,11 +45,11 @@ pub struct LogGuard(Option<logfile::Closer>);
 /// See [`LogError`]; nothing is set up then.
 pub fn init(settings: &LogSettings) -> Result<LogGuard, LogError> {
     let filter = filter(&settings.level, std::env::var("RUST_LOG").ok().as_deref())?;
-    let terminal =
-        fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).with_timer(Clock);
+    let colours = std::io::stderr().is_terminal();
+    let terminal = fmt::layer().with_ansi(colours).with_writer(std::io::stderr).event_format(Readable);
     let (file, closer) = if settings.to_file {
         let (file, closer) = LogFile::open(&settings.directory)?;
-        (Some(fmt::layer().with_ansi(false).with_writer(file).with_timer(Clock)), Some(closer))
+        (Some(fmt::layer().with_ansi(false).with_writer(file).event_format(Readable)), Some(closer))
     } else {
         (None, None)
     };
@@ -77,21 +84,61 @@ fn filter(level: &str, environment: Option<&str>) -> Result<EnvFilter, LogError>
     EnvFilter::try_new(directives).map_err(|error| LogError::Environment(error.to_string()))
 }
 
-/// UTC to the millisecond, as `2026-11-22T16:08:01.123Z`.
-struct Clock;
+/// `2026-11-22T16:08:01.123Z WARN  bus: message key=value`; times are UTC.
+struct Readable;
 
-impl fmt::time::FormatTime for Clock {
-    fn format_time(&self, writer: &mut fmt::format::Writer<'_>) -> std::fmt::Result {
+impl<S, N> FormatEvent<S, N> for Readable
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> std::fmt::Result {
         let format =
             time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
         let now = time::OffsetDateTime::now_utc().format(&format).map_err(|_| std::fmt::Error)?;
-        writer.write_str(&now)
+        let level = *event.metadata().level();
+        let (on, off) = if out.has_ansi_escapes() { (colour(level), "\x1b[0m") } else { ("", "") };
+        write!(out, "{now} {on}{level:<5}{off} {}: ", part(event.metadata().target()))?;
+        context.field_format().format_fields(out.by_ref(), event)?;
+        writeln!(out)
+    }
+}
+
+/// The room a line comes from: `sense_butler::bus::external::driver` is `bus`; of libraries, their name.
+fn part(target: &str) -> &str {
+    let inside = target.strip_prefix("sense_butler::").unwrap_or(target);
+    inside.split("::").next().unwrap_or(inside)
+}
+
+const fn colour(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "\x1b[31m",
+        Level::WARN => "\x1b[33m",
+        Level::INFO => "\x1b[32m",
+        Level::DEBUG | Level::TRACE => "\x1b[2m",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_time_level_room_and_message() {
+        let directory = std::env::temp_dir().join(format!("sense-butler-line-{}", std::process::id()));
+        let (file, closer) = LogFile::open(&directory).unwrap();
+        let layer = fmt::layer().with_ansi(false).with_writer(file).event_format(Readable);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::warn!(waiting = 3, "the broker is away");
+        });
+        drop(closer);
+        let name = std::fs::read_dir(&directory).unwrap().next().unwrap().unwrap().path();
+        let text = std::fs::read_to_string(name).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        let (time, rest) = text.split_once(' ').unwrap();
+        assert!(time.len() == 24 && time.ends_with('Z'), "{text}");
+        assert_eq!(rest, "WARN  telemetry: the broker is away waiting=3\n");
+    }
 
     #[test]
     fn butlers_levels_are_known_and_the_environment_overrules_them() {
