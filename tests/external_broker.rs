@@ -340,14 +340,20 @@ async fn a_wrong_password_is_said_and_the_right_one_taken() {
 
 /// A site's own authority, a server certificate for another name than the one we connect to, and a client certificate.
 fn write_certificates(directory: &std::path::Path) {
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+    // Subject and issuer must differ, or OpenSSL takes a certificate for its own issuer.
+    let named = |name: &str| {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+    };
+    let mut authority = named("plant-CA");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
     std::fs::write(directory.join("ca.pem"), authority.pem()).unwrap();
     for (file, name) in [("server", "broker.plant"), ("client", "appliance")] {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+        let certificate = named(name).signed_by(&key, &authority).unwrap();
         std::fs::write(directory.join(format!("{file}.pem")), certificate.pem()).unwrap();
         std::fs::write(directory.join(format!("{file}_key.pem")), key.serialize_pem()).unwrap();
         readable_by_all(&directory.join(format!("{file}_key.pem")));

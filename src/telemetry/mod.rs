@@ -1,5 +1,7 @@
 //! Logging, metrics, the panic hook.
 
+pub mod logfile;
+pub mod logging;
 pub mod metrics;
 pub mod panics;
 pub mod readiness;

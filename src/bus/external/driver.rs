@@ -11,7 +11,7 @@ use std::{
     collections::HashSet,
     hash::{BuildHasher as _, Hasher as _, RandomState},
     pin::pin,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -351,87 +351,6 @@ impl Driver {
         self.shared.stop.cancel();
         self.shared.forwarders.close();
         self.shared.forwarders.wait().await;
-    }
-}
-
-impl Shared {
-    /// How often the broker answered a message, well or not.
-    fn answers(&self) -> u64 {
-        self.metrics.answered.load(Ordering::Relaxed)
-    }
-
-    /// What follows from an event of the connection.
-    fn take(&self, event: Event) {
-        match event {
-            Event::Sent(identifier) => self.outbox().sent(identifier),
-            Event::Acknowledged(identifier, refusal) => self.acknowledged(identifier, refusal),
-            Event::Subscribed(answers) => self.subscribed(answers),
-            Event::Delivery(delivery) => {
-                self.metrics.received.inc();
-                self.slow(&self.inbox.deliver(&delivery));
-            }
-            Event::Connected(_) | Event::Disconnected | Event::Other => {}
-        }
-    }
-
-    fn acknowledged(&self, identifier: u16, refusal: Option<String>) {
-        static REFUSED: Throttle = Throttle::every(Duration::from_secs(10));
-        self.metrics.answered.fetch_add(1, Ordering::Relaxed);
-        let reason = refusal.clone().unwrap_or_default();
-        let (refused, empty) = {
-            let mut outbox = self.outbox();
-            (outbox.acknowledged(identifier, refusal), outbox.fill().messages == 0)
-        };
-        self.work.notify_one();
-        if empty {
-            self.emptied.notify_one();
-        }
-        let Some(message) = refused else {
-            self.metrics.acknowledged.inc();
-            return;
-        };
-        self.metrics.dropped(Drop::Refused.as_str(), 1);
-        if let Some(suppressed) = REFUSED.pass() {
-            tracing::error!(topic = %message.topic, suppressed, "the MQTT broker at {} refused a message: {reason}", self.broker);
-        }
-    }
-
-    fn subscribed(&self, answers: Vec<Option<String>>) {
-        for reason in answers.into_iter().flatten() {
-            let text = format!("it refused a subscription: {reason}");
-            tracing::error!("MQTT broker at {}: {text}; starting tasks by MQTT will not work", self.broker);
-            *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
-        }
-    }
-
-    fn slow(&self, names: &[String]) {
-        static SLOW: Throttle = Throttle::every(Duration::from_secs(10));
-        if names.is_empty() {
-            return;
-        }
-        self.metrics.dropped("subscriber_slow", names.len());
-        if let Some(suppressed) = SLOW.pass() {
-            tracing::error!(
-                ?names,
-                suppressed,
-                "message from the MQTT broker dropped: a part of the program is too slow for it"
-            );
-        }
-    }
-
-    /// Messages that came before the broker told its limit.
-    fn drop_oversized(&self) {
-        loop {
-            let mut outbox = self.outbox();
-            let Some((number, size, limit)) = outbox.oversized() else { return };
-            let error = PublishError::TooLarge { size, limit };
-            let text = error.to_string();
-            let dropped = outbox.take(number, Err(error));
-            drop(outbox);
-            let topic = dropped.map(|message| message.topic.to_string());
-            self.metrics.dropped(Drop::TooLarge.as_str(), 1);
-            tracing::error!(topic, "message for the MQTT broker at {} given up: {text}", self.broker);
-        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! is none. The connection is tried for ever, 1 to 30 s apart. Invariants: nothing is unbounded; every drop is counted with a reason.
 
 mod driver;
+mod events;
 mod inbox;
 mod metrics;
 mod outbox;
