@@ -374,6 +374,48 @@ async fn faults_come_as_asked_and_go() {
     site.finish().await;
 }
 
+/// Also a measure: `cargo test --test simulator two_thousand -- --nocapture` prints the rate.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_starts_over_kept_connections_are_all_different_and_all_known() {
+    let policy = include_str!("../config/simulator.yaml").replace("onRunning: zeroGuid", "onRunning: secondSession");
+    let site = Site::start("starts", |settings| settings.site = SiteSource::Text(policy)).await;
+    let began = std::time::Instant::now();
+    let callers = (0..16).map(|_| async {
+        let mut sessions = Vec::new();
+        for _ in 0..125 {
+            sessions.push(site.start_task(SAMPLE).await);
+        }
+        sessions
+    });
+    let sessions: Vec<String> = futures_all(callers).await.into_iter().flatten().collect();
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{:.0} starts/s", sessions.len() as f64 / seconds);
+    let truth = site.control("/starts").await;
+    let known: std::collections::HashSet<&str> =
+        truth["starts"].as_array().unwrap().iter().map(|start| start["executionId"].as_str().unwrap()).collect();
+    assert_eq!((sessions.len(), known.len(), &truth["total"]), (2_000, 2_000, &json!(2_000)));
+    assert!(sessions.iter().all(|session| known.contains(session.as_str())));
+    site.finish().await;
+}
+
+/// Drives futures side by side in one task.
+async fn futures_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut waiting: Vec<_> = futures.map(Box::pin).collect();
+    let mut done = Vec::new();
+    std::future::poll_fn(|context| {
+        waiting.retain_mut(|future| match future.as_mut().poll(context) {
+            std::task::Poll::Ready(output) => {
+                done.push(output);
+                false
+            }
+            std::task::Poll::Pending => true,
+        });
+        if waiting.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    done
+}
+
 #[tokio::test]
 async fn a_burst_sends_as_many_different_datagrams_as_asked() {
     let site = Site::start("burst", |_| {}).await;

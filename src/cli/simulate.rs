@@ -158,8 +158,9 @@ fn banner(simulator: &Simulator, targets: &Targets, options: &Options) -> String
     if let Some(control) = addresses.control {
         row("control", format!("http://{control}/control"));
     }
-    row("task events", format!("to {}", list(&targets.tasks)));
-    row("user events", format!("to {}", list(&targets.sessions)));
+    for (name, receivers) in [("task events", &targets.tasks), ("user events", &targets.sessions)] {
+        row(name, if receivers.is_empty() { "to nobody".to_owned() } else { format!("to {}", list(receivers)) });
+    }
     row("sample task", format!("id={}", simulator.sample_task()));
     for task in &simulator.plan().tasks {
         let state = if task.enabled { "" } else { "  (disabled)" };

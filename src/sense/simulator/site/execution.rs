@@ -265,7 +265,8 @@ impl Site {
 
     fn abort(&mut self, id: ExecutionId, reason: u8) {
         let Some(execution) = self.executions.get_mut(&id) else { return };
-        if matches!(execution.state, Some(Status::AbortInitiated | Status::Aborting)) {
+        // A distribute task that has left its run can no longer be stopped: it ends as it would have.
+        if execution.exited || matches!(execution.state, Some(Status::AbortInitiated | Status::Aborting)) {
             return;
         }
         execution.abort_at = Some(self.now);

@@ -197,7 +197,7 @@ fn one_seed_one_day() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// Whatever is done in whatever order: slots are never overdrawn, and in the end everything has ended and every slot is free.
     #[test]
