@@ -40,7 +40,8 @@ impl Carrier {
         match &loaded.settings.mqtt.broker {
             BrokerChoice::Embedded { .. } => Ok(Self::Embedded(Box::new(Broker::bind(&loaded.broker, registry)?))),
             BrokerChoice::External(broker) => {
-                let (external, driver) = external::External::build(external::Config::new(broker.as_ref().clone(), Some(will)));
+                let (external, driver) =
+                    external::External::build(external::Config::new(broker.as_ref().clone(), Some(will)));
                 external.register(registry);
                 Ok(Self::External(Box::new((external, driver))))
             }
@@ -115,14 +116,19 @@ impl Carrier {
 pub(super) fn identity(mqtt: &MqttSettings) -> (String, String) {
     match &mqtt.broker {
         BrokerChoice::Embedded { port } => (format!("localhost:{port}"), "sense-butler".to_owned()),
-        BrokerChoice::External(broker) => {
-            (format!("{}:{}", broker.host, broker.port), broker.client_id.clone().unwrap_or_else(|| "sense-butler".to_owned()))
-        }
+        BrokerChoice::External(broker) => (
+            format!("{}:{}", broker.host, broker.port),
+            broker.client_id.clone().unwrap_or_else(|| "sense-butler".to_owned()),
+        ),
     }
 }
 
 /// Says our status again at every connection after the first.
-pub(super) async fn watch_connections(mut connections: watch::Receiver<u64>, again: impl Fn(), stop: CancellationToken) {
+pub(super) async fn watch_connections(
+    mut connections: watch::Receiver<u64>,
+    again: impl Fn(),
+    stop: CancellationToken,
+) {
     while let Some(Ok(())) = stop.run_until_cancelled(connections.changed()).await {
         if *connections.borrow_and_update() > 1 {
             again();

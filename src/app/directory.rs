@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use crate::{
-    names::TaskId,
+    names::{AppId, TaskId},
     sense::{
         directory::{BoxFuture, Enrichment, TaskDirectory},
-        qrs::{AppId, Qrs, QrsError},
+        qrs::{Qrs, QrsError},
     },
 };
 

@@ -1,7 +1,412 @@
-//! Assembly: binds every socket, supervises every task, stops in order.
+//! Assembly: [`App::build`] binds every socket, [`App::run`] supervises every task and stops them in order.
+//!
+//! Invariants: nothing is sent or accepted before everything is bound, so a program that cannot do its work does none of it; no peer is
+//! needed to start; stopping goes doors, work, broker, and `offline` is said before the broker goes.
 
+mod carrier;
+mod directory;
+mod health;
 pub mod holder;
+mod probe;
 mod signal;
 pub mod supervise;
 
-pub use signal::signal;
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use self::{
+    carrier::{Buses, Carrier},
+    supervise::{FatalEnds, Stage, Supervisor},
+};
+pub use self::{
+    signal::signal,
+    supervise::{Fatal, STOP_DEADLINE},
+};
+use crate::{
+    api::{self, ApiError, answer::Request, start_task},
+    bridge::{
+        actions::{ActionSettings, Actions},
+        active_users::ActiveUsers,
+        forward::Forwarder,
+        status::{Status, StatusHandle, StatusSettings},
+    },
+    broker::{BrokerError, BrokerHandle},
+    bus::Bus,
+    config::{Loaded, settings::Settings},
+    names::{NameError, TopicFilter},
+    sense::{
+        directory::TaskDirectory,
+        qrs::Qrs,
+        receiver::{Listening, Receiver, ReceiverError},
+        tasks::Starter,
+    },
+    telemetry::{
+        metrics::{self, Registry},
+        panics,
+        readiness::{Latch, Readiness},
+    },
+};
+
+/// Between two looks at a peer's health.
+const LOOK: Duration = Duration::from_secs(2);
+/// Events between the receiver and the forwarder; more wait in the receiver's queue, which is bounded in bytes.
+const EVENTS: usize = 4_096;
+
+/// Why the program cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The built-in broker.
+    #[error("{}", with_holder(.0.to_string(), .0.taken(), holder::of_tcp, "If that is your present MQTT broker, set `mqttConfig.broker: external` or stop it"))]
+    Broker(#[from] BrokerError),
+    /// The UDP receiver.
+    #[error("{}", with_holder(.0.to_string(), .0.taken(), holder::of_udp, "If that is Butler, stop it or give one of the two another port"))]
+    Receiver(#[from] ReceiverError),
+    /// REST or the health port.
+    #[error("{}", with_holder(.0.to_string(), .0.taken(), holder::of_tcp, "If that is Butler, stop it or set another `restServerConfig.serverPort`"))]
+    Api(#[from] ApiError),
+    /// A prefix of the program's own topics is too long.
+    #[error("mqttConfig.ownTopics cannot be used: {0}")]
+    Name(#[from] NameError),
+}
+
+impl BuildError {
+    /// Whether the configuration is at fault (exit code 64) and not the machine (exit code 1).
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Broker(error) => matches!(error, BrokerError::Certificate { .. }),
+            Self::Api(error) => error.is_configuration(),
+            Self::Receiver(_) => false,
+            Self::Name(_) => true,
+        }
+    }
+}
+
+/// Who holds a port, where the system tells, and what to do.
+fn with_holder(text: String, taken: Option<u16>, holder: fn(u16) -> Option<String>, advice: &str) -> String {
+    match taken {
+        None => text,
+        Some(port) => match holder(port) {
+            Some(holder) => format!("{text}. Port {port} is held by {holder}. {advice}"),
+            None => format!("{text}. Port {port} is held by another program. {advice}"),
+        },
+    }
+}
+
+impl BrokerError {
+    fn taken(&self) -> Option<u16> {
+        match self {
+            Self::Bind { address, source, .. } => taken(*address, source),
+            _ => None,
+        }
+    }
+}
+
+impl ApiError {
+    fn taken(&self) -> Option<u16> {
+        match self {
+            Self::Bind { address, source } => taken(*address, source),
+            _ => None,
+        }
+    }
+}
+
+impl ReceiverError {
+    fn taken(&self) -> Option<u16> {
+        match self {
+            Self::PortTaken { address, .. } => Some(address.port()),
+            _ => None,
+        }
+    }
+}
+
+fn taken(address: SocketAddr, error: &io::Error) -> Option<u16> {
+    (error.kind() == io::ErrorKind::AddrInUse).then(|| address.port())
+}
+
+/// Where everything listens.
+#[derive(Debug, Clone, Default)]
+pub struct Addresses {
+    /// MQTT, with the listener's name; empty with an external broker.
+    pub mqtt: Vec<(Arc<str>, SocketAddr)>,
+    /// REST.
+    pub rest: Vec<SocketAddr>,
+    /// UDP.
+    pub udp: Vec<Listening>,
+    /// Docker health check.
+    pub health: Vec<SocketAddr>,
+}
+
+/// The program, bound and not yet running.
+pub struct App {
+    settings: Settings,
+    protected: Vec<TopicFilter>,
+    carrier: Carrier,
+    buses: Buses,
+    receiver: Receiver,
+    api: Option<api::Server>,
+    docker_health: Option<api::DockerHealth>,
+    qrs: Qrs,
+    starter: Starter,
+    actions: Actions,
+    forwarder: Forwarder,
+    status: Status,
+    users: ActiveUsers,
+    counters: api::counters::Counters,
+    readiness: Readiness,
+    registry: Registry,
+    supervisor: Supervisor,
+    fatal: FatalEnds,
+}
+
+impl App {
+    /// Binds everything. Must be called inside a Tokio runtime.
+    ///
+    /// # Errors
+    /// What could not be bound, and who holds it where the system tells.
+    pub fn build(loaded: &Loaded) -> Result<Self, BuildError> {
+        let settings = loaded.settings.clone();
+        let mut registry = metrics::registry();
+        panics::register(&mut registry);
+        let (supervisor, fatal) = Supervisor::new();
+        supervisor.register(&mut registry);
+        let readiness = Readiness::new();
+        let carrier = Carrier::build(loaded, health::offline(&settings.mqtt)?, &mut registry)?;
+        let receiver = Receiver::bind(&settings.udp, settings.generation, &mut registry)?;
+        let api = settings.rest.enable.then(|| api::Server::bind(&settings.rest)).transpose()?;
+        let docker_health =
+            settings.docker_health.enable.then(|| api::DockerHealth::bind(settings.docker_health)).transpose()?;
+        let qrs = Qrs::new(&settings.qrs);
+        qrs.metrics().register(&mut registry);
+        let starter = Starter::new(qrs.clone(), settings.start_filter.clone());
+        starter.metrics().register(&mut registry);
+        let buses = carrier.buses();
+        let actions = actions(loaded, &buses.bridge, &starter, &mut registry)?;
+        let users = ActiveUsers::new();
+        let directory: Arc<dyn TaskDirectory> = Arc::new(directory::QrsDirectory(qrs.clone()));
+        let directory = qrs.is_configured().then_some(directory);
+        let forwarder = Forwarder::new(
+            &settings.mqtt,
+            settings.generation,
+            buses.bridge.clone(),
+            directory,
+            users.clone(),
+            &mut registry,
+        )?;
+        let counters = api::counters::Counters::register(&mut registry);
+        let report = health::Report::new(loaded, &readiness, &qrs);
+        let (broker, client) = carrier::identity(&settings.mqtt);
+        let listening = health::listening(&carrier.addresses(), api.as_ref(), &receiver);
+        let status_settings = StatusSettings::new(
+            &settings.mqtt,
+            &broker,
+            &client,
+            report.info(&listening),
+            Arc::new(move || report.health()),
+        )?;
+        let status = Status::new(status_settings, buses.bridge.clone());
+        Ok(Self {
+            settings,
+            protected: loaded.broker.protected_topics.clone(),
+            carrier,
+            buses,
+            receiver,
+            api,
+            docker_health,
+            qrs,
+            starter,
+            actions,
+            forwarder,
+            status,
+            users,
+            counters,
+            readiness,
+            registry,
+            supervisor,
+            fatal,
+        })
+    }
+
+    /// Where everything listens; the true ports where 0 was asked for.
+    pub fn addresses(&self) -> Addresses {
+        Addresses {
+            mqtt: self.carrier.addresses(),
+            rest: self.api.as_ref().map(api::Server::addresses).unwrap_or_default(),
+            udp: self.receiver.listening(),
+            health: self.docker_health.as_ref().map(api::DockerHealth::addresses).unwrap_or_default(),
+        }
+    }
+
+    /// A bus of the program's own, e.g. to watch what passes.
+    pub fn bus(&self) -> Bus {
+        self.buses.bridge.clone()
+    }
+
+    /// The built-in broker, if that is what carries the messages. For tests.
+    pub fn broker(&self) -> Option<BrokerHandle> {
+        self.carrier.broker()
+    }
+
+    /// Whether every part does its work.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Runs until `asked` resolves (with the reason, for the log), then stops in order, within [`STOP_DEADLINE`].
+    ///
+    /// # Errors
+    /// If a part that the program cannot do without ended by itself.
+    pub async fn run(self, asked: impl Future<Output = &'static str>) -> Result<(), Fatal> {
+        let Self { settings, carrier, supervisor, readiness, fatal, status, .. } = self;
+        let handle = status.handle();
+        start_status(&supervisor, &carrier, status, &readiness);
+        carrier.start(&supervisor, &settings.mqtt.own_topics, &readiness);
+        if settings.mqtt.enable {
+            start_events(&supervisor, self.receiver, self.forwarder, handle, &readiness);
+            start_actions(&supervisor, self.actions, self.starter.clone(), &readiness);
+        }
+        start_qrs(&supervisor, self.qrs, &readiness);
+        if let Some(server) = self.api {
+            let bus = self.buses.rest;
+            let setup = rest_setup(
+                settings.clone(),
+                self.protected,
+                bus,
+                self.starter,
+                self.users,
+                readiness.clone(),
+                self.registry,
+                self.counters,
+            );
+            let latch = readiness.latch("rest");
+            supervisor.essential(Stage::Doors, "rest", move |stop| up(latch, server.run(api::State::new(setup), stop)));
+        }
+        if let Some(server) = self.docker_health {
+            let generation = settings.generation;
+            supervisor.essential(Stage::Doors, "docker health", move |stop| server.run(generation, stop));
+        }
+        supervisor.run(fatal, asked).await
+    }
+}
+
+/// A task whose latch is up while it runs.
+async fn up<T>(latch: Latch, task: impl Future<Output = T>) -> T {
+    latch.up();
+    let result = task.await;
+    drop(latch);
+    result
+}
+
+fn actions(loaded: &Loaded, bus: &Bus, starter: &Starter, registry: &mut Registry) -> Result<Actions, NameError> {
+    let mqtt = &loaded.settings.mqtt;
+    let settings = ActionSettings {
+        start_topic: mqtt.task_start.clone(),
+        own_topics: mqtt.own_topics.clone(),
+        protected: loaded.broker.protected_topics.clone(),
+    };
+    let actions = Actions::build(&settings, bus.clone(), starter.clone())?;
+    actions.metrics().register(registry);
+    Ok(actions)
+}
+
+/// `state` follows readiness; an external broker that came back is told everything again.
+fn start_status(supervisor: &Supervisor, carrier: &Carrier, status: Status, readiness: &Readiness) {
+    let handle = status.handle();
+    if let Some(connections) = carrier.connections() {
+        let again = handle.clone();
+        supervisor.essential(Stage::Work, "status renewal", move |stop| {
+            carrier::watch_connections(connections, move || again.reconnected(), stop)
+        });
+    }
+    let readiness = readiness.clone();
+    supervisor.restarting(Stage::Work, "readiness", move |stop| {
+        let (readiness, handle) = (readiness.clone(), handle.clone());
+        async move { stop.run_until_cancelled(tell_when_ready(readiness, handle)).await.unwrap_or(()) }
+    });
+    supervisor.essential(Stage::Work, "status", move |stop| status.run(stop));
+}
+
+async fn tell_when_ready(readiness: Readiness, handle: StatusHandle) {
+    let mut changes = readiness.watch();
+    while !readiness.is_ready() {
+        changes.changed().await;
+    }
+    tracing::info!("ready");
+    handle.ready();
+    std::future::pending::<()>().await;
+}
+
+fn start_events(
+    supervisor: &Supervisor,
+    receiver: Receiver,
+    forwarder: Forwarder,
+    status: StatusHandle,
+    readiness: &Readiness,
+) {
+    let (sender, events) = mpsc::channel(EVENTS);
+    receiver.on_socket_error(Arc::new(move |port| match port {
+        crate::sense::receiver::Port::Task => status.task_socket_failed(),
+        crate::sense::receiver::Port::Session => status.session_socket_failed(),
+    }));
+    let latch = readiness.latch("udp");
+    supervisor.essential(Stage::Doors, "udp", move |stop| up(latch, receiver.run(sender, stop)));
+    let latch = readiness.latch("events");
+    supervisor.essential(Stage::Work, "events", move |stop| up(latch, forwarder.run(events, stop)));
+}
+
+fn start_actions(supervisor: &Supervisor, actions: Actions, starter: Starter, readiness: &Readiness) {
+    let latch = readiness.latch("task starting");
+    supervisor.essential(Stage::Work, "actions", move |stop| up(latch, actions.run(stop)));
+    supervisor.essential(Stage::Work, "starter", move |stop| async move {
+        stop.cancelled().await;
+        starter.stop(Duration::from_secs(1)).await;
+    });
+}
+
+fn start_qrs(supervisor: &Supervisor, qrs: Qrs, readiness: &Readiness) {
+    let latch = readiness.note("qrs");
+    let watched = qrs.clone();
+    supervisor.essential(Stage::Work, "qrs", move |stop| async move {
+        let look = async {
+            let mut every = tokio::time::interval(LOOK);
+            loop {
+                every.tick().await;
+                health::note_qrs(&latch, &qrs);
+            }
+        };
+        tokio::select! {
+            () = watched.watch(stop.clone()) => stop.cancelled().await,
+            () = look => {}
+        }
+    });
+}
+
+fn rest_setup(
+    settings: Settings,
+    protected_topics: Vec<TopicFilter>,
+    bus: Bus,
+    starter: Starter,
+    users: ActiveUsers,
+    readiness: Readiness,
+    registry: Registry,
+    counters: api::counters::Counters,
+) -> api::Setup {
+    let start = Arc::new(start_task::StartTaskState { generation: settings.generation, starter });
+    api::Setup {
+        generation: settings.generation,
+        rest_qos_retain: settings.mqtt.rest_qos_retain,
+        start_topic: settings.mqtt.task_start.clone(),
+        protected_topics,
+        broker: settings.mqtt.broker_reason.clone(),
+        rest: settings.rest,
+        bus,
+        start_task: Arc::new(move |request: Request| {
+            let start = Arc::clone(&start);
+            Box::pin(async move { start_task::handle(&start, &request).await })
+        }),
+        active_users: Arc::new(move || users.names().iter().map(ToString::to_string).collect()),
+        readiness,
+        registry: Arc::new(registry),
+        counters,
+    }
+}

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{
     codec::Will,
+    message::Origin,
     peer::{Peer, Reply},
     session::{Marks, Session},
     stream::Asked,
@@ -32,8 +33,8 @@ pub(super) enum Ack {
     None,
     /// The client, with PUBACK or PUBREC.
     Client,
-    /// Another part of this program; says whether anybody matched.
-    Internal(oneshot::Sender<Word>),
+    /// Another part of this program; says whether anybody matched. `origin`: on whose behalf, if not its own.
+    Internal { word: oneshot::Sender<Word>, origin: Option<Box<Origin>> },
 }
 
 /// A SUBSCRIBE whose filters were parsed and whose rights were checked.

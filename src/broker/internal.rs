@@ -106,7 +106,8 @@ impl Publisher {
         self.lane.take(cost).await;
         let (sender, receiver) = oneshot::channel();
         // QoS 2 from inside needs no handshake: the submission is the handshake.
-        let cargo = Cargo::Publish(Ack::Internal(sender));
+        let origin = publication.origin.clone().map(Box::new);
+        let cargo = Cargo::Publish(Ack::Internal { word: sender, origin });
         self.hub
             .engine
             .submit(Some(&self.peer), [Outgoing { draft, cost, cargo }])

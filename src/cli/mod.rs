@@ -4,18 +4,28 @@
 //! error as one sentence that says what, where and what to do.
 
 pub mod check;
+pub mod demo;
 pub mod hash_password;
 pub mod options;
 pub mod publish;
+pub mod run;
+pub mod simulate;
 pub mod subscribe;
 pub mod talk;
 pub mod version;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 
-use options::{Addresses, ConfigFiles, SimulateOptions};
+use options::{Addresses, ConfigFiles};
+
+use crate::config::ConfigErrors;
 
 /// How a verb ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,9 +106,9 @@ pub enum Command {
     Check(RunOptions),
     /// Simulate a Qlik Sense site: a repository service with mutual TLS, tasks that run, and the datagrams Sense would send.
     #[command(
-        after_help = "Examples:\n  sense-butler simulate\n  sense-butler simulate --tasks config/simulator.yaml --certificates ./certs"
+        after_help = "Examples:\n  sense-butler simulate\n  sense-butler simulate --tasks config/simulator.yaml --pki ./certs"
     )]
-    Simulate(SimulateOptions),
+    Simulate(simulate::Options),
     /// Publish one MQTT message and wait until the broker has taken it.
     #[command(name = "pub", after_help = publish::EXAMPLES)]
     Publish(publish::Options),
@@ -132,20 +142,55 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
 /// Does what was asked.
 pub fn run(command: Command) -> Exit {
     match command {
-        Command::Run(_) | Command::Demo(_) | Command::Check(_) | Command::Simulate(_) | Command::HashPassword => {
-            complain("this command is not part of this build")
+        Command::Run(options) => run::run(&options),
+        Command::Demo(addresses) => demo::run(&addresses),
+        Command::Check(options) => {
+            written(check::run(&options.files.load_options(&options.addresses), &mut io::stdout()))
         }
+        Command::Simulate(options) => simulate::main(&options),
+        Command::HashPassword => match hash_password::run(&mut io::stdout()) {
+            Ok(()) => Exit::Done,
+            Err(error) => complain(error),
+        },
         Command::Publish(options) => publish::run(&options),
         Command::Subscribe(options) => subscribe::run(&options),
         Command::Version(options) => version::run(&options),
     }
 }
 
+/// Runs a verb on a runtime of its own.
+fn in_runtime(verb: impl Future<Output = Exit>) -> Exit {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let exit = runtime.block_on(verb);
+            // What still runs was given its time to stop; a thread that hangs must not keep the process.
+            runtime.shutdown_timeout(Duration::from_millis(200));
+            exit
+        }
+        Err(error) => complain(format_args!("the system gives no threads to run on: {error}")),
+    }
+}
+
+/// Says what is wrong with the configuration. Exit code 64.
+fn refuse(errors: &ConfigErrors) -> Exit {
+    drop(write!(io::stderr(), "{errors}"));
+    Exit::Usage
+}
+
+/// The exit of a verb that writes; standard output may be closed.
+fn written(result: io::Result<u8>) -> Exit {
+    match result {
+        Ok(0) => Exit::Done,
+        Ok(64) => Exit::Usage,
+        Ok(_) => Exit::Failed,
+        Err(error) => complain(error),
+    }
+}
+
 /// Says on standard error what went wrong. Exit code 1.
 fn complain(what: impl std::fmt::Display) -> Exit {
-    use std::io::Write as _;
     // Nobody is left to tell when standard error is closed.
-    drop(writeln!(std::io::stderr(), "sense-butler: {what}"));
+    drop(writeln!(io::stderr(), "sense-butler: {what}"));
     Exit::Failed
 }
 
@@ -210,6 +255,3 @@ mod tests {
         assert_eq!(Exit::Usage.code(), 64);
     }
 }
-//! One file per verb.
-
-pub mod simulate;

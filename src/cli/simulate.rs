@@ -6,56 +6,71 @@ use std::{
     path::PathBuf,
 };
 
+use clap::Args;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use crate::sense::simulator::{
-    Change, Profile, Simulator, SimulatorError, SimulatorEvent, SimulatorSettings, SiteSource, Targets, Transport,
+use super::{Exit, complain, in_runtime};
+use crate::{
+    app,
+    sense::simulator::{
+        Change, Profile, Simulator, SimulatorError, SimulatorEvent, SimulatorSettings, SiteSource, Targets, Transport,
+    },
 };
 
-/// What can be asked for on the command line.
-#[derive(Debug, Clone)]
+/// Options of `simulate`.
+#[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// `--qrs ADDR`: `localhost:4242` opens both loopback addresses.
+    /// Where the simulated repository service listens; `localhost` opens both loopback addresses
+    #[arg(long, value_name = "ADDR", default_value = "localhost:4242")]
     pub qrs: String,
-    /// `--control ADDR`, on the loopback.
+    /// Where the control door listens (what was started, faults, bursts); loopback only
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:14242")]
     pub control: String,
-    /// `--pki DIR`: where the certificates are, or will be written.
+    /// Directory the certificates are in, or written to, as Qlik exports them (client.pem, client_key.pem, root.pem)
+    #[arg(long, value_name = "DIR", default_value = "data/simulator-certificates")]
     pub pki: PathBuf,
-    /// `--plain`: no TLS.
+    /// No TLS
+    #[arg(long)]
     pub plain: bool,
-    /// `--tasks FILE`: the site; absent: the built-in one.
+    /// Tasks, durations and outcomes [default: a built-in sample site]
+    #[arg(long, value_name = "FILE")]
     pub tasks: Option<PathBuf>,
-    /// `--send-to ADDR`, several times: receivers of task datagrams.
+    /// Receiver of task datagrams; may be given several times
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9998")]
     pub send_to: Vec<String>,
-    /// `--sessions-to ADDR`, several times: receivers of session and connection datagrams.
+    /// Receiver of session and connection datagrams; may be given several times
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9997")]
     pub sessions_to: Vec<String>,
-    /// `--profile butler-16|butler-5.4|legacy`
+    /// Which log appenders are installed: butler-16, butler-5.4 or legacy
+    #[arg(long, value_name = "NAME", default_value_t)]
     pub profile: Profile,
-    /// `--seed N`
+    /// Seed of all chance [default: another one each time]
+    #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// `--speed N`: how fast the site's clock runs.
+    /// How fast the site's clock runs, 0.001 to 10000
+    #[arg(long, value_name = "N", default_value_t = 1.0)]
     pub speed: f64,
-    /// `--rate N`: how often things happen by themselves; 0: never.
+    /// Factor on how often things happen by themselves, 0 (never) to 1000
+    #[arg(long, value_name = "N", default_value_t = 1.0)]
     pub rate: f64,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            qrs: "localhost:4242".to_owned(),
-            control: "127.0.0.1:14242".to_owned(),
-            pki: PathBuf::from("data/simulator-certificates"),
-            plain: false,
-            tasks: None,
-            send_to: vec!["127.0.0.1:9998".to_owned()],
-            sessions_to: vec!["127.0.0.1:9997".to_owned()],
-            profile: Profile::default(),
-            seed: None,
-            speed: 1.0,
-            rate: 1.0,
+/// Runs until stopped by a signal.
+pub fn main(options: &Options) -> Exit {
+    let options = options.clone();
+    in_runtime(async {
+        let stop = CancellationToken::new();
+        let asked = stop.clone();
+        tokio::spawn(async move {
+            app::signal().await;
+            asked.cancel();
+        });
+        match run(options, stop).await {
+            Ok(()) => Exit::Done,
+            Err(error) => complain(error),
         }
-    }
+    })
 }
 
 /// Why `simulate` ends otherwise than by being stopped.
@@ -197,6 +212,15 @@ fn say(text: &str) {
 mod tests {
     use super::*;
 
+    fn defaults() -> Options {
+        #[derive(clap::Parser)]
+        struct Shell {
+            #[command(flatten)]
+            options: Options,
+        }
+        <Shell as clap::Parser>::parse_from(["simulate"]).options
+    }
+
     #[test]
     fn localhost_listens_on_both_and_sends_to_one() {
         let both: Vec<String> = listening("localhost:4242").unwrap().iter().map(SocketAddr::to_string).collect();
@@ -215,7 +239,7 @@ mod tests {
             plain: true,
             send_to: Vec::new(),
             sessions_to: Vec::new(),
-            ..Options::default()
+            ..defaults()
         };
         let simulator = Simulator::bind(settings(&options).unwrap()).await.unwrap();
         let text = banner(&simulator, &Targets::default(), &options);

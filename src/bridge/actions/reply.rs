@@ -89,6 +89,7 @@ impl Reply {
                 correlation_data: self.correlation_data.clone(),
                 ..Properties::default()
             },
+            origin: None,
         }
     }
 }

@@ -108,12 +108,15 @@ impl State {
         }
     }
 
-    fn publish(&mut self, message: Message, peer: Option<Arc<Peer>>, ack: Ack, effects: &mut Effects) {
+    fn publish(&mut self, mut message: Message, peer: Option<Arc<Peer>>, ack: Ack, effects: &mut Effects) {
         let (qos, packet_id) = (message.qos, message.packet_id);
+        if let Ack::Internal { origin: Some(origin), .. } = &ack {
+            message.origin = Some(Arc::new(origin.as_ref().clone()));
+        }
         let matched = self.route(message, peer.as_ref(), effects);
         match ack {
             Ack::None => {}
-            Ack::Internal(sender) => effects.words.push((sender, Ok(matched))),
+            Ack::Internal { word, .. } => effects.words.push((word, Ok(matched))),
             Ack::Client => {
                 let Some(peer) = peer else { return };
                 let reason = if matched { 0 } else { NO_MATCH };
@@ -130,7 +133,7 @@ impl State {
             self.metrics.unmatched();
             return false;
         }
-        if matches.internal {
+        if matches.internal && message.origin.is_none() {
             message.origin = from.map(|peer| Arc::clone(&peer.origin));
         }
         let message = Arc::new(message);

@@ -1,0 +1,57 @@
+//! `sense-butler run`: broker, bridge and REST until stopped.
+
+use super::{Exit, RunOptions, complain, in_runtime, refuse};
+use crate::{
+    app::{self, Addresses, App},
+    config::{self, Loaded},
+    telemetry::logging,
+};
+
+/// Runs until stopped. The order: configuration without touching the network, then every socket, then work.
+pub fn run(options: &RunOptions) -> Exit {
+    let loaded = match config::load(&options.files.load_options(&options.addresses)) {
+        Ok(loaded) => loaded,
+        Err(errors) => return refuse(&errors),
+    };
+    let _log = match logging::init(&loaded.settings.log) {
+        Ok(guard) => guard,
+        Err(error) => return complain(error),
+    };
+    in_runtime(serve(loaded))
+}
+
+async fn serve(loaded: Loaded) -> Exit {
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let app = match App::build(&loaded) {
+        Ok(app) => app,
+        Err(error) => {
+            complain(&error);
+            return if error.is_configuration() { Exit::Usage } else { Exit::Failed };
+        }
+    };
+    introduce(&loaded, &app.addresses());
+    match app.run(app::signal()).await {
+        Ok(()) => Exit::Done,
+        Err(fatal) => complain(fatal),
+    }
+}
+
+fn introduce(loaded: &Loaded, addresses: &Addresses) {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "sense-butler starts");
+    match &loaded.sources.butler {
+        Some(file) => tracing::info!("configuration: {}", file.display()),
+        None => tracing::info!("configuration: none found, built-in defaults"),
+    }
+    tracing::info!("broker: {}", loaded.settings.mqtt.broker_reason);
+    for (name, address) in &addresses.mqtt {
+        tracing::info!("MQTT on {address} (listener `{name}`)");
+    }
+    for address in &addresses.rest {
+        tracing::info!("REST on http{}://{address}", if loaded.settings.rest.tls.is_some() { "s" } else { "" });
+    }
+    for door in &addresses.udp {
+        tracing::info!("UDP on {} ({:?} events)", door.address, door.port);
+    }
+}
