@@ -44,6 +44,7 @@ impl Running {
             limits: Limits::default(),
             start_topics: vec![TopicFilter::new("q/start").unwrap()],
             protected_topics: vec![TopicFilter::new("q/own/#").unwrap()],
+            open_topics: vec![TopicFilter::new("q/own/ping").unwrap()],
             own_prefix: TopicName::new("q/own").unwrap(),
             engine_test_hook: true,
         };

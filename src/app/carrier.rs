@@ -16,7 +16,6 @@ use crate::{
         Loaded,
         settings::{BrokerChoice, MqttSettings},
     },
-    names::TopicName,
     telemetry::{metrics::Registry, readiness::Readiness},
 };
 
@@ -86,12 +85,12 @@ impl Carrier {
     }
 
     /// Starts it, and what tells readiness how it is.
-    pub(super) fn start(self, supervisor: &Supervisor, own_topics: &TopicName, readiness: &Readiness) {
+    pub(super) fn start(self, supervisor: &Supervisor, readiness: &Readiness) {
         match self {
             Self::Embedded(broker) => {
-                let (handle, latch, own) = (broker.handle(), readiness.latch("broker"), own_topics.clone());
+                let (handle, latch) = (broker.handle(), readiness.latch("broker"));
                 supervisor.essential(Stage::Broker, "broker", move |stop| broker.run(stop));
-                supervisor.essential(Stage::Work, "self-probe", move |stop| probe::run(handle, own, latch, stop));
+                supervisor.essential(Stage::Work, "self-probe", move |stop| probe::run(handle, latch, stop));
             }
             Self::External(parts) => {
                 let (external, driver) = *parts;

@@ -260,24 +260,24 @@ impl App {
         let Self { settings, carrier, supervisor, readiness, fatal, status, .. } = self;
         let handle = status.handle();
         start_status(&supervisor, &carrier, status, &readiness);
-        carrier.start(&supervisor, &settings.mqtt.own_topics, &readiness);
+        carrier.start(&supervisor, &readiness);
         if settings.mqtt.enable {
             start_events(&supervisor, self.receiver, self.forwarder, handle, &readiness);
             start_actions(&supervisor, self.actions, self.starter.clone(), &readiness);
         }
         start_qrs(&supervisor, self.qrs, &readiness);
         if let Some(server) = self.api {
-            let bus = self.buses.rest;
-            let setup = rest_setup(
-                settings.clone(),
-                self.protected,
-                bus,
-                self.starter,
-                self.users,
-                readiness.clone(),
-                self.registry,
-                self.counters,
-            );
+            let rest = Rest {
+                settings: settings.clone(),
+                protected_topics: self.protected,
+                bus: self.buses.rest,
+                starter: self.starter,
+                users: self.users,
+                readiness: readiness.clone(),
+                registry: self.registry,
+                counters: self.counters,
+            };
+            let setup = rest.setup();
             let latch = readiness.latch("rest");
             supervisor.essential(Stage::Doors, "rest", move |stop| up(latch, server.run(api::State::new(setup), stop)));
         }
@@ -381,7 +381,8 @@ fn start_qrs(supervisor: &Supervisor, qrs: Qrs, readiness: &Readiness) {
     });
 }
 
-fn rest_setup(
+/// What REST is made of.
+struct Rest {
     settings: Settings,
     protected_topics: Vec<TopicFilter>,
     bus: Bus,
@@ -390,23 +391,28 @@ fn rest_setup(
     readiness: Readiness,
     registry: Registry,
     counters: api::counters::Counters,
-) -> api::Setup {
-    let start = Arc::new(start_task::StartTaskState { generation: settings.generation, starter });
-    api::Setup {
-        generation: settings.generation,
-        rest_qos_retain: settings.mqtt.rest_qos_retain,
-        start_topic: settings.mqtt.task_start.clone(),
-        protected_topics,
-        broker: settings.mqtt.broker_reason.clone(),
-        rest: settings.rest,
-        bus,
-        start_task: Arc::new(move |request: Request| {
-            let start = Arc::clone(&start);
-            Box::pin(async move { start_task::handle(&start, &request).await })
-        }),
-        active_users: Arc::new(move || users.names().iter().map(ToString::to_string).collect()),
-        readiness,
-        registry: Arc::new(registry),
-        counters,
+}
+
+impl Rest {
+    fn setup(self) -> api::Setup {
+        let Self { settings, users, .. } = self;
+        let start = Arc::new(start_task::StartTaskState { generation: settings.generation, starter: self.starter });
+        api::Setup {
+            generation: settings.generation,
+            rest_qos_retain: settings.mqtt.rest_qos_retain,
+            start_topic: settings.mqtt.task_start.clone(),
+            protected_topics: self.protected_topics,
+            broker: settings.mqtt.broker_reason.clone(),
+            rest: settings.rest,
+            bus: self.bus,
+            start_task: Arc::new(move |request: Request| {
+                let start = Arc::clone(&start);
+                Box::pin(async move { start_task::handle(&start, &request).await })
+            }),
+            active_users: Arc::new(move || users.names().iter().map(ToString::to_string).collect()),
+            readiness: self.readiness,
+            registry: Arc::new(self.registry),
+            counters: self.counters,
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::names::{TopicFilter, TopicName};
 pub(super) struct Special {
     start: Vec<TopicFilter>,
     protected: Vec<TopicFilter>,
+    open: Vec<TopicFilter>,
     own_prefix: TopicName,
 }
 
@@ -21,12 +22,17 @@ impl Special {
         Self {
             start: settings.start_topics.clone(),
             protected: settings.protected_topics.clone(),
+            open: settings.open_topics.clone(),
             own_prefix: settings.own_prefix.clone(),
         }
     }
 
     pub(super) fn is_start(&self, topic: &str) -> bool {
         self.start.iter().any(|filter| filter.matches(topic))
+    }
+
+    fn is_open(&self, topic: &str) -> bool {
+        self.open.iter().any(|filter| filter.matches(topic))
     }
 
     fn is_protected(&self, topic: &str) -> bool {
@@ -79,7 +85,13 @@ impl Access {
         if self.special.is_start(topic) {
             return self.rights.start;
         }
-        if topic.starts_with('$') || !self.rights.publish || self.special.is_protected(topic) {
+        if topic.starts_with('$') || !self.rights.publish {
+            return false;
+        }
+        if self.special.is_open(topic) {
+            return true;
+        }
+        if self.special.is_protected(topic) {
             return false;
         }
         match self.user.as_ref().and_then(|user| user.publish.as_ref()) {
@@ -164,6 +176,7 @@ mod tests {
         let special = Arc::new(Special {
             start: filters(&["q/start"]),
             protected: filters(&["q/own/#", "q/failed"]),
+            open: filters(&["q/own/ping"]),
             own_prefix: TopicName::new("q/own").unwrap(),
         });
         let publish = publish.map(|list| filters(&list));
@@ -177,6 +190,7 @@ mod tests {
         assert!(starter.may_publish("q/start") && !starter.may_publish("x"));
         let publisher = access(Rights { publish: true, subscribe: true, start: false }, Some(vec!["#"]));
         assert!(!publisher.may_publish("q/start") && publisher.may_publish("x"));
+        assert!(publisher.may_publish("q/own/ping") && !starter.may_publish("q/own/ping"));
         assert!(
             !publisher.may_publish("q/failed")
                 && !publisher.may_publish("q/own/state")

@@ -17,6 +17,8 @@ pub struct Settings {
     pub start_topics: Vec<TopicFilter>,
     /// Topics only the program itself publishes on (`protect_own_topics`); empty when that is off.
     pub protected_topics: Vec<TopicFilter>,
+    /// Exceptions from both lists: whoever may publish at all may publish here (the self-test `<own topics>/ping`).
+    pub open_topics: Vec<TopicFilter>,
     /// Prefix under which a user without topic lists may not publish.
     pub own_prefix: TopicName,
     /// `Some`: only this appliance's engine test hook (publishes `å` on its own link) may be fired. Never set by configuration.

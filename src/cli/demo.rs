@@ -147,9 +147,7 @@ async fn show_messages(bus: Bus, stop: CancellationToken) {
     let Ok(all) = TopicFilter::new("#") else { return };
     let Some(Ok(mut messages)) = stop.run_until_cancelled(bus.subscribe("demo", vec![all])).await else { return };
     while let Some(Some(delivery)) = stop.run_until_cancelled(messages.recv()).await {
-        if !delivery.topic.as_str().contains("/probe/") {
-            say(&message(&delivery));
-        }
+        say(&message(&delivery));
     }
 }
 

@@ -1,6 +1,8 @@
 //! Packets from the client. Every effect on others is parked for the stream; only pings and the client's own acknowledgements are settled
 //! here at once.
 
+use std::borrow::Cow;
+
 use bytes::BytesMut;
 
 use super::{End, link::Link};
@@ -10,7 +12,7 @@ use crate::{
         cargo::{Ack as AckTo, Cargo, SubscribeCargo, UnsubscribeCargo},
         codec::{
             Ack, DecodeError, Disconnect, Framed, Packet, Publish, Subscribe, SubscribeFilter, Unsubscribe, Version,
-            decode, frame,
+            decode, frame, properties,
             write::{self, AckKind},
         },
         engine::Outgoing,
@@ -101,6 +103,7 @@ impl Link {
         if !self.may_publish(topic) {
             return self.deny(&publish);
         }
+        let properties = self.checked_properties(topic, &publish);
         if publish.qos == QoS::ExactlyOnce && !self.is_new(&publish, out)? {
             return Ok(());
         }
@@ -109,7 +112,7 @@ impl Link {
         }
         let draft = Draft::publish(&PublishDraft {
             topic: topic.as_bytes(),
-            properties: &publish.properties,
+            properties: &properties,
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,
@@ -126,6 +129,23 @@ impl Link {
     fn park_costed(&mut self, draft: Draft, cargo: Cargo) {
         let cost = cost(draft.len(), WINDOW);
         self.park(Outgoing { draft, cost, cargo });
+    }
+
+    /// The properties that travel. The answer to a start is published by this program, which may publish everywhere; so a Response Topic on
+    /// which the client itself may not publish is taken off, and the answer goes to the usual topic.
+    fn checked_properties<'a>(&self, topic: &str, publish: &'a Publish<'_>) -> Cow<'a, [u8]> {
+        let unchanged = Cow::Borrowed(publish.properties.as_ref());
+        if publish.properties.is_empty() || !self.hub.special.is_start(topic) {
+            return unchanged;
+        }
+        let Ok(mut parsed) = properties::from_wire(&publish.properties, None) else { return unchanged };
+        match &parsed.response_topic {
+            Some(response) if !self.access.may_publish(response.as_str()) => {
+                parsed.response_topic = None;
+                properties::to_wire(&parsed).map_or(Cow::Borrowed(&[]), Cow::Owned)
+            }
+            _ => unchanged,
+        }
     }
 
     /// The topic an alias stands for (`None`: the packet names it); remembers a new one (MQTT 5.0 section 3.3.2.3.4).

@@ -44,6 +44,8 @@ pub(super) fn decode(root: Option<&Node>, cx: &Context<'_>) -> Option<Settings> 
         limits,
         start_topics: vec![mqtt.task_start.clone().into()],
         protected_topics: if protect { protected_topics(cx.butler) } else { Vec::new() },
+        // A prefix so long that no level fits behind it has no self-test.
+        open_topics: mqtt.own_topics.join("ping").map(Into::into).into_iter().collect(),
         own_prefix: mqtt.own_topics.clone(),
         engine_test_hook: false,
     })
