@@ -27,18 +27,13 @@ pub(super) async fn handle(state: &State, request: &Request) -> Result<Answer, F
     let topic = coerce(&mut object, "topic")?;
     let message = coerce(&mut object, "message")?;
     let topic = check_topic(state, &topic)?;
-    let mut publication = Publication::new(topic, message).from(Origin {
-        door: Door::Rest,
-        client: None,
-        user: None,
-        // Whoever came through the doors may start: loopback, or an address the administrator named.
-        may_start: true,
-    });
+    let starts = topic == state.setup.start_topic;
+    let mut publication = Publication::new(topic, message).from(origin(request, starts));
     if state.setup.rest_qos_retain {
         publication.qos = qos(&object)?;
         publication.retain = retain(&object)?;
     }
-    if publication.topic == state.setup.start_topic {
+    if starts {
         tracing::info!(peer = %request.peer, "a start message was published by REST");
     }
     state.setup.bus.publish(publication).await.map_err(|error| refused(&error))?;
@@ -47,6 +42,13 @@ pub(super) async fn handle(state: &State, request: &Request) -> Result<Answer, F
         Generation::Head => 201,
     };
     Ok(Answer::json(status, js_number::stringify(&Value::Object(object))))
+}
+
+/// On whose behalf. Whoever came through the doors may start: loopback, or an address the administrator named. The address travels only with a
+/// start, whose answer names who asked.
+fn origin(request: &Request, starts: bool) -> Origin {
+    let user = starts.then(|| request.peer.to_string().into());
+    Origin { door: Door::Rest, client: None, user, may_start: true }
 }
 
 /// The body as an object: a form where the content type says so and the body does not begin like JSON (curl says "form" of everything), else JSON.
