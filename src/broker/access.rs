@@ -166,8 +166,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_covered_never_matches_more(allowed in filter(), asked in filter(), topic in "[ab](/[ab]){0,3}") {
-            prop_assume!(covers(&allowed, &asked) && matches(&asked, &topic));
-            prop_assert!(matches(&allowed, &topic));
+            // Most pairs cover nothing; those that do must keep the promise.
+            let promised = covers(&allowed, &asked) && matches(&asked, &topic);
+            prop_assert!(!promised || matches(&allowed, &topic));
         }
     }
 
