@@ -1,4 +1,4 @@
-//! The command line: one file per verb, shared options in [`options`], one table from verb to file in [`run`].
+//! The command line: one file per verb, shared options in [`options`], one table from verb to file in [`run()`].
 //!
 //! Invariant: a verb ends with an [`Exit`], never by leaving the process itself; what it has to say about a failure goes to standard
 //! error as one sentence that says what, where and what to do.
