@@ -123,8 +123,7 @@ fn banner(bound: &Addresses, qrs: Option<&SocketAddr>, sample: TaskId) -> String
     let mqtt = bound.mqtt.first().map_or(1883, |(_, address)| address.port());
     let rest = bound.rest.first().map_or(8080, SocketAddr::port);
     let list = |addresses: &mut dyn Iterator<Item = String>| addresses.collect::<Vec<_>>().join(", ");
-    let option = |name: &str| if mqtt == 1883 { String::new() } else { format!("{name} {mqtt} ") };
-    let (port, own_port) = (option("-p"), option("--port"));
+    let port = if mqtt == 1883 { String::new() } else { format!("-p {mqtt} ") };
     format!(
         "sense-butler {version}: demonstration on this machine; nothing leaves it. Ctrl-C ends it.\n\n\
          MQTT           {}\nREST           {}\nSense events   {} (UDP)\nSimulated QRS  {}\n\n\
@@ -133,7 +132,7 @@ fn banner(bound: &Addresses, qrs: Option<&SocketAddr>, sample: TaskId) -> String
          2. start a Sense task   mosquitto_pub {port}-t qliksense/start_task -m {sample}\n\
          3. publish by REST      curl -X PUT http://localhost:{rest}/v4/mqttpublishmessage -H 'Content-Type: application/json' \\\n\
          {blank:24}-d '{{\"topic\":\"qliksense/hello\",\"message\":\"from REST\"}}'\n\
-         (no mosquitto here? `sense-butler sub {own_port}-v -t 'qliksense/#'` and `sense-butler pub` do the same)\n\n\
+         (no mosquitto here? `sense-butler sub {port}-v -t 'qliksense/#'` and `sense-butler pub` do the same)\n\n\
          Sample task: id={sample} (enabled, runs a few seconds)\n",
         list(&mut bound.mqtt.iter().map(|(_, address)| address.to_string())),
         list(&mut bound.rest.iter().map(|address| format!("http://{address}"))),
