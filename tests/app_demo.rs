@@ -147,7 +147,10 @@ async fn the_commands_of_the_banner_work_as_they_stand() {
     assert!(shell(&command_of(&banner, 2)).is_empty());
     started_and_ended(&app, &mut client, &id).await;
     let echo = shell(&(command_of(&banner, 3) + " --silent --show-error --fail"));
-    assert_eq!(serde_json::from_str::<Value>(&echo).unwrap(), json!({"topic": "qliksense/hello", "message": "from REST"}));
+    assert_eq!(
+        serde_json::from_str::<Value>(&echo).unwrap(),
+        json!({"topic": "qliksense/hello", "message": "from REST"})
+    );
     assert_eq!(client.find(|publish| publish.topic == "qliksense/hello").await.payload, "from REST".as_bytes());
     app.stop().await;
 }
