@@ -1,9 +1,9 @@
 //! Logging: one readable line per event on the terminal, and the same lines in files where wanted.
 //!
 //! Butler's level names are kept; `RUST_LOG` overrules them. Invariants: the terminal gets colours only if it is one; no line waits for a
-//! slow disk (the file has a thread of its own, see [`super::logfile`]).
+//! slow disk (the file has a thread of its own, see [`super::logfile`]); a closed standard error silences the terminal and nothing else.
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, path::PathBuf};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
@@ -15,7 +15,17 @@ use tracing_subscriber::{
 };
 
 use super::logfile::{self, LogFile};
-use crate::config::settings::LogSettings;
+
+/// What is logged, and where to.
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// `logLevel`: error, warn, info, verbose (= info with detail), debug, silly (= trace).
+    pub level: String,
+    /// `fileLogging`
+    pub to_file: bool,
+    /// `logDirectory`
+    pub directory: PathBuf,
+}
 
 /// Why logging cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -46,10 +56,15 @@ pub struct LogGuard(Option<logfile::Closer>);
 pub fn init(settings: &LogSettings) -> Result<LogGuard, LogError> {
     let filter = filter(&settings.level, std::env::var("RUST_LOG").ok().as_deref())?;
     let colours = std::io::stderr().is_terminal();
-    let terminal = fmt::layer().with_ansi(colours).with_writer(std::io::stderr).event_format(Readable);
+    // Told to speak of its own errors, the layer would print them on standard error, and panic where that is what is closed.
+    let terminal = fmt::layer().log_internal_errors(false).with_ansi(colours);
+    let terminal = terminal.with_writer(std::io::stderr).event_format(Readable);
     let (file, closer) = if settings.to_file {
         let (file, closer) = LogFile::open(&settings.directory)?;
-        (Some(fmt::layer().with_ansi(false).with_writer(file).event_format(Readable)), Some(closer))
+        (
+            Some(fmt::layer().log_internal_errors(false).with_ansi(false).with_writer(file).event_format(Readable)),
+            Some(closer),
+        )
     } else {
         (None, None)
     };
