@@ -45,7 +45,6 @@ use crate::{
     },
     telemetry::{
         metrics::{self, Registry},
-        panics,
         readiness::{Latch, Readiness},
     },
 };
@@ -100,7 +99,6 @@ impl App {
     pub fn build(loaded: &Loaded) -> Result<Self, BuildError> {
         let settings = loaded.settings.clone();
         let mut registry = metrics::registry();
-        panics::register(&mut registry);
         let (supervisor, fatal) = Supervisor::new();
         supervisor.register(&mut registry);
         let readiness = Readiness::new();
@@ -370,5 +368,28 @@ impl Rest {
             registry: Arc::new(self.registry),
             counters: self.counters,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::config::{self, LoadOptions};
+
+    #[tokio::test]
+    async fn every_metric_is_registered_once() {
+        let mut options = LoadOptions::default();
+        let anywhere = || Some("127.0.0.1:0".parse().unwrap());
+        options.overrides.mqtt = anywhere();
+        options.overrides.rest = anywhere();
+        options.overrides.udp = anywhere();
+        options.overrides.udp_sessions = anywhere();
+        let app = App::build(&config::built_in(&options).unwrap()).unwrap();
+        let text = metrics::encode(&app.registry);
+        let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        assert!(names.len() > 40, "only {} metrics", names.len());
+        assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len(), "{text}");
     }
 }

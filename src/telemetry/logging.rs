@@ -56,15 +56,10 @@ pub struct LogGuard(Option<logfile::Closer>);
 pub fn init(settings: &LogSettings) -> Result<LogGuard, LogError> {
     let filter = filter(&settings.level, std::env::var("RUST_LOG").ok().as_deref())?;
     let colours = std::io::stderr().is_terminal();
-    // Told to speak of its own errors, the layer would print them on standard error, and panic where that is what is closed.
-    let terminal = fmt::layer().log_internal_errors(false).with_ansi(colours);
-    let terminal = terminal.with_writer(std::io::stderr).event_format(Readable);
+    let terminal = fmt::layer().with_ansi(colours).with_writer(std::io::stderr).event_format(Readable);
     let (file, closer) = if settings.to_file {
         let (file, closer) = LogFile::open(&settings.directory)?;
-        (
-            Some(fmt::layer().log_internal_errors(false).with_ansi(false).with_writer(file).event_format(Readable)),
-            Some(closer),
-        )
+        (Some(fmt::layer().with_ansi(false).with_writer(file).event_format(Readable)), Some(closer))
     } else {
         (None, None)
     };

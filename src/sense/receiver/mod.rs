@@ -41,10 +41,12 @@ use self::{
 use super::{
     datagram::{self, Reject},
     dedup::Deduplicator,
-    drop_log::DropLog,
     event::SenseEvent,
 };
-use crate::config::settings::{Generation, UdpSettings};
+use crate::{
+    config::settings::{Generation, UdpSettings},
+    telemetry::throttle::Throttles,
+};
 
 /// How long a thread waits for a datagram before it looks at the stop flag.
 const TICK: Duration = Duration::from_millis(200);
@@ -52,6 +54,8 @@ const TICK: Duration = Duration::from_millis(200);
 const DRAIN: Duration = Duration::from_secs(1);
 /// How often the log is told of datagrams that the kernel dropped.
 const KERNEL_CHECK: Duration = Duration::from_secs(10);
+/// Time between two log lines about the same reason.
+const LINE_EVERY: Duration = Duration::from_secs(10);
 /// The window of the rate limit.
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -139,7 +143,7 @@ impl Receiver {
             limiter: self.rate_limit.map(|limit| RateLimit::new(limit, Instant::now())),
             deduplicator: self.deduplicator,
             events,
-            log: DropLog::default(),
+            log: Throttles::every(LINE_EVERY),
         };
         let mut watch = tokio::time::interval(KERNEL_CHECK);
         let mut kernel_drops = self.kernel.total();
@@ -210,7 +214,7 @@ fn start_thread(
 fn receive(bound: &Bound, shared: &Shared) {
     let port = bound.listening.port;
     let mut buffer = vec![0; socket::MAX_DATAGRAM];
-    let mut log = DropLog::default();
+    let mut log = Throttles::every(LINE_EVERY);
     let mut draining = None;
     loop {
         if draining.is_none() && shared.stopping.load(Ordering::Relaxed) {
@@ -238,7 +242,7 @@ fn receive(bound: &Bound, shared: &Shared) {
 
 impl Shared {
     /// The hot path: as little as possible between two receives.
-    fn admit(&self, port: Port, bytes: &[u8], from: std::net::IpAddr, log: &mut DropLog) {
+    fn admit(&self, port: Port, bytes: &[u8], from: std::net::IpAddr, log: &mut Throttles) {
         self.metrics.received(port);
         let reason = if bytes.len() > self.max_message_size {
             "too_large"
@@ -250,15 +254,15 @@ impl Shared {
             return;
         };
         self.metrics.drop_many(port, reason, 1);
-        if let Some(times) = log.due(reason) {
-            warn!(times, port = port.as_str(), %from, bytes = bytes.len(), reason, "datagrams dropped");
+        if let Some(suppressed) = log.pass(reason) {
+            warn!(suppressed, port = port.as_str(), %from, bytes = bytes.len(), reason, "datagrams dropped");
         }
     }
 
-    fn socket_failed(&self, port: Port, error: &std::io::Error, log: &mut DropLog) {
+    fn socket_failed(&self, port: Port, error: &std::io::Error, log: &mut Throttles) {
         self.metrics.socket_failed(port);
-        if let Some(times) = log.due("socket") {
-            warn!(times, port = port.as_str(), %error, "receiving datagrams failed; going on");
+        if let Some(suppressed) = log.pass("socket") {
+            warn!(suppressed, port = port.as_str(), %error, "receiving datagrams failed; going on");
         }
         if let Some(tell) = self.on_socket_error.get() {
             tell(port);
@@ -275,7 +279,7 @@ struct Stage {
     limiter: Option<RateLimit>,
     deduplicator: Option<Deduplicator>,
     events: mpsc::Sender<SenseEvent>,
-    log: DropLog,
+    log: Throttles,
 }
 
 impl Stage {
@@ -321,14 +325,14 @@ impl Stage {
 
     fn dropped(&mut self, datagram: &Datagram, reason: &'static str, reject: Option<Reject>) {
         self.shared.metrics.drop_many(datagram.port, reason, 1);
-        let Some(times) = self.log.due(reason) else { return };
+        let Some(suppressed) = self.log.pass(reason) else { return };
         let (port, from) = (datagram.port.as_str(), datagram.from);
         match reject {
             Some(why) => {
                 let beginning: String = String::from_utf8_lossy(&datagram.bytes).chars().take(60).collect();
-                warn!(times, port, %from, reason, ?beginning, "datagram ignored: {why}");
+                warn!(suppressed, port, %from, reason, ?beginning, "datagram ignored: {why}");
             }
-            None => info!(times, port, %from, reason, "datagram ignored"),
+            None => info!(suppressed, port, %from, reason, "datagram ignored"),
         }
     }
 }
