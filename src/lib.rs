@@ -17,7 +17,8 @@
 //! | [`telemetry`] | logging, metrics, the panic hook |
 //! | [`names`] | newtypes parsed once at the door |
 //!
-//! Imports run one way: `main → cli → app → {api, bridge, console} → {bus, sense} → {broker, config, telemetry} → names`.
+//! Imports run one way: `main → cli → app → {api, bridge, console} → {bus, sense} → config → broker → telemetry → names` (settings of the broker
+//! are the broker's, those of the log the telemetry's; `config` reads them from files). `tests/house.rs` holds everybody to it.
 
 pub mod api;
 pub mod app;

@@ -164,7 +164,7 @@ async fn measure(what: &str, count: u64, rate: u64, directory: Option<Arc<dyn Ta
         accepted as f64 / took.as_secs_f64()
     );
     stop.cancel();
-    receiving.await.unwrap();
+    receiving.await.unwrap().unwrap();
     forwarding.await.unwrap();
     assert_eq!(received + kernel, count);
     assert_eq!(accepted + dropped, received);

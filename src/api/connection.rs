@@ -22,7 +22,7 @@ const IDLE_LIMIT: Duration = Duration::from_secs(125);
 /// The same for everybody else.
 const STRANGER_IDLE_LIMIT: Duration = Duration::from_secs(10);
 /// How long the request in hand may take after a stop.
-pub(super) const STOP_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const STOP_LIMIT: Duration = Duration::from_millis(1_500);
 /// Most bytes of a request's head.
 const HEAD_BYTES: usize = 64 << 10;
 

@@ -56,6 +56,8 @@ pub enum Kind {
     Slow,
     /// The broker cannot take the message now.
     Unavailable,
+    /// Qlik Sense, or the part that asks it, cannot be reached now; nothing was started.
+    SenseUnavailable,
     /// The work took too long.
     Overdue,
     /// A route of Butler that is switched on and not offered here.
@@ -75,7 +77,7 @@ impl Kind {
             Self::TooLarge => 413,
             Self::Forbidden => 403,
             Self::Slow => 408,
-            Self::Unavailable | Self::Overdue => 503,
+            Self::Unavailable | Self::SenseUnavailable | Self::Overdue => 503,
             Self::NotOffered => 501,
             Self::Internal => 500,
         }
@@ -92,7 +94,7 @@ impl Kind {
             Self::TooLarge => "PayloadTooLarge",
             Self::Forbidden => "Forbidden",
             Self::Slow => "RequestTimeout",
-            Self::Unavailable | Self::Overdue => "ServiceUnavailable",
+            Self::Unavailable | Self::SenseUnavailable | Self::Overdue => "ServiceUnavailable",
             Self::NotOffered => "NotImplemented",
             Self::Internal => "Internal",
         }
@@ -121,6 +123,7 @@ impl Kind {
             Self::Forbidden => "forbidden",
             Self::Slow => "body_timeout",
             Self::Unavailable => "broker_unavailable",
+            Self::SenseUnavailable => "qrs_unreachable",
             Self::Overdue => "timeout",
             Self::NotOffered => "not_offered",
             Self::Internal => "internal",
@@ -167,6 +170,8 @@ impl Fault {
         match kind {
             Kind::Method(allow) => answer.with("allow", allow),
             Kind::Unavailable | Kind::Overdue => answer.with("retry-after", "1"),
+            // A Qlik service that restarts takes its time.
+            Kind::SenseUnavailable => answer.with("retry-after", "5"),
             // The rest of the body is still on its way: this connection cannot carry another request.
             Kind::TooLarge | Kind::Slow => answer.with("connection", "close"),
             _ => answer,

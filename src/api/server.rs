@@ -38,6 +38,8 @@ const BACKLOG: i32 = 1_024;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Shortest and longest pause after a failed accept.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// How long work whose caller hung up may take after the last connection ended at a stop.
+const ORPHANS_LIMIT: Duration = Duration::from_millis(300);
 /// Tries to find a port that is free on both loopback addresses when port 0 is asked for.
 const PORT_TRIES: usize = 16;
 /// What a caller is told when there is no room.
@@ -130,7 +132,7 @@ impl Server {
         let state = Arc::new(state);
         let outcome = self.run_site(Site::Api(state.clone()), stop).await;
         state.background.close();
-        let _ = tokio::time::timeout(STOP_LIMIT, state.background.wait()).await;
+        let _ = tokio::time::timeout(ORPHANS_LIMIT, state.background.wait()).await;
         outcome
     }
 

@@ -11,10 +11,12 @@ mod lists;
 use std::collections::HashSet;
 
 use percent_encoding::percent_decode_str;
-use serde_json::json;
 
 use self::{body::Item, lists::Told};
-use super::answer::{Answer, Request};
+use super::{
+    answer::{Answer, Request},
+    fault::{Fault, Kind, Space},
+};
 use crate::{
     config::settings::Generation,
     names::TaskId,
@@ -31,39 +33,6 @@ pub struct StartTaskState {
     pub generation: Generation,
     /// Who starts.
     pub starter: Starter,
-}
-
-/// A refusal of the whole request.
-#[derive(Debug)]
-struct Refusal {
-    status: u16,
-    /// Fastify's `code`.
-    head: &'static str,
-    /// Restify's `code`.
-    v5_4: &'static str,
-    message: String,
-}
-
-impl Refusal {
-    fn value(message: impl Into<String>) -> Self {
-        Self { status: 400, head: "FST_ERR_VALIDATION", v5_4: "BadRequest", message: message.into() }
-    }
-
-    fn answer(&self, generation: Generation) -> Answer {
-        let Self { status, head, v5_4, message } = self;
-        let reason = match status {
-            400 => "Bad Request",
-            404 => "Not Found",
-            _ => "Service Unavailable",
-        };
-        let body = match (generation, status) {
-            (Generation::V5_4, _) => json!({"code": v5_4, "message": message}),
-            (Generation::Head, 404) => json!({"message": message, "error": reason, "statusCode": status}),
-            (Generation::Head, _) => json!({"statusCode": status, "code": head, "error": reason, "message": message}),
-        };
-        let answer = Answer::json(*status, body.to_string());
-        if *status == 503 { answer.with("retry-after", "5") } else { answer }
-    }
 }
 
 /// An id as it was asked for: one a task can have, or the text that is none.
@@ -91,17 +60,17 @@ struct Asked {
 pub async fn handle(state: &StartTaskState, request: &Request) -> Answer {
     match carry_out(state, request).await {
         Ok(answer) => answer,
-        Err(refusal) => refusal.answer(state.generation),
+        Err(fault) => fault.answer(Space::V4(state.generation)),
     }
 }
 
-async fn carry_out(state: &StartTaskState, request: &Request) -> Result<Answer, Refusal> {
+async fn carry_out(state: &StartTaskState, request: &Request) -> Result<Answer, Fault> {
     let path_id = path_id(&request.path)?;
     let all_must_exist = all_must_exist(&request.query)?;
     let asked = Asked::gather(&path_id, body::read(&request.body, state.generation)?);
     let outcomes = start(state, request, &asked, all_must_exist).await;
     if let Some(why) = nobody_asked(&outcomes) {
-        return Err(Refusal { status: 503, head: "qrs_unreachable", v5_4: "ServiceUnavailable", message: why });
+        return Err(Fault::new(Kind::SenseUnavailable, why));
     }
     let told = Told::new(&asked, &outcomes);
     Ok(match state.generation {
@@ -111,19 +80,16 @@ async fn carry_out(state: &StartTaskState, request: &Request) -> Result<Answer, 
 }
 
 /// The id in the path, decoded.
-fn path_id(path: &str) -> Result<String, Refusal> {
+fn path_id(path: &str) -> Result<String, Fault> {
     let id = path.strip_prefix("/v4/reloadtask/").and_then(|rest| rest.strip_suffix("/start"));
     let decoded = id.filter(|id| !id.is_empty()).and_then(|id| percent_decode_str(id).decode_utf8().ok());
-    decoded.map(|id| id.into_owned()).ok_or_else(|| Refusal {
-        status: 404,
-        head: "not_found",
-        v5_4: "ResourceNotFound",
-        message: "the path must be /v4/reloadtask/{task id, or -}/start".into(),
-    })
+    decoded
+        .map(|id| id.into_owned())
+        .ok_or_else(|| Fault::new(Kind::NotFound, "the path must be /v4/reloadtask/{task id, or -}/start"))
 }
 
 /// `allTaskIdsMustExist`: `true` or `false`, in lower case, once.
-fn all_must_exist(query: &str) -> Result<bool, Refusal> {
+fn all_must_exist(query: &str) -> Result<bool, Fault> {
     let mut found = None;
     for pair in query.split('&') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -131,10 +97,10 @@ fn all_must_exist(query: &str) -> Result<bool, Refusal> {
             let value = match &*percent_decode_str(value).decode_utf8_lossy() {
                 "true" => true,
                 "false" => false,
-                _ => return Err(Refusal::value("allTaskIdsMustExist may be true or false, in lower case")),
+                _ => return Err(Fault::new(Kind::Value, "allTaskIdsMustExist may be true or false, in lower case")),
             };
             if found.replace(value).is_some() {
-                return Err(Refusal::value("allTaskIdsMustExist stands twice in the address"));
+                return Err(Fault::new(Kind::Value, "allTaskIdsMustExist stands twice in the address"));
             }
         }
     }

@@ -78,7 +78,10 @@ impl Report {
             "broker": self.broker,
             "brokerReason": self.broker_reason,
             "compatibility": self.generation,
-            "persistence": "memory: sessions and retained messages do not outlive the program",
+            "persistence": match self.broker {
+                "embedded" => "memory: sessions and retained messages do not outlive the program",
+                _ => "the external broker's own",
+            },
         })
     }
 
@@ -103,11 +106,11 @@ pub(super) fn offline(mqtt: &MqttSettings) -> Result<Publication, NameError> {
 }
 
 /// The addresses, for `info`.
-pub(super) fn listening(mqtt: &[(Arc<str>, SocketAddr)], rest: Option<&api::Server>, udp: &Receiver) -> Value {
+pub(super) fn listening(mqtt: &[(Arc<str>, SocketAddr)], rest: Option<&api::Server>, udp: Option<&Receiver>) -> Value {
     json!({
         "mqtt": mqtt.iter().map(|(name, address)| json!({ "name": &**name, "address": address })).collect::<Vec<_>>(),
         "rest": rest.map(api::Server::addresses).unwrap_or_default(),
-        "udp": udp.listening().iter().map(|door| door.address).collect::<Vec<_>>(),
+        "udp": udp.map(Receiver::listening).unwrap_or_default().iter().map(|door| door.address).collect::<Vec<_>>(),
     })
 }
 

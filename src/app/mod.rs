@@ -5,124 +5,56 @@
 
 mod carrier;
 mod directory;
+mod error;
 mod health;
 pub mod holder;
 mod probe;
 mod signal;
 pub mod supervise;
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use self::{
     carrier::{Buses, Carrier},
     supervise::{FatalEnds, Stage, Supervisor},
 };
 pub use self::{
+    error::BuildError,
     signal::signal,
     supervise::{Fatal, STOP_DEADLINE},
 };
 use crate::{
-    api::{self, ApiError, answer::Request, start_task},
+    api::{self, answer::Request, start_task},
     bridge::{
         actions::{ActionSettings, Actions},
         active_users::ActiveUsers,
         forward::Forwarder,
         status::{Status, StatusHandle, StatusSettings},
     },
-    broker::{BrokerError, BrokerHandle},
+    broker::BrokerHandle,
     bus::Bus,
     config::{Loaded, settings::Settings},
     names::{NameError, TopicFilter},
     sense::{
         directory::TaskDirectory,
         qrs::Qrs,
-        receiver::{Listening, Receiver, ReceiverError},
+        receiver::{Listening, Receiver},
         tasks::Starter,
     },
     telemetry::{
         metrics::{self, Registry},
-        panics,
         readiness::{Latch, Readiness},
     },
 };
 
 /// Between two looks at a peer's health.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long a stop waits for starts that QRS was asked for.
+const STARTS_END: Duration = Duration::from_millis(900);
 /// Events between the receiver and the forwarder; more wait in the receiver's queue, which is bounded in bytes.
 const EVENTS: usize = 4_096;
-
-/// Why the program cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// The built-in broker.
-    #[error("{}", with_holder(.0.to_string(), .0.taken(), holder::of_tcp, "If that is your present MQTT broker, set `mqttConfig.broker: external` or stop it"))]
-    Broker(#[from] BrokerError),
-    /// The UDP receiver.
-    #[error("{}", with_holder(.0.to_string(), .0.taken(), holder::of_udp, "If that is Butler, stop it or give one of the two another port"))]
-    Receiver(#[from] ReceiverError),
-    /// REST or the health port.
-    #[error("{}", with_holder(.0.to_string(), .0.taken(), holder::of_tcp, "If that is Butler, stop it or set another `restServerConfig.serverPort`"))]
-    Api(#[from] ApiError),
-    /// A prefix of the program's own topics is too long.
-    #[error("mqttConfig.ownTopicsRoot cannot be used: {0}")]
-    Name(#[from] NameError),
-}
-
-impl BuildError {
-    /// Whether the configuration is at fault (exit code 64) and not the machine (exit code 1).
-    pub fn is_configuration(&self) -> bool {
-        match self {
-            Self::Broker(error) => matches!(error, BrokerError::Certificate { .. }),
-            Self::Api(error) => error.is_configuration(),
-            Self::Receiver(_) => false,
-            Self::Name(_) => true,
-        }
-    }
-}
-
-/// Who holds a port, where the system tells, and what to do.
-fn with_holder(text: String, taken: Option<u16>, holder: fn(u16) -> Option<String>, advice: &str) -> String {
-    match taken {
-        None => text,
-        Some(port) => match holder(port) {
-            Some(holder) => format!("{text}. Port {port} is held by {holder}. {advice}"),
-            None => format!("{text}. Port {port} is held by another program. {advice}"),
-        },
-    }
-}
-
-impl BrokerError {
-    fn taken(&self) -> Option<u16> {
-        match self {
-            Self::Bind { address, source, .. } => taken(*address, source),
-            _ => None,
-        }
-    }
-}
-
-impl ApiError {
-    fn taken(&self) -> Option<u16> {
-        match self {
-            Self::Bind { address, source } => taken(*address, source),
-            _ => None,
-        }
-    }
-}
-
-impl ReceiverError {
-    fn taken(&self) -> Option<u16> {
-        match self {
-            Self::PortTaken { address, .. } => Some(address.port()),
-            _ => None,
-        }
-    }
-}
-
-fn taken(address: SocketAddr, error: &io::Error) -> Option<u16> {
-    (error.kind() == io::ErrorKind::AddrInUse).then(|| address.port())
-}
 
 /// Where everything listens.
 #[derive(Debug, Clone, Default)]
@@ -143,7 +75,7 @@ pub struct App {
     protected: Vec<TopicFilter>,
     carrier: Carrier,
     buses: Buses,
-    receiver: Receiver,
+    receiver: Option<Receiver>,
     api: Option<api::Server>,
     docker_health: Option<api::DockerHealth>,
     qrs: Qrs,
@@ -167,12 +99,15 @@ impl App {
     pub fn build(loaded: &Loaded) -> Result<Self, BuildError> {
         let settings = loaded.settings.clone();
         let mut registry = metrics::registry();
-        panics::register(&mut registry);
         let (supervisor, fatal) = Supervisor::new();
         supervisor.register(&mut registry);
         let readiness = Readiness::new();
         let carrier = Carrier::build(loaded, health::offline(&settings.mqtt)?, &mut registry)?;
-        let receiver = Receiver::bind(&settings.udp, settings.generation, &mut registry)?;
+        let receiver = settings
+            .udp
+            .enable
+            .then(|| Receiver::bind(&settings.udp, settings.generation, &mut registry))
+            .transpose()?;
         let api = settings.rest.enable.then(|| api::Server::bind(&settings.rest)).transpose()?;
         let docker_health =
             settings.docker_health.enable.then(|| api::DockerHealth::bind(settings.docker_health)).transpose()?;
@@ -196,7 +131,7 @@ impl App {
         let counters = api::counters::Counters::register(&mut registry);
         let report = health::Report::new(loaded, &readiness, &qrs);
         let (broker, client) = carrier::identity(&settings.mqtt, &carrier.addresses());
-        let listening = health::listening(&carrier.addresses(), api.as_ref(), &receiver);
+        let listening = health::listening(&carrier.addresses(), api.as_ref(), receiver.as_ref());
         let status_settings = StatusSettings::new(
             &settings.mqtt,
             &broker,
@@ -232,7 +167,7 @@ impl App {
         Addresses {
             mqtt: self.carrier.addresses(),
             rest: self.api.as_ref().map(api::Server::addresses).unwrap_or_default(),
-            udp: self.receiver.listening(),
+            udp: self.receiver.as_ref().map(Receiver::listening).unwrap_or_default(),
             health: self.docker_health.as_ref().map(api::DockerHealth::addresses).unwrap_or_default(),
         }
     }
@@ -258,13 +193,16 @@ impl App {
     /// If a part that the program cannot do without ended by itself.
     pub async fn run(self, asked: impl Future<Output = &'static str>) -> Result<(), Fatal> {
         let Self { settings, carrier, supervisor, readiness, fatal, status, .. } = self;
-        let handle = status.handle();
-        start_status(&supervisor, &carrier, status, &readiness);
+        let connections = carrier.connections();
         carrier.start(&supervisor, &readiness);
-        if settings.mqtt.enable {
-            start_events(&supervisor, self.receiver, self.forwarder, handle, &readiness);
-            start_actions(&supervisor, self.actions, self.starter.clone(), &readiness);
+        // Also with `mqttConfig.enable: false`: then nothing is forwarded, but REST still tells who is active.
+        if let Some(receiver) = self.receiver {
+            start_events(&supervisor, receiver, self.forwarder, status.handle(), &readiness);
         }
+        if settings.mqtt.enable {
+            start_actions(&supervisor, self.actions, &readiness);
+        }
+        start_starter(&supervisor, self.starter.clone());
         start_qrs(&supervisor, self.qrs, &readiness);
         if let Some(server) = self.api {
             let rest = Rest {
@@ -285,6 +223,8 @@ impl App {
             let generation = settings.generation;
             supervisor.essential(Stage::Doors, "docker health", move |stop| server.run(generation, stop));
         }
+        // Last: by now every latch is there, so "ready" is the word of all of them.
+        start_status(&supervisor, connections, status, &readiness);
         supervisor.run(fatal, asked).await
     }
 }
@@ -310,9 +250,17 @@ fn actions(loaded: &Loaded, bus: &Bus, starter: &Starter, registry: &mut Registr
 }
 
 /// `state` follows readiness; an external broker that came back is told everything again.
-fn start_status(supervisor: &Supervisor, carrier: &Carrier, status: Status, readiness: &Readiness) {
+///
+/// A `state` of an earlier run needs no rewriting ([`Status::prepare`]): the built-in broker keeps retained messages in memory only, and an
+/// external one has published our will.
+fn start_status(
+    supervisor: &Supervisor,
+    connections: Option<watch::Receiver<u64>>,
+    status: Status,
+    readiness: &Readiness,
+) {
     let handle = status.handle();
-    if let Some(connections) = carrier.connections() {
+    if let Some(connections) = connections {
         let again = handle.clone();
         supervisor.essential(Stage::Work, "status renewal", move |stop| {
             carrier::watch_connections(connections, move || again.reconnected(), stop)
@@ -323,7 +271,7 @@ fn start_status(supervisor: &Supervisor, carrier: &Carrier, status: Status, read
         let (readiness, handle) = (readiness.clone(), handle.clone());
         async move { stop.run_until_cancelled(tell_when_ready(readiness, handle)).await.unwrap_or(()) }
     });
-    supervisor.essential(Stage::Work, "status", move |stop| status.run(stop));
+    supervisor.essential(Stage::Farewell, "status", move |stop| status.run(stop));
 }
 
 async fn tell_when_ready(readiness: Readiness, handle: StatusHandle) {
@@ -354,12 +302,18 @@ fn start_events(
     supervisor.essential(Stage::Work, "events", move |stop| up(latch, forwarder.run(events, stop)));
 }
 
-fn start_actions(supervisor: &Supervisor, actions: Actions, starter: Starter, readiness: &Readiness) {
+fn start_actions(supervisor: &Supervisor, actions: Actions, readiness: &Readiness) {
     let latch = readiness.latch("task starting");
     supervisor.essential(Stage::Work, "actions", move |stop| up(latch, actions.run(stop)));
+}
+
+/// Starts under way by any door are let end.
+fn start_starter(supervisor: &Supervisor, starter: Starter) {
     supervisor.essential(Stage::Work, "starter", move |stop| async move {
         stop.cancelled().await;
-        starter.stop(Duration::from_secs(1)).await;
+        if !starter.stop(STARTS_END).await {
+            tracing::warn!("stopped before QRS answered every start; look in the QMC which of those tasks run");
+        }
     });
 }
 
@@ -414,5 +368,28 @@ impl Rest {
             registry: Arc::new(self.registry),
             counters: self.counters,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::config::{self, LoadOptions};
+
+    #[tokio::test]
+    async fn every_metric_is_registered_once() {
+        let mut options = LoadOptions::default();
+        let anywhere = || Some("127.0.0.1:0".parse().unwrap());
+        options.overrides.mqtt = anywhere();
+        options.overrides.rest = anywhere();
+        options.overrides.udp = anywhere();
+        options.overrides.udp_sessions = anywhere();
+        let app = App::build(&config::built_in(&options).unwrap()).unwrap();
+        let text = metrics::encode(&app.registry);
+        let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        assert!(names.len() > 40, "only {} metrics", names.len());
+        assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len(), "{text}");
     }
 }

@@ -7,12 +7,13 @@ use std::{
     collections::BTreeMap,
     future::Future,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use prometheus_client::metrics::{counter::Counter, family::Family};
 use tokio::{
     sync::mpsc,
@@ -50,15 +51,18 @@ const PACE: Pace = Pace {
 pub enum Stage {
     /// What lets work in: listeners of REST and UDP.
     Doors,
-    /// What does the work: bridge, task starting, status (publishes `offline`).
+    /// What does the work: bridge, task starting.
     Work,
+    /// What has the last word: the status (publishes `offline`, behind all that the work still had to say).
+    Farewell,
     /// What carries it: the broker or the connection to one.
     Broker,
 }
 
 /// The order of stopping, and how much of the deadline (tenths) is gone at the end of each stage at the latest: a door that hangs must not
-/// cost the time in which `offline` is published.
-const STAGES: [(Stage, u32); 3] = [(Stage::Doors, 4), (Stage::Work, 7), (Stage::Broker, 10)];
+/// cost the time in which `offline` is published. What a part gives itself to stop fits into its stage: doors 2 s, work 1 s, farewell 0.5 s,
+/// broker 1.5 s, and more where the stages before needed less.
+const STAGES: [(Stage, u32); 4] = [(Stage::Doors, 4), (Stage::Work, 6), (Stage::Farewell, 7), (Stage::Broker, 10)];
 
 /// What a task says when it ends: nothing, or a result.
 pub trait Ended: Send + 'static {
@@ -98,7 +102,7 @@ pub struct Supervisor {
 
 #[derive(Debug)]
 struct Shared {
-    crews: [Crew; 3],
+    crews: [Crew; 4],
     restarts: Family<Vec<(String, String)>, Counter>,
     next_id: AtomicU64,
 }
@@ -226,10 +230,11 @@ impl Supervisor {
 
 impl Shared {
     fn crew(&self, stage: Stage) -> &Crew {
-        let [doors, work, broker] = &self.crews;
+        let [doors, work, farewell, broker] = &self.crews;
         match stage {
             Stage::Doors => doors,
             Stage::Work => work,
+            Stage::Farewell => farewell,
             Stage::Broker => broker,
         }
     }
@@ -238,10 +243,10 @@ impl Shared {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::clone(self);
         // Spawned under the lock, so that a task that ends at once finds itself in the list it takes itself from.
-        let mut running = self.crew(stage).running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.crew(stage).running.lock();
         let handle = self.crew(stage).tracker.spawn(async move {
             task.await;
-            shared.crew(stage).running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            shared.crew(stage).running.lock().remove(&id);
         });
         running.insert(id, (name, handle.abort_handle()));
     }
@@ -249,7 +254,7 @@ impl Shared {
 
 impl Crew {
     fn abort_all(&self) -> Vec<&'static str> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.running.lock();
         std::mem::take(&mut *running)
             .into_values()
             .map(|(name, handle)| {
@@ -298,7 +303,9 @@ mod tests {
     async fn stages_stop_in_order_and_the_outcome_is_good() {
         let (supervisor, ends) = Supervisor::new();
         let (sender, order) = std_mpsc::channel();
-        for (stage, name) in [(Stage::Broker, "broker"), (Stage::Doors, "rest"), (Stage::Work, "bridge")] {
+        let parts =
+            [(Stage::Farewell, "status"), (Stage::Broker, "broker"), (Stage::Doors, "rest"), (Stage::Work, "bridge")];
+        for (stage, name) in parts {
             let sender = sender.clone();
             supervisor.essential(stage, name, move |stop| async move {
                 stop.cancelled().await;
@@ -307,7 +314,7 @@ mod tests {
             });
         }
         supervisor.run(ends, async { "a test" }).await.unwrap();
-        assert_eq!(order.try_iter().collect::<Vec<_>>(), ["rest", "bridge", "broker"]);
+        assert_eq!(order.try_iter().collect::<Vec<_>>(), ["rest", "bridge", "status", "broker"]);
     }
 
     #[tokio::test]
@@ -357,7 +364,7 @@ mod tests {
         let (supervisor, ends) = Supervisor::with_pace(QUICK);
         let (sender, mut ended) = mpsc::channel(1);
         supervisor.essential(Stage::Doors, "stuck", |_| pending::<()>());
-        supervisor.essential(Stage::Work, "status", |stop| async move {
+        supervisor.essential(Stage::Farewell, "status", |stop| async move {
             stop.cancelled().await;
             sender.send(Instant::now()).await.unwrap();
         });

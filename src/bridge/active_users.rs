@@ -6,8 +6,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{names::TopicName, sense::event::SessionEventKind};
 
@@ -87,7 +89,7 @@ impl ActiveUsers {
 
     /// A panic elsewhere leaves the state as consistent as it was: every change is made of steps that cannot panic.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -24,7 +24,7 @@ const MQTT_STATUS: &str = "qliksense/butler/mqtt/status";
 /// Time between two `health` messages.
 const HEALTH_PERIOD: Duration = Duration::from_secs(60);
 /// Time for saying `offline` at a stop, of the five seconds a stop may take.
-const GOODBYE: Duration = Duration::from_secs(2);
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// A snapshot of the appliance's health: an object, made anew at each call, quickly and without waiting for anybody.
 pub type HealthSnapshot = Arc<dyn Fn() -> Value + Send + Sync>;

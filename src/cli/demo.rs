@@ -5,13 +5,14 @@ use std::{
     io::{self, Write as _},
     net::SocketAddr,
     path::Path,
+    time::Duration,
 };
 
 use time::OffsetDateTime;
-use tokio::sync::broadcast;
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::broadcast, task::JoinSet, time::timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{Exit, complain, options, refuse};
+use super::{Exit, complain, not_built, options, refuse};
 use crate::{
     app::{self, Addresses, App, BuildError},
     bus::{Bus, Delivery},
@@ -23,10 +24,13 @@ use crate::{
             PkiFiles, Profile, Simulator, SimulatorError, SimulatorEvent, SimulatorSettings, Targets, Transport,
         },
     },
+    telemetry::readiness::Readiness,
 };
 
 /// Characters of a payload shown on a line.
 const SHOWN: usize = 120;
+/// How long the simulated site may take to end behind the appliance.
+const SITE_ENDS: Duration = Duration::from_millis(500);
 
 /// Why the demo does not run.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +41,8 @@ enum DemoError {
     Build(#[from] BuildError),
     #[error("the simulated Qlik Sense site: {0}")]
     Simulator(#[from] SimulatorError),
+    #[error("the simulated Qlik Sense site met a defect of sense-butler: {0}")]
+    Site(tokio::task::JoinError),
     #[error(transparent)]
     Fatal(#[from] app::Fatal),
 }
@@ -47,12 +53,14 @@ pub fn run(addresses: &options::Addresses) -> Exit {
         match demo(addresses).await {
             Ok(()) => Exit::Done,
             Err(DemoError::Configuration(errors)) => refuse(&errors),
+            Err(DemoError::Build(error)) => not_built(&error),
             Err(error) => complain(error),
         }
     })
 }
 
 async fn demo(addresses: &options::Addresses) -> Result<(), DemoError> {
+    let asked = app::signal();
     let options = LoadOptions::from_environment(addresses.overrides(), false);
     let mut loaded = config::built_in(&options).map_err(DemoError::Configuration)?;
     let mut simulator = simulator(addresses, &loaded.data_dir).await?;
@@ -61,16 +69,35 @@ async fn demo(addresses: &options::Addresses) -> Result<(), DemoError> {
     let bound = app.addresses();
     simulator.send_to(targets(&bound.udp))?;
     say(&banner(&bound, simulator.addresses().qrs.first(), simulator.sample_task()));
-    let stop = CancellationToken::new();
-    let showing = tokio::spawn(show_messages(app.bus(), stop.clone()));
-    let sense = tokio::spawn(show_site(simulator.events(), stop.clone()));
-    let site = tokio::spawn(run_site(simulator, app.readiness(), stop.clone()));
-    let ended = app.run(app::signal()).await;
+    let (stop, gone) = (CancellationToken::new(), CancellationToken::new());
+    let mut show = JoinSet::new();
+    show.spawn(show_messages(app.bus(), stop.clone()));
+    show.spawn(show_site(simulator.events(), stop.clone()));
+    let (readiness, there) = (app.readiness(), gone.clone().drop_guard());
+    let site_stop = stop.clone();
+    let mut site = AbortOnDropHandle::new(tokio::spawn(async move {
+        let _there = there;
+        run_site(simulator, readiness, site_stop).await
+    }));
+    let ended = app
+        .run(async {
+            tokio::select! {
+                why = asked => why,
+                () = gone.cancelled() => "the simulated Qlik Sense site ended by itself",
+            }
+        })
+        .await;
     stop.cancel();
-    // They end with the token; what they say no longer matters.
-    let _ = tokio::join!(showing, sense, site);
-    say("stopped");
-    Ok(ended?)
+    // What does not end within its time is abandoned with the runtime; what it would have said no longer matters.
+    let site = timeout(SITE_ENDS, &mut site).await;
+    let _ = timeout(SITE_ENDS, show.join_all()).await;
+    ended?;
+    match site {
+        Ok(Ok(Err(error))) => return Err(error.into()),
+        Ok(Err(panicked)) => return Err(DemoError::Site(panicked)),
+        Ok(Ok(Ok(()))) | Err(_) => say("stopped"),
+    }
+    Ok(())
 }
 
 /// The site: QRS where asked, certificates in the data directory as Qlik exports them.
@@ -107,16 +134,14 @@ fn targets(udp: &[Listening]) -> Targets {
 }
 
 /// The site's life begins when the appliance listens: a first event that nobody hears would be a poor demonstration.
-async fn run_site(simulator: Simulator, readiness: crate::telemetry::readiness::Readiness, stop: CancellationToken) {
+async fn run_site(simulator: Simulator, readiness: Readiness, stop: CancellationToken) -> Result<(), SimulatorError> {
     let mut changes = readiness.watch();
     while !readiness.is_ready() {
         if stop.run_until_cancelled(changes.changed()).await.is_none() {
-            return;
+            return Ok(());
         }
     }
-    if let Err(error) = simulator.run(stop).await {
-        complain(error);
-    }
+    simulator.run(stop).await
 }
 
 fn banner(bound: &Addresses, qrs: Option<&SocketAddr>, sample: TaskId) -> String {

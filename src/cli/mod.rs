@@ -25,7 +25,7 @@ use clap::{Args, Parser, Subcommand};
 
 use options::{Addresses, ConfigFiles};
 
-use crate::config::ConfigErrors;
+use crate::{app::BuildError, config::ConfigErrors};
 
 /// How a verb ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,6 +175,12 @@ fn in_runtime(verb: impl Future<Output = Exit>) -> Exit {
 fn refuse(errors: &ConfigErrors) -> Exit {
     drop(write!(io::stderr(), "{errors}"));
     Exit::Usage
+}
+
+/// Says why the program cannot start. Exit code 64 where the configuration is at fault, 1 where the machine is.
+fn not_built(error: &BuildError) -> Exit {
+    let exit = complain(error);
+    if error.is_configuration() { Exit::Usage } else { exit }
 }
 
 /// The exit of a verb that writes; standard output may be closed.

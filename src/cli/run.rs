@@ -1,6 +1,6 @@
 //! `sense-butler run`: broker, bridge and REST until stopped.
 
-use super::{Exit, RunOptions, complain, in_runtime, refuse};
+use super::{Exit, RunOptions, complain, in_runtime, not_built, refuse};
 use crate::{
     app::{self, Addresses, App},
     config::{self, Loaded},
@@ -21,18 +21,17 @@ pub fn run(options: &RunOptions) -> Exit {
 }
 
 async fn serve(loaded: Loaded) -> Exit {
+    // Before anything is bound: a signal that comes early stops in order, too.
+    let asked = app::signal();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let app = match App::build(&loaded) {
         Ok(app) => app,
-        Err(error) => {
-            complain(&error);
-            return if error.is_configuration() { Exit::Usage } else { Exit::Failed };
-        }
+        Err(error) => return not_built(&error),
     };
     introduce(&loaded, &app.addresses());
-    match app.run(app::signal()).await {
+    match app.run(asked).await {
         Ok(()) => Exit::Done,
         Err(fatal) => complain(fatal),
     }

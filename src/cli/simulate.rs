@@ -60,13 +60,18 @@ pub struct Options {
 pub fn main(options: &Options) -> Exit {
     let options = options.clone();
     in_runtime(async {
-        let stop = CancellationToken::new();
-        let asked = stop.clone();
-        tokio::spawn(async move {
-            app::signal().await;
-            asked.cancel();
-        });
-        match run(options, stop).await {
+        let (stop, asked) = (CancellationToken::new(), app::signal());
+        let asked = async {
+            asked.await;
+            stop.cancel();
+            // Ends with the run.
+            std::future::pending().await
+        };
+        let ended = tokio::select! {
+            ended = run(options, stop.clone()) => ended,
+            ended = asked => ended,
+        };
+        match ended {
             Ok(()) => Exit::Done,
             Err(error) => complain(error),
         }

@@ -5,7 +5,10 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use crate::names::{Secret, TaskId, TopicFilter, TopicName};
+use crate::{
+    names::{Secret, TaskId, TopicFilter, TopicName},
+    telemetry::logging::LogSettings,
+};
 
 /// Which generation of Butler a configuration file speaks, and so which payloads, status codes and error bodies are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -324,17 +327,6 @@ pub enum QrsVerify {
     Fingerprint([u8; 32]),
     /// `rejectUnauthorized: false`: anybody; loud in health.
     Insecure,
-}
-
-/// Logging.
-#[derive(Debug, Clone)]
-pub struct LogSettings {
-    /// `logLevel`: error, warn, info, verbose (= info with detail), debug, silly (= trace).
-    pub level: String,
-    /// `fileLogging`
-    pub to_file: bool,
-    /// `logDirectory`
-    pub directory: PathBuf,
 }
 
 /// `dockerHealthCheck`

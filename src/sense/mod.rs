@@ -3,7 +3,6 @@
 pub mod datagram;
 pub mod dedup;
 pub mod directory;
-pub mod drop_log;
 pub mod event;
 pub mod qrs;
 pub mod receiver;

@@ -1,9 +1,9 @@
 //! Logging: one readable line per event on the terminal, and the same lines in files where wanted.
 //!
 //! Butler's level names are kept; `RUST_LOG` overrules them. Invariants: the terminal gets colours only if it is one; no line waits for a
-//! slow disk (the file has a thread of its own, see [`super::logfile`]).
+//! slow disk (the file has a thread of its own, see [`super::logfile`]); a closed standard error silences the terminal and nothing else.
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, path::PathBuf};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
@@ -15,7 +15,17 @@ use tracing_subscriber::{
 };
 
 use super::logfile::{self, LogFile};
-use crate::config::settings::LogSettings;
+
+/// What is logged, and where to.
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// `logLevel`: error, warn, info, verbose (= info with detail), debug, silly (= trace).
+    pub level: String,
+    /// `fileLogging`
+    pub to_file: bool,
+    /// `logDirectory`
+    pub directory: PathBuf,
+}
 
 /// Why logging cannot be set up.
 #[derive(Debug, thiserror::Error)]

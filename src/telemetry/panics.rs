@@ -6,10 +6,11 @@ use std::{
     collections::HashMap,
     io::Write as _,
     panic::{self, PanicHookInfo},
-    sync::{LazyLock, Mutex},
+    sync::LazyLock,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 
 use super::throttle::Throttle;
@@ -52,7 +53,7 @@ fn note(info: &PanicHookInfo<'_>) {
 
 /// Whether a line may be written for a place. If another thread is in here too, it passes: one line too many is better than waiting.
 fn pass(place: &str) -> Option<u64> {
-    let Ok(mut places) = PLACES.try_lock() else { return Some(0) };
+    let Some(mut places) = PLACES.try_lock() else { return Some(0) };
     places.entry(place.to_owned()).or_insert_with(|| Throttle::every(INTERVAL)).pass()
 }
 

@@ -1,7 +1,7 @@
 //! Rate-limited log lines: a peer that misbehaves a thousand times a second gets one line per interval, with the count of the others.
 //!
-//! One [`Throttle`] per call site, as a `static` or a field. Invariants: never blocks, never allocates; every suppressed line is counted and
-//! named by the next line that passes.
+//! One [`Throttle`] per call site, as a `static` or a field; [`Throttles`] where one call site speaks of several subjects. Invariants: never
+//! blocks; every suppressed line is counted and named by the next line that passes.
 //!
 //! ```
 //! use std::time::Duration;
@@ -56,9 +56,45 @@ impl Throttle {
     }
 }
 
+/// A throttle for each of a few subjects, e.g. reasons to drop something: words of the program, not of the network, so the list stays short.
+#[derive(Debug)]
+pub struct Throttles {
+    interval: Duration,
+    subjects: Vec<(&'static str, Throttle)>,
+}
+
+impl Throttles {
+    /// Lets one line per subject and `interval` pass.
+    pub const fn every(interval: Duration) -> Self {
+        Self { interval, subjects: Vec::new() }
+    }
+
+    /// As [`Throttle::pass`], for one subject.
+    pub fn pass(&mut self, subject: &'static str) -> Option<u64> {
+        match self.subjects.iter().find(|(known, _)| *known == subject) {
+            Some((_, throttle)) => throttle.pass(),
+            None => {
+                let throttle = Throttle::every(self.interval);
+                let passed = throttle.pass();
+                self.subjects.push((subject, throttle));
+                passed
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn subjects_do_not_silence_each_other() {
+        let mut throttles = Throttles::every(Duration::from_secs(3_600));
+        assert_eq!(throttles.pass("a"), Some(0));
+        assert_eq!(throttles.pass("a"), None);
+        assert_eq!(throttles.pass("b"), Some(0));
+        assert_eq!(throttles.pass("a"), None);
+    }
 
     #[test]
     fn one_line_per_interval_and_the_rest_is_counted() {

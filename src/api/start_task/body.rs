@@ -5,8 +5,11 @@
 
 use serde_json::Value;
 
-use super::Refusal;
-use crate::{config::settings::Generation, sense::tasks::request::StartTarget};
+use crate::{
+    api::fault::{Fault, Kind},
+    config::settings::Generation,
+    sense::tasks::request::StartTarget,
+};
 
 /// Most items in one request.
 const MAX_ITEMS: usize = 1_000;
@@ -21,7 +24,7 @@ pub(super) enum Item {
 }
 
 /// Reads the body.
-pub(super) fn read(body: &[u8], generation: Generation) -> Result<Vec<Item>, Refusal> {
+pub(super) fn read(body: &[u8], generation: Generation) -> Result<Vec<Item>, Fault> {
     let text = str::from_utf8(body).map_err(|_| unreadable("it is not UTF-8"))?;
     if text.trim().is_empty() {
         return Ok(Vec::new());
@@ -30,27 +33,30 @@ pub(super) fn read(body: &[u8], generation: Generation) -> Result<Vec<Item>, Ref
         Value::Array(items) => items,
         Value::Object(fields) if fields.is_empty() => Vec::new(),
         _ => {
-            return Err(Refusal::value(
+            return Err(Fault::new(
+                Kind::Value,
                 "the body must be an array of items like {\"type\":\"starttaskid\",\"payload\":{\"taskId\":\"...\"}}",
             ));
         }
     };
     if items.len() > MAX_ITEMS {
-        return Err(Refusal::value(format!("the body has {} items; at most {MAX_ITEMS} are possible", items.len())));
+        return Err(Fault::new(
+            Kind::Value,
+            format!("the body has {} items; at most {MAX_ITEMS} are possible", items.len()),
+        ));
     }
     let read = items.iter().enumerate().map(|(index, value)| item(value, index + 1, generation));
     read.filter_map(Result::transpose).collect()
 }
 
-fn unreadable(why: &str) -> Refusal {
-    let message = format!("the body is no JSON: {why}");
-    Refusal { status: 400, head: "FST_ERR_CTP_INVALID_JSON_BODY", v5_4: "InvalidContent", message }
+fn unreadable(why: &str) -> Fault {
+    Fault::new(Kind::Content, format!("the body is no JSON: {why}"))
 }
 
 /// One item; `None`: it asks for nothing.
-fn item(value: &Value, number: usize, generation: Generation) -> Result<Option<Item>, Refusal> {
+fn item(value: &Value, number: usize, generation: Generation) -> Result<Option<Item>, Fault> {
     let strange = |what: &str| match generation {
-        Generation::Head => Err(Refusal::value(format!("item {number} of the body {what}"))),
+        Generation::Head => Err(Fault::new(Kind::Value, format!("item {number} of the body {what}"))),
         Generation::V5_4 => Ok(None),
     };
     let Some(fields) = value.as_object() else { return strange("is no object") };
@@ -58,8 +64,12 @@ fn item(value: &Value, number: usize, generation: Generation) -> Result<Option<I
     let text = |name: &str| {
         let text =
             fields.get("payload").and_then(|payload| payload.get(name)?.as_str()).filter(|text| !text.is_empty());
-        let missing =
-            || Refusal::value(format!("item {number} of the body needs `payload.{name}`, a text that is not empty"));
+        let missing = || {
+            Fault::new(
+                Kind::Value,
+                format!("item {number} of the body needs `payload.{name}`, a text that is not empty"),
+            )
+        };
         text.map(str::to_owned).ok_or_else(missing)
     };
     Ok(Some(match kind.as_str() {
@@ -70,10 +80,13 @@ fn item(value: &Value, number: usize, generation: Generation) -> Result<Option<I
             value: text("customPropertyValue")?,
         }),
         Some("keyvaluestore") => {
-            return Err(Refusal::value(format!(
-                "item {number} of the body wants to store a key and value; the key-value store is not offered by this version, so nothing \
+            return Err(Fault::new(
+                Kind::Value,
+                format!(
+                    "item {number} of the body wants to store a key and value; the key-value store is not offered by this version, so nothing \
                  was stored or started"
-            )));
+                ),
+            ));
         }
         _ => return strange("has an unknown type; starttaskid, starttasktag and starttaskcustomproperty are known"),
     }))
@@ -108,8 +121,9 @@ mod tests {
         ];
         for (body, part) in both {
             for generation in [Generation::Head, Generation::V5_4] {
-                let refusal = read(body.as_bytes(), generation).unwrap_err();
-                assert!(refusal.status == 400 && refusal.message.contains(part), "{body}: {refusal:?}");
+                let fault = read(body.as_bytes(), generation).unwrap_err();
+                assert!(matches!(fault.kind, Kind::Content | Kind::Value), "{body}: {fault:?}");
+                assert!(fault.message.contains(part), "{body}: {fault:?}");
             }
         }
         assert!(read(&[b'[', 0xff, b']'], Generation::Head).is_err());

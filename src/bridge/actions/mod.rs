@@ -32,7 +32,7 @@ const AT_ONCE: usize = 1_024;
 /// Shortest and longest pause before subscribing again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How long a stop waits for messages under way.
-const DRAIN: Duration = Duration::from_secs(3);
+const DRAIN: Duration = Duration::from_millis(900);
 
 /// What answers messages of a topic.
 pub trait Handler: Send + Sync + 'static {

@@ -22,7 +22,7 @@ use tracing::warn;
 
 use crate::{
     bus::{Bus, Publication, PublishError, Receipt},
-    sense::drop_log::DropLog,
+    telemetry::throttle::Throttle,
 };
 
 /// Receipts outstanding at most. An external broker's outbox holds messages while the broker is away; their receipts wait that long.
@@ -87,7 +87,6 @@ pub(super) struct Publisher {
     outstanding: mpsc::Sender<Outstanding>,
     keeper: AbortOnDropHandle<()>,
     metrics: Metrics,
-    log: DropLog,
 }
 
 impl Publisher {
@@ -95,7 +94,7 @@ impl Publisher {
     pub(super) fn start(bus: Bus, metrics: Metrics) -> Self {
         let (outstanding, receipts) = mpsc::channel(MAX_OUTSTANDING);
         let keeper = AbortOnDropHandle::new(tokio::spawn(keep(receipts, metrics.clone())));
-        Self { bus, outstanding, keeper, metrics, log: DropLog::default() }
+        Self { bus, outstanding, keeper, metrics }
     }
 
     /// Submits one publication of an event.
@@ -108,7 +107,7 @@ impl Publisher {
             }
             Err(error) => {
                 tally.fail();
-                complain(&mut self.log, &error);
+                complain(&error);
             }
         }
     }
@@ -128,13 +127,12 @@ impl Publisher {
 }
 
 async fn keep(mut receipts: mpsc::Receiver<Outstanding>, metrics: Metrics) {
-    let mut log = DropLog::default();
     while let Some(outstanding) = receipts.recv().await {
         match outstanding {
             Outstanding::Receipt(receipt, tally) => {
                 if let Err(error) = receipt.wait(FOR_EVER).await {
                     tally.fail();
-                    complain(&mut log, &error);
+                    complain(&error);
                 }
             }
             Outstanding::End(tally) => {
@@ -145,8 +143,9 @@ async fn keep(mut receipts: mpsc::Receiver<Outstanding>, metrics: Metrics) {
     }
 }
 
-fn complain(log: &mut DropLog, error: &PublishError) {
-    if let Some(times) = log.due("publish") {
-        warn!(times, %error, "a Sense event could not be published");
+fn complain(error: &PublishError) {
+    static LINE: Throttle = Throttle::every(Duration::from_secs(10));
+    if let Some(suppressed) = LINE.pass() {
+        warn!(suppressed, %error, "a Sense event could not be published");
     }
 }

@@ -11,7 +11,7 @@ use std::{
     collections::HashSet,
     hash::{BuildHasher as _, Hasher as _, RandomState},
     pin::pin,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -203,7 +203,7 @@ impl Driver {
         };
         self.shared.metrics.dropped(Drop::Abandoned.as_str(), abandoned);
         self.shared.metrics.connects.inc();
-        *self.shared.error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.shared.error.lock() = None;
         self.shared.connections.send_modify(|count| *count += 1);
         tracing::info!("connected to the MQTT broker at {} as {}", self.shared.broker, self.client_id);
     }
@@ -322,7 +322,7 @@ impl Driver {
 
     fn note(&self, error: &LinkError) {
         static FAILED: Throttle = Throttle::every(Duration::from_secs(60));
-        *self.shared.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+        *self.shared.error.lock() = Some(error.to_string());
         let waiting = self.shared.outbox().fill().messages;
         let broker = &self.shared.broker;
         match error {

@@ -1,9 +1,6 @@
 //! What follows from what happens on the connection: acknowledgements to the outbox, messages to the inbox, and a word about what went wrong.
 
-use std::{
-    sync::{PoisonError, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use super::{Shared, outbox::Drop};
 use crate::{
@@ -57,7 +54,7 @@ impl Shared {
         for reason in answers.into_iter().flatten() {
             let text = format!("it refused a subscription: {reason}");
             tracing::error!("MQTT broker at {}: {text}; starting tasks by MQTT will not work", self.broker);
-            *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+            *self.error.lock() = Some(text);
         }
     }
 

@@ -4,11 +4,9 @@
 //! and a start request must not come twice); the connection never waits for a slow subscriber: what it cannot take waits in a queue bounded
 //! in bytes, and what that cannot take is counted.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::VecDeque, sync::Arc};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc};
 
 use crate::{
@@ -80,14 +78,14 @@ impl Inbox {
         full.map(|subscriber| subscriber.name.clone()).collect()
     }
 
-    fn all(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Subscriber>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn all(&self) -> MutexGuard<'_, Vec<Arc<Subscriber>>> {
+        self.0.lock()
     }
 }
 
 impl Subscriber {
-    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock()
     }
 
     /// False if there was no room.

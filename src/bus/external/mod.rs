@@ -12,11 +12,9 @@ mod outbox;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -91,7 +89,7 @@ struct Shared {
 
 impl Shared {
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outbox.lock()
     }
 
     fn push(&self, publication: Publication, urgent: bool) -> Result<Receipt, PublishError> {
@@ -145,7 +143,7 @@ impl External {
             let outbox = self.0.outbox();
             (outbox.is_connected(), outbox.fill())
         };
-        let error = self.0.error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let error = self.0.error.lock().clone();
         Health { broker: self.0.broker.clone(), connected, error, outbox }
     }
 

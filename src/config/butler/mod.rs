@@ -18,10 +18,11 @@ use std::path::{Path, PathBuf};
 use super::{
     LoadOptions, Overrides,
     diagnostic::Report,
-    settings::{DockerHealth, Generation, LogSettings, Settings},
+    settings::{DockerHealth, Generation, Settings},
     tree::{Node, Value},
     walk::Section,
 };
+use crate::telemetry::logging::LogSettings;
 
 /// What the readers of the sections need to know besides the file.
 pub(super) struct Context<'a> {

@@ -2,10 +2,9 @@
 //!
 //! Invariant: reading it never waits and never asks anybody; `since` is the time the present state began.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::SystemTime,
-};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
 
 use super::error::QrsError;
 
@@ -82,12 +81,12 @@ impl HealthCell {
     }
 
     pub(super) fn get(&self) -> QrsHealth {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     /// Takes note of a call. True if that changed the state, so that the change can be logged once.
     pub(super) fn note(&self, outcome: Result<(), &QrsError>) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         let since = SystemTime::now();
         let next = match (outcome, &*state) {
             (Ok(()), QrsHealth::Ok { .. }) => return false,

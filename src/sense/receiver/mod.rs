@@ -27,7 +27,7 @@ use std::{
 
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 pub use self::socket::{Listening, Port, ReceiverError};
@@ -41,17 +41,21 @@ use self::{
 use super::{
     datagram::{self, Reject},
     dedup::Deduplicator,
-    drop_log::DropLog,
     event::SenseEvent,
 };
-use crate::config::settings::{Generation, UdpSettings};
+use crate::{
+    config::settings::{Generation, UdpSettings},
+    telemetry::throttle::Throttles,
+};
 
 /// How long a thread waits for a datagram before it looks at the stop flag.
 const TICK: Duration = Duration::from_millis(200);
 /// After the stop signal: time for what the kernel and the queue still hold.
-const DRAIN: Duration = Duration::from_secs(2);
+const DRAIN: Duration = Duration::from_secs(1);
 /// How often the log is told of datagrams that the kernel dropped.
 const KERNEL_CHECK: Duration = Duration::from_secs(10);
+/// Time between two log lines about the same reason.
+const LINE_EVERY: Duration = Duration::from_secs(10);
 /// The window of the rate limit.
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -120,48 +124,61 @@ impl Receiver {
         let _ = self.shared.on_socket_error.set(tell);
     }
 
-    /// Receives until `stop`, then sends on what the kernel and the queue hold, for two seconds at most. A full `events` holds the events
+    /// Receives until `stop`, then sends on what the kernel and the queue hold, for one second at most. A full `events` holds the events
     /// back in the queue, and what does not fit there is dropped and counted.
-    pub async fn run(self, events: mpsc::Sender<SenseEvent>, stop: CancellationToken) {
+    ///
+    /// # Errors
+    /// If a receiving thread cannot be started or ends before `stop`: a socket nobody reads must not look healthy.
+    pub async fn run(self, events: mpsc::Sender<SenseEvent>, stop: CancellationToken) -> Result<(), ReceiverError> {
         let shared = self.shared.clone();
-        let threads: Vec<_> =
-            self.sockets.into_iter().filter_map(|bound| start_thread(bound, shared.clone())).collect();
-        let sources = tokio::spawn(keep_sources(shared.clone(), stop.clone()));
+        let deaf = CancellationToken::new();
+        let start = |bound| start_thread(bound, shared.clone(), deaf.clone());
+        let threads = self.sockets.into_iter().map(start).collect::<Result<Vec<_>, _>>();
+        let threads = threads.inspect_err(|_| shared.stopping.store(true, Ordering::Relaxed))?;
+        // Ends with this: a name service that does not answer must not hold the stop.
+        let _sources = AbortOnDropHandle::new(tokio::spawn(keep_sources(shared.clone(), stop.clone())));
         let mut stage = Stage {
             shared: shared.clone(),
             generation: self.generation,
             limiter: self.rate_limit.map(|limit| RateLimit::new(limit, Instant::now())),
             deduplicator: self.deduplicator,
             events,
-            log: DropLog::default(),
+            log: Throttles::every(LINE_EVERY),
         };
         let mut watch = tokio::time::interval(KERNEL_CHECK);
         let mut kernel_drops = self.kernel.total();
-        while !stop.is_cancelled() {
+        let mut stopped = None;
+        while !stop.is_cancelled() && !deaf.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => {}
+                () = deaf.cancelled() => {}
                 batch = shared.queue.take() => tokio::select! {
                     () = stage.process(batch) => {}
                     // The forwarder is stuck: what it does not take within the drain time is lost, and counted.
-                    () = too_late(&stop) => {}
+                    at = too_late(&stop) => stopped = Some(at),
                 },
                 _ = watch.tick() => kernel_drops = tell_kernel_drops(&self.kernel, kernel_drops),
             }
         }
+        let end = stopped.unwrap_or_else(Instant::now) + DRAIN;
+        let ended_early = !stop.is_cancelled();
         shared.stopping.store(true, Ordering::Relaxed);
         // Threads end within a tick and a drain; joining them is the only blocking step.
         let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
-        let _ = tokio::time::timeout(DRAIN, stage.process(shared.queue.take_now())).await;
+        let _ = tokio::time::timeout_at(end.into(), stage.process(shared.queue.take_now())).await;
         for port in [Port::Task, Port::Session] {
             shared.metrics.drop_many(port, "stopping", shared.queue.left(port));
         }
-        let _ = sources.await;
+        if ended_early { Err(ReceiverError::Deaf) } else { Ok(()) }
     }
 }
 
-async fn too_late(stop: &CancellationToken) {
+/// Waits for the stop and the time after it; tells when the stop was.
+async fn too_late(stop: &CancellationToken) -> Instant {
     stop.cancelled().await;
+    let at = Instant::now();
     tokio::time::sleep(DRAIN).await;
+    at
 }
 
 async fn keep_sources(shared: Arc<Shared>, stop: CancellationToken) {
@@ -179,23 +196,25 @@ fn tell_kernel_drops(kernel: &KernelDrops, before: u64) -> u64 {
     now
 }
 
-fn start_thread(bound: Bound, shared: Arc<Shared>) -> Option<thread::JoinHandle<()>> {
+/// `deaf` is cancelled when the thread ends, however it ends.
+fn start_thread(
+    bound: Bound,
+    shared: Arc<Shared>,
+    deaf: CancellationToken,
+) -> Result<thread::JoinHandle<()>, ReceiverError> {
     let name = format!("udp-{}", bound.listening.port.as_str());
-    let address = bound.listening.address;
-    match thread::Builder::new().name(name).spawn(move || receive(&bound, &shared)) {
-        Ok(thread) => Some(thread),
-        Err(error) => {
-            warn!(%address, %error, "no thread could be started to receive datagrams; none will be received here");
-            None
-        }
-    }
+    let work = move || {
+        let _deaf = deaf.drop_guard();
+        receive(&bound, &shared);
+    };
+    thread::Builder::new().name(name).spawn(work).map_err(ReceiverError::Thread)
 }
 
 /// The receiving thread of one socket.
 fn receive(bound: &Bound, shared: &Shared) {
     let port = bound.listening.port;
     let mut buffer = vec![0; socket::MAX_DATAGRAM];
-    let mut log = DropLog::default();
+    let mut log = Throttles::every(LINE_EVERY);
     let mut draining = None;
     loop {
         if draining.is_none() && shared.stopping.load(Ordering::Relaxed) {
@@ -223,7 +242,7 @@ fn receive(bound: &Bound, shared: &Shared) {
 
 impl Shared {
     /// The hot path: as little as possible between two receives.
-    fn admit(&self, port: Port, bytes: &[u8], from: std::net::IpAddr, log: &mut DropLog) {
+    fn admit(&self, port: Port, bytes: &[u8], from: std::net::IpAddr, log: &mut Throttles) {
         self.metrics.received(port);
         let reason = if bytes.len() > self.max_message_size {
             "too_large"
@@ -235,15 +254,15 @@ impl Shared {
             return;
         };
         self.metrics.drop_many(port, reason, 1);
-        if let Some(times) = log.due(reason) {
-            warn!(times, port = port.as_str(), %from, bytes = bytes.len(), reason, "datagrams dropped");
+        if let Some(suppressed) = log.pass(reason) {
+            warn!(suppressed, port = port.as_str(), %from, bytes = bytes.len(), reason, "datagrams dropped");
         }
     }
 
-    fn socket_failed(&self, port: Port, error: &std::io::Error, log: &mut DropLog) {
+    fn socket_failed(&self, port: Port, error: &std::io::Error, log: &mut Throttles) {
         self.metrics.socket_failed(port);
-        if let Some(times) = log.due("socket") {
-            warn!(times, port = port.as_str(), %error, "receiving datagrams failed; going on");
+        if let Some(suppressed) = log.pass("socket") {
+            warn!(suppressed, port = port.as_str(), %error, "receiving datagrams failed; going on");
         }
         if let Some(tell) = self.on_socket_error.get() {
             tell(port);
@@ -260,7 +279,7 @@ struct Stage {
     limiter: Option<RateLimit>,
     deduplicator: Option<Deduplicator>,
     events: mpsc::Sender<SenseEvent>,
-    log: DropLog,
+    log: Throttles,
 }
 
 impl Stage {
@@ -306,14 +325,14 @@ impl Stage {
 
     fn dropped(&mut self, datagram: &Datagram, reason: &'static str, reject: Option<Reject>) {
         self.shared.metrics.drop_many(datagram.port, reason, 1);
-        let Some(times) = self.log.due(reason) else { return };
+        let Some(suppressed) = self.log.pass(reason) else { return };
         let (port, from) = (datagram.port.as_str(), datagram.from);
         match reject {
             Some(why) => {
                 let beginning: String = String::from_utf8_lossy(&datagram.bytes).chars().take(60).collect();
-                warn!(times, port, %from, reason, ?beginning, "datagram ignored: {why}");
+                warn!(suppressed, port, %from, reason, ?beginning, "datagram ignored: {why}");
             }
-            None => info!(times, port, %from, reason, "datagram ignored"),
+            None => info!(suppressed, port, %from, reason, "datagram ignored"),
         }
     }
 }

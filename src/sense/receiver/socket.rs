@@ -74,6 +74,12 @@ pub enum ReceiverError {
         /// What the system says.
         source: io::Error,
     },
+    /// The system gives no thread.
+    #[error("no thread could be started to receive datagrams: {0}")]
+    Thread(io::Error),
+    /// A receiving thread ended although nobody asked it to.
+    #[error("a thread that receives datagrams ended by itself; the log says more")]
+    Deaf,
     /// Anything else.
     #[error(
         "UDP {address} ({key}) cannot be opened: {source}; is udpServerConfig.serverHost an address of this machine?"

@@ -23,7 +23,7 @@ struct House {
     registry: Registry,
     events: mpsc::Receiver<SenseEvent>,
     stop: CancellationToken,
-    running: tokio::task::JoinHandle<()>,
+    running: tokio::task::JoinHandle<Result<(), ReceiverError>>,
     sender: UdpSocket,
     task: std::net::SocketAddr,
     session: Option<std::net::SocketAddr>,
@@ -61,7 +61,7 @@ impl House {
         while let Some(event) = self.events.recv().await {
             left.push(event);
         }
-        (&mut self.running).await.unwrap();
+        (&mut self.running).await.unwrap().unwrap();
         let metrics = self.metrics();
         (left, metrics)
     }

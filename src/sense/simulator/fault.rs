@@ -2,8 +2,9 @@
 //!
 //! Invariant: a fault is spent at most as often as it says; the first that fits is taken.
 
-use std::{collections::VecDeque, sync::Mutex, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 /// Faults waiting at once.
@@ -93,7 +94,7 @@ pub struct Faults(Mutex<VecDeque<Fault>>);
 impl Faults {
     /// Adds one.
     pub fn add(&self, fault: Fault) -> Result<(), FaultError> {
-        let mut waiting = super::locked(&self.0);
+        let mut waiting = self.0.lock();
         if waiting.len() >= MOST_FAULTS {
             return Err(FaultError::TooMany);
         }
@@ -105,13 +106,13 @@ impl Faults {
 
     /// Removes all.
     pub fn clear(&self) {
-        super::locked(&self.0).clear();
+        self.0.lock().clear();
     }
 
     /// What is wrong with this request, if anything; spends it once.
     pub fn take(&self, method: &str, path: &str) -> Option<FaultKind> {
         let path = path.to_lowercase();
-        let mut waiting = super::locked(&self.0);
+        let mut waiting = self.0.lock();
         let place = waiting.iter().position(|fault| fault.fits(method, &path))?;
         let fault = waiting.get_mut(place)?;
         fault.times -= 1;
@@ -124,7 +125,7 @@ impl Faults {
 
     /// What waits.
     pub fn json(&self) -> Value {
-        super::locked(&self.0).iter().map(Fault::json).collect()
+        self.0.lock().iter().map(Fault::json).collect()
     }
 }
 

@@ -2,13 +2,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::Mutex,
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
-
-use super::locked;
 
 /// Requests that are kept.
 const KEPT: usize = 10_000;
@@ -43,7 +41,7 @@ pub struct Journal(Mutex<Inner>);
 impl Journal {
     /// Notes a request.
     pub fn add(&self, entry: Entry) {
-        let mut inner = locked(&self.0);
+        let mut inner = self.0.lock();
         if inner.recent.len() >= KEPT {
             inner.recent.pop_front();
         }
@@ -53,7 +51,7 @@ impl Journal {
 
     /// How many there were, and the latest.
     pub fn json(&self) -> Value {
-        let inner = locked(&self.0);
+        let inner = self.0.lock();
         let requests: Value = inner.recent.iter().map(Entry::json).collect();
         json!({ "total": inner.total, "listed": inner.recent.len(), "requests": requests })
     }

@@ -29,12 +29,13 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::SystemTime,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     net::TcpListener,
     sync::{Notify, broadcast},
@@ -185,15 +186,10 @@ struct Shared {
     events: broadcast::Sender<SimulatorEvent>,
 }
 
-/// A lock whose holder panicked is taken all the same: what it guards is counters and lists, never half an invariant worth dying for.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Shared {
     /// Does something with the site at the present moment.
     fn with_site<T>(&self, deed: impl FnOnce(&mut Site) -> T) -> T {
-        let mut site = locked(&self.site);
+        let mut site = self.site.lock();
         site.advance(self.clock.now());
         let result = deed(&mut site);
         drop(site);
@@ -311,7 +307,7 @@ impl Simulator {
 async fn drive(shared: &Shared, stop: &CancellationToken) {
     loop {
         let (effects, next) = {
-            let mut site = locked(&shared.site);
+            let mut site = shared.site.lock();
             site.advance(shared.clock.now());
             (site.take_effects(), site.next_due())
         };

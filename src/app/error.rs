@@ -1,0 +1,77 @@
+//! Why the program cannot start, and, where a port is taken, by whom and what to do about it.
+
+use std::{io, net::SocketAddr};
+
+use super::holder;
+use crate::{api::ApiError, broker::BrokerError, names::NameError, sense::receiver::ReceiverError};
+
+/// Why the program cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The built-in broker.
+    #[error("{}", with_holder(.0.to_string(), .0.taken(), holder::of_tcp, "If that is your present MQTT broker, set `mqttConfig.broker: external` or stop it"))]
+    Broker(#[from] BrokerError),
+    /// The UDP receiver.
+    #[error("{}", with_holder(.0.to_string(), .0.taken(), holder::of_udp, "If that is Butler, stop it or give one of the two another port"))]
+    Receiver(#[from] ReceiverError),
+    /// REST or the health port.
+    #[error("{}", with_holder(.0.to_string(), .0.taken(), holder::of_tcp, "If that is Butler, stop it or set another `restServerConfig.serverPort`"))]
+    Api(#[from] ApiError),
+    /// A prefix of the program's own topics is too long.
+    #[error("mqttConfig.ownTopicsRoot cannot be used: {0}")]
+    Name(#[from] NameError),
+}
+
+impl BuildError {
+    /// Whether the configuration is at fault (exit code 64) and not the machine (exit code 1).
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Broker(error) => matches!(error, BrokerError::Certificate { .. }),
+            Self::Api(error) => error.is_configuration(),
+            Self::Receiver(_) => false,
+            Self::Name(_) => true,
+        }
+    }
+}
+
+/// Who holds a port, where the system tells, and what to do.
+fn with_holder(text: String, taken: Option<u16>, holder: fn(u16) -> Option<String>, advice: &str) -> String {
+    match taken {
+        None => text,
+        Some(port) => match holder(port) {
+            Some(holder) => format!("{text}. Port {port} is held by {holder}. {advice}"),
+            None => format!("{text}. Port {port} is held by another program. {advice}"),
+        },
+    }
+}
+
+impl BrokerError {
+    fn taken(&self) -> Option<u16> {
+        match self {
+            Self::Bind { address, source, .. } => taken(*address, source),
+            _ => None,
+        }
+    }
+}
+
+impl ApiError {
+    fn taken(&self) -> Option<u16> {
+        match self {
+            Self::Bind { address, source } => taken(*address, source),
+            _ => None,
+        }
+    }
+}
+
+impl ReceiverError {
+    fn taken(&self) -> Option<u16> {
+        match self {
+            Self::PortTaken { address, .. } => Some(address.port()),
+            _ => None,
+        }
+    }
+}
+
+fn taken(address: SocketAddr, error: &io::Error) -> Option<u16> {
+    (error.kind() == io::ErrorKind::AddrInUse).then(|| address.port())
+}
