@@ -53,6 +53,8 @@ pub fn run(addresses: &options::Addresses) -> Exit {
 }
 
 async fn demo(addresses: &options::Addresses) -> Result<(), DemoError> {
+    // First of all: a stop that is asked for during the start is one in order, too.
+    let asked = app::signal();
     let options = LoadOptions::from_environment(addresses.overrides(), false);
     let mut loaded = config::built_in(&options).map_err(DemoError::Configuration)?;
     let mut simulator = simulator(addresses, &loaded.data_dir).await?;
@@ -65,7 +67,7 @@ async fn demo(addresses: &options::Addresses) -> Result<(), DemoError> {
     let showing = tokio::spawn(show_messages(app.bus(), stop.clone()));
     let sense = tokio::spawn(show_site(simulator.events(), stop.clone()));
     let site = tokio::spawn(run_site(simulator, app.readiness(), stop.clone()));
-    let ended = app.run(app::signal()).await;
+    let ended = app.run(asked).await;
     stop.cancel();
     // They end with the token; what they say no longer matters.
     let _ = tokio::join!(showing, sense, site);

@@ -21,6 +21,8 @@ pub fn run(options: &RunOptions) -> Exit {
 }
 
 async fn serve(loaded: Loaded) -> Exit {
+    // First of all: a stop that is asked for during the start is one in order, too.
+    let asked = app::signal();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -32,7 +34,7 @@ async fn serve(loaded: Loaded) -> Exit {
         }
     };
     introduce(&loaded, &app.addresses());
-    match app.run(app::signal()).await {
+    match app.run(asked).await {
         Ok(()) => Exit::Done,
         Err(fatal) => complain(fatal),
     }
