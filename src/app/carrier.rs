@@ -76,7 +76,7 @@ impl Carrier {
         }
     }
 
-    /// Counts connections to an external broker; each is a reason to say our status again.
+    /// Counts connections to an external broker; each is a reason to say our status.
     pub(super) fn connections(&self) -> Option<watch::Receiver<u64>> {
         match self {
             Self::Embedded(_) => None,
@@ -127,15 +127,13 @@ pub(super) fn identity(mqtt: &MqttSettings, listening: &[(Arc<str>, SocketAddr)]
     }
 }
 
-/// Says our status again at every connection after the first.
+/// Says our status at every connection.
 pub(super) async fn watch_connections(
     mut connections: watch::Receiver<u64>,
     again: impl Fn(),
     stop: CancellationToken,
 ) {
     while let Some(Ok(())) = stop.run_until_cancelled(connections.changed()).await {
-        if *connections.borrow_and_update() > 1 {
-            again();
-        }
+        again();
     }
 }

@@ -14,6 +14,7 @@ pub struct Client {
     messages: mpsc::UnboundedReceiver<Publish>,
     answers: mpsc::UnboundedReceiver<Packet>,
     driver: JoinHandle<ConnectionError>,
+    id: String,
 }
 
 impl Client {
@@ -29,6 +30,7 @@ impl Client {
 
     /// The client and whether its session was there, or why it was refused.
     pub async fn open(options: MqttOptions) -> Result<(Self, bool), ConnectionError> {
+        let id = options.client_id();
         let (mqtt, mut events) = AsyncClient::new(options, 1_000);
         let present = tokio::time::timeout(PATIENCE, async {
             loop {
@@ -51,7 +53,7 @@ impl Client {
                 };
             }
         });
-        Ok((Self { mqtt, messages, answers, driver }, present))
+        Ok((Self { mqtt, messages, answers, driver, id }, present))
     }
 
     /// Subscribes and waits for the SUBACK.
@@ -77,21 +79,26 @@ impl Client {
 
     /// The next message.
     pub async fn next(&mut self) -> Publish {
-        let next = tokio::time::timeout(PATIENCE, self.messages.recv()).await;
-        next.expect("a message in time").expect("still connected")
+        self.find(|_| true).await
+    }
+
+    /// The next message, or `None` when the connection has ended; waits without a limit.
+    pub async fn next_or_end(&mut self) -> Option<Publish> {
+        self.messages.recv().await
     }
 
     /// The next message that fits; others are passed over.
     pub async fn find(&mut self, mut wanted: impl FnMut(&Publish) -> bool) -> Publish {
         let search = async {
-            loop {
-                let publish = self.messages.recv().await.expect("still connected");
+            while let Some(publish) = self.messages.recv().await {
                 if wanted(&publish) {
-                    return publish;
+                    return Ok(publish);
                 }
             }
+            Err((&mut self.driver).await)
         };
-        tokio::time::timeout(PATIENCE, search).await.expect("the message in time")
+        let found = tokio::time::timeout(PATIENCE, search).await.expect("the message in time");
+        found.unwrap_or_else(|error| panic!("{} was disconnected: {error:?}", self.id))
     }
 
     /// The next message on a topic as JSON.
