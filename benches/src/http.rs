@@ -1,14 +1,25 @@
 //! One GET, one connection.
 
+use std::time::Duration;
+
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::timeout,
 };
 
 use crate::Fallible;
 
-/// The body of a 200.
+/// Longest time for an answer.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// The body of a 200 that is not chunked.
 pub async fn get(address: &str, path: &str) -> Fallible<String> {
+    let answer = timeout(LONGEST, ask(address, path)).await;
+    answer.map_err(|_| format!("http://{address}{path}: no answer within {} s", LONGEST.as_secs()))?
+}
+
+async fn ask(address: &str, path: &str) -> Fallible<String> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
@@ -19,7 +30,6 @@ pub async fn get(address: &str, path: &str) -> Fallible<String> {
     if !head.starts_with("HTTP/1.1 200") {
         return Err(format!("GET {path}: {}", head.lines().next().unwrap_or_default()).into());
     }
-    // Chunked or not, no reader here minds the lines with the chunk lengths, except JSON, which comes in one piece.
     Ok(body.to_owned())
 }
 

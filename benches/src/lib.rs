@@ -8,30 +8,43 @@ pub mod mqtt;
 use std::{
     error::Error,
     fmt::Write as _,
+    io::Write as _,
     process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+/// Longest run of a load program: whatever hangs ends as a failure.
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// A result whose error is read by a person.
 pub type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Runs a load program: one thread, so that it takes one core at most from what it measures.
 pub fn run(program: impl Future<Output = Fallible<String>>) -> ExitCode {
-    let outcome = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Into::into)
-        .and_then(|runtime| tokio::task::LocalSet::new().block_on(&runtime, program));
-    match outcome {
+    match in_runtime(program) {
         Ok(line) => {
-            println!("{line}");
+            say(&line);
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("{error}");
+            let _ = writeln!(std::io::stderr(), "{error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn in_runtime(program: impl Future<Output = Fallible<String>>) -> Fallible<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let bounded = async {
+        let ended = tokio::time::timeout(LONGEST, program).await;
+        ended.map_err(|_| format!("not finished after {} s", LONGEST.as_secs()))?
+    };
+    tokio::task::LocalSet::new().block_on(&runtime, bounded)
+}
+
+/// A line for `benches/run`; who no longer listens has ended the measurement.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// The arguments, by position.

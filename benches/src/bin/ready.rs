@@ -17,15 +17,21 @@ fn main() -> ExitCode {
     run(async {
         let arguments = Arguments::new();
         let address = arguments.text(1, "address of the REST door")?;
-        let began = Instant::now();
         if arguments.text(0, "wait or start")? == "wait" {
-            return until_ready(address, began).await;
+            return until_ready(address, Instant::now()).await;
         }
-        let program = arguments.text(2, "program")?;
+        if http::get(address, "/readyz").await.is_ok() {
+            return Err(format!("{address}: something answers there before the program is started").into());
+        }
+        let (program, began) = (arguments.text(2, "program")?, Instant::now());
         let child =
             Command::new(program).args(std::env::args().skip(4)).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let _ended = Ended(child.map_err(|error| format!("{program}: {error}"))?);
-        until_ready(address, began).await
+        let mut child = Ended(child.map_err(|error| format!("{program}: {error}"))?);
+        let line = until_ready(address, began).await?;
+        match child.0.try_wait()? {
+            None => Ok(line),
+            Some(status) => Err(format!("{program} ended: {status}").into()),
+        }
     })
 }
 

@@ -55,11 +55,11 @@ fn send(to: String, count: u64, rate: u64, stamped: bool) -> Fallible<f64> {
     socket.connect(&to)?;
     let (began, run) = (Instant::now(), wall_micros());
     for number in 0..count {
-        if rate > 0 {
-            let due = began + Duration::from_nanos(number * 1_000_000_000 / rate);
-            // Shorter waits are caught up with: a sleep takes its time.
-            if due.saturating_duration_since(Instant::now()) > Duration::from_micros(500) {
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        if let Some(nanos) = (number * 1_000_000_000).checked_div(rate) {
+            let wait = (began + Duration::from_nanos(nanos)).saturating_duration_since(Instant::now());
+            // Shorter waits are made up for by the next: a sleep takes its time.
+            if wait > Duration::from_micros(500) {
+                std::thread::sleep(wait);
             }
         }
         let name = if stamped { wall_micros().to_string() } else { format!("Reload of Sales {number}") };

@@ -17,7 +17,7 @@ use std::{
 use sense_butler_benches::{
     Arguments, Fallible,
     mqtt::{connect, pour, publish, receive, subscribe},
-    percentiles, run, wall_micros,
+    percentiles, run, say, wall_micros,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -182,7 +182,7 @@ async fn idle(arguments: &Arguments) -> Fallible<String> {
         subscribe(&mut stream, &format!("idle/{number}"), 1).await?;
         streams.push(stream);
     }
-    println!("ready");
+    say("ready");
     tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
     Ok(format!("clients={}", streams.len()))
 }
