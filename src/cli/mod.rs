@@ -189,6 +189,8 @@ fn written(result: io::Result<u8>) -> Exit {
         Ok(0) => Exit::Done,
         Ok(64) => Exit::Usage,
         Ok(_) => Exit::Failed,
+        // A reader who went away has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
         Err(error) => complain(error),
     }
 }
