@@ -12,7 +12,7 @@
 )]
 
 use std::{
-    io::{Read as _, Write as _},
+    io::Write as _,
     net::TcpStream,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
@@ -460,6 +460,8 @@ fn when_nobody_answers_pub_and_sub_say_so() {
 #[cfg(unix)]
 #[test]
 fn a_closed_output_is_the_end_and_no_panic() {
+    use std::io::Read as _;
+
     let Some(mosquitto) = Mosquitto::start("closed", "allow_anonymous true") else { return };
     let port = mosquitto.port.to_string();
     let at = ["--host", "127.0.0.1", "--port", &port];

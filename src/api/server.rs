@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -28,7 +28,10 @@ use super::{
     state::State,
     tls,
 };
-use crate::{config::settings::RestSettings, telemetry::throttle::Throttle};
+use crate::{
+    config::{address, settings::RestSettings},
+    telemetry::throttle::Throttle,
+};
 
 /// Connections served at a time.
 pub const MAX_CONNECTIONS: usize = 4_096;
@@ -254,14 +257,11 @@ impl Drop for Open<'_> {
     }
 }
 
+/// One address: of several a name has, the first.
 fn resolve(host: &str) -> Result<IpAddr, ApiError> {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    if let Ok(address) = bare.parse() {
-        return Ok(address);
-    }
     let unknown = |why: String| ApiError::Host { host: host.to_owned(), why };
-    let mut found = (host, 0).to_socket_addrs().map_err(|error| unknown(error.to_string()))?;
-    found.next().map(|address| address.ip()).ok_or_else(|| unknown("no address".into()))
+    let found = address::look_up(host).map_err(|error| unknown(error.to_string()))?;
+    found.first().copied().ok_or_else(|| unknown("no address".into()))
 }
 
 /// Both loopback addresses on one port; ::1 is left out where the machine has no IPv6.

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write as _},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _},
+    net::{SocketAddr, ToSocketAddrs as _},
     path::PathBuf,
 };
 
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Exit, complain, in_runtime};
 use crate::{
     app,
+    config::address::{self, AddressError, HostPort},
     sense::simulator::{
         Change, Profile, Simulator, SimulatorError, SimulatorEvent, SimulatorSettings, SiteSource, Targets, Transport,
     },
@@ -137,11 +138,10 @@ fn settings(options: &Options) -> Result<SimulatorSettings, SimulateError> {
 
 /// Addresses to listen on: `localhost` means both loopback addresses, whatever the system's name service says.
 fn listening(text: &str) -> Result<Vec<SocketAddr>, SimulateError> {
-    let port = text.strip_prefix("localhost:").and_then(|port| port.parse::<u16>().ok());
-    match port {
-        Some(port) => Ok(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]),
-        None => find(text),
-    }
+    let wrong = |source| SimulateError::Address { text: text.to_owned(), source };
+    let HostPort { host, port } = text.parse().map_err(|error: AddressError| wrong(io::Error::other(error)))?;
+    let found = address::look_up(&host).map_err(wrong)?;
+    Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
 }
 
 /// Each receiver once: of several addresses of a name the first, so that nothing arrives twice.

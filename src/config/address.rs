@@ -1,8 +1,10 @@
-//! Addresses as people write them: `localhost:1883`, `0.0.0.0:8883`, `[::1]:1883`, networks `10.0.0.0/8`. Nothing here looks a name up.
+//! Addresses as people write them: `localhost:1883`, `0.0.0.0:8883`, `[::1]:1883`, networks `10.0.0.0/8`.
+//!
+//! Invariant: only [`look_up`] asks the system for a name, and nothing that reads the configuration calls it.
 
 use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _},
     str::FromStr,
 };
 
@@ -85,6 +87,20 @@ pub fn addresses_of(host: &str) -> Option<Vec<IpAddr>> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok().map(|address| vec![address])
 }
 
+/// The addresses to bind for a host: as [`addresses_of`], and for any other name what the system says, IPv4 first, at least one.
+///
+/// # Errors
+/// What the system says. May block on a name service.
+pub fn look_up(host: &str) -> io::Result<Vec<IpAddr>> {
+    if let Some(known) = addresses_of(host) {
+        return Ok(known);
+    }
+    let mut found: Vec<IpAddr> = (host, 0).to_socket_addrs()?.map(|address| address.ip()).collect();
+    found.sort_unstable();
+    found.dedup();
+    if found.is_empty() { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(found) }
+}
+
 /// Whether a host can only be reached from this machine. A name other than `localhost` is not known to be.
 pub fn is_loopback(host: &str) -> bool {
     addresses_of(host).is_some_and(|addresses| addresses.iter().all(|address| address.to_canonical().is_loopback()))
@@ -156,6 +172,15 @@ mod tests {
             assert!(bad.parse::<HostPort>().is_err(), "{bad}");
         }
         assert!("sense:1".parse::<HostPort>().unwrap().bind_addresses().is_err());
+    }
+
+    #[test]
+    fn hosts_to_bind() {
+        let v4: IpAddr = Ipv4Addr::LOCALHOST.into();
+        let v6: IpAddr = Ipv6Addr::LOCALHOST.into();
+        assert_eq!(look_up("LocalHost").unwrap(), [v4, v6]);
+        assert_eq!(look_up("[::1]").unwrap(), [v6]);
+        assert!(look_up("no.such.name.invalid").is_err());
     }
 
     #[test]

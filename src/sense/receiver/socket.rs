@@ -2,13 +2,13 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::{info, warn};
 
-use crate::config::settings::UdpSettings;
+use crate::config::{address, settings::UdpSettings};
 
 /// The longest datagram UDP can carry over IPv4 is 65,507 bytes; over IPv6 a little more.
 pub(super) const MAX_DATAGRAM: usize = 65_536;
@@ -116,7 +116,8 @@ pub(super) fn bind_all(settings: &UdpSettings) -> Result<Vec<Bound>, ReceiverErr
 
 fn bind_port(settings: &UdpSettings, port: Port, mut number: u16) -> Result<Vec<Bound>, ReceiverError> {
     let mut bound: Vec<Bound> = Vec::new();
-    for ip in addresses(&settings.host)? {
+    let host = |source| ReceiverError::Host { host: settings.host.clone(), source };
+    for ip in address::look_up(&settings.host).map_err(host)? {
         let address = SocketAddr::new(ip, number);
         match open(address, settings.receive_buffer) {
             Ok((socket, listening, receive_buffer)) => {
@@ -135,20 +136,6 @@ fn bind_port(settings: &UdpSettings, port: Port, mut number: u16) -> Result<Vec<
         }
     }
     Ok(bound)
-}
-
-fn addresses(host: &str) -> Result<Vec<IpAddr>, ReceiverError> {
-    if host.eq_ignore_ascii_case("localhost") {
-        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
-    }
-    if let Ok(address) = host.trim_matches(['[', ']']).parse() {
-        return Ok(vec![address]);
-    }
-    let failed = |source| ReceiverError::Host { host: host.to_owned(), source };
-    let mut found: Vec<IpAddr> = (host, 0).to_socket_addrs().map_err(failed)?.map(|address| address.ip()).collect();
-    found.sort_unstable();
-    found.dedup();
-    if found.is_empty() { Err(failed(io::ErrorKind::AddrNotAvailable.into())) } else { Ok(found) }
 }
 
 fn open(address: SocketAddr, receive_buffer: usize) -> io::Result<(UdpSocket, SocketAddr, usize)> {
