@@ -43,14 +43,27 @@ impl Client {
         let (to_messages, messages) = mpsc::unbounded_channel();
         let (to_answers, answers) = mpsc::unbounded_channel();
         let driver = tokio::spawn(async move {
-            loop {
-                // A test that has seen enough drops its ends.
-                let _ = match events.poll().await {
-                    Ok(Event::Incoming(Packet::Publish(publish))) => to_messages.send(publish).is_ok(),
-                    Ok(Event::Incoming(packet)) => to_answers.send(packet).is_ok(),
-                    Ok(Event::Outgoing(_)) => true,
-                    Err(error) => return error,
+            // A test that has seen enough drops its ends.
+            let sort = |packet| {
+                let _ = match packet {
+                    Packet::Publish(publish) => to_messages.send(publish).is_ok(),
+                    packet => to_answers.send(packet).is_ok(),
                 };
+            };
+            loop {
+                match events.poll().await {
+                    Ok(Event::Incoming(packet)) => sort(packet),
+                    Ok(Event::Outgoing(_)) => {}
+                    Err(error) => {
+                        // What came in one read with the end of the connection is kept behind the error.
+                        for event in events.state.events.drain(..) {
+                            if let Event::Incoming(packet) = event {
+                                sort(packet);
+                            }
+                        }
+                        return error;
+                    }
+                }
             }
         });
         Ok((Self { mqtt, messages, answers, driver, id }, present))
