@@ -167,6 +167,8 @@ async fn without_the_qrs_certificate_it_runs_and_names_the_path() {
 
     let mut client = Client::connect(app.mqtt().await, "asker").await;
     client.subscribe("qliksense/#", QoS::AtLeastOnce).await;
+    let names_it = |payload: &[u8]| String::from_utf8_lossy(payload).contains(&path);
+    client.find(|publish| publish.topic == "qliksense/butler/health" && names_it(&publish.payload)).await;
     let answer = start(&mut client).await;
     assert_eq!(answer["status"], "unreachable", "{answer}");
     assert!(answer["error"]["message"].as_str().unwrap().contains(&path), "{answer}");

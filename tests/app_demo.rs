@@ -1,5 +1,12 @@
 //! `sense-butler demo` from outside: what the banner promises is tried word for word, on ports of the system's choice.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    missing_docs
+)]
 
 #[path = "support/app.rs"]
 mod app;

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 struct Running {
     address: SocketAddr,
     handle: BrokerHandle,
+    registry: Registry,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -49,19 +50,28 @@ impl Running {
             engine_test_hook: true,
         };
         change(&mut settings);
-        let broker = Broker::bind(&settings, &mut Registry::default()).unwrap();
+        let mut registry = Registry::default();
+        let broker = Broker::bind(&settings, &mut registry).unwrap();
         let (address, handle, stop) = (broker.addresses()[0].1, broker.handle(), CancellationToken::new());
         let task = tokio::spawn({
             let stop = stop.clone();
             async move { broker.run(stop).await.unwrap() }
         });
-        Self { address, handle, stop, task }
+        Self { address, handle, registry, stop, task }
     }
 
     fn client(&self, id: &str) -> (AsyncClient, EventLoop) {
         let mut options = MqttOptions::new(id, self.address.ip().to_string(), self.address.port());
         options.set_keep_alive(Duration::from_secs(30));
         AsyncClient::new(options, 100)
+    }
+
+    /// Value of a counter without labels.
+    fn counter(&self, name: &str) -> u32 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }
 
     async fn stop(self) {
@@ -187,6 +197,7 @@ async fn the_engine_dies_under_load_and_nobody_notices() {
     for longest in [first, second] {
         assert!(longest < LONGEST_ACKNOWLEDGEMENT, "an acknowledgement took {longest:?}");
     }
+    assert_eq!(broker.counter("sense_butler_mqtt_engine_restarts_total"), 20);
     // Nothing comes twice: a marker is the next message.
     let (marker, mut events) = broker.client("marker");
     marker.publish("t", QoS::AtLeastOnce, false, "end").await.unwrap();
