@@ -23,7 +23,7 @@ use super::{
     engine::Outgoing,
     envelope::Draft,
     hub::Hub,
-    peer::Kick,
+    peer::{Kick, Peer},
     settings::Listener,
 };
 
@@ -114,23 +114,39 @@ where
     let end = link.run(&mut wire).await;
     hub.metrics.closed(end.reason());
     log_end(&link, end);
+    if end == End::Kicked(Kick::ServerShuttingDown) {
+        let _ = tokio::time::timeout(FAREWELL, link.last_words(&mut wire)).await;
+    }
     link.drain(DRAIN).await;
-    report(&hub, &link, end);
+    link.report(end);
     if let (Version::V5, Some(code)) = (link.version, end.code()) {
         write::disconnect(&mut wire.out, Version::V5, code, None);
     }
     let _ = tokio::time::timeout(FAREWELL, wire.finish()).await;
 }
 
-fn report(hub: &Hub, link: &Link, end: End) {
-    let (with_will, expiry) = match end {
-        End::Disconnect { with_will, expiry } => (with_will, expiry),
-        _ => (true, None),
-    };
-    let expiry = expiry.map(|seconds| seconds.min(hub.limits.session_expiry));
-    let cargo = Cargo::Close(CloseCargo { with_will, expiry });
-    // A stopping broker takes nothing more; then there are no sessions to tell either.
-    let _ = hub.engine.submit(Some(&link.peer), [Outgoing { draft: Draft::control(), cost: 0, cargo }]);
+/// Tells the stream, when it is dropped, that a connection is over: exactly once, however it ends, and also if it asked for a session and did
+/// not wait for it.
+pub(super) struct Leave {
+    hub: Hub,
+    peer: Arc<Peer>,
+    with_will: bool,
+    expiry: Option<u32>,
+}
+
+impl Leave {
+    pub(super) fn new(hub: &Hub, peer: &Arc<Peer>) -> Self {
+        Self { hub: hub.clone(), peer: Arc::clone(peer), with_will: false, expiry: None }
+    }
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        let expiry = self.expiry.map(|seconds| seconds.min(self.hub.limits.session_expiry));
+        let cargo = Cargo::Close(CloseCargo { with_will: self.with_will, expiry });
+        // A stopping broker takes nothing more; then there are no sessions to tell either.
+        let _ = self.hub.engine.submit(Some(&self.peer), [Outgoing { draft: Draft::control(), cost: 0, cargo }]);
+    }
 }
 
 fn log_end(link: &Link, end: End) {
