@@ -6,6 +6,8 @@
 
 mod index;
 mod lifecycle;
+#[cfg(test)]
+mod model_tests;
 mod retained;
 mod seats;
 mod subscribe;
