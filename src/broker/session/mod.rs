@@ -7,6 +7,8 @@
 
 mod handshakes;
 mod outbox;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
