@@ -5,78 +5,25 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use prometheus_client::registry::Registry;
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
-use sense_butler::{
-    broker::{
-        Broker, BrokerHandle,
-        settings::{Limits, Listener, Rights, Settings},
-    },
-    names::{TopicFilter, TopicName},
+use sense_butler::{broker::settings::Rights, names::TopicFilter};
+use support::{
+    raw::{Hello, Raw},
+    running::Running,
 };
-use support::raw::{Hello, Raw};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
-struct Running {
-    address: SocketAddr,
-    handle: BrokerHandle,
-    registry: Registry,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
+trait Clients {
+    fn client(&self, id: &str) -> (AsyncClient, EventLoop);
 }
 
-impl Running {
-    fn start(change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = Settings {
-            listeners: vec![Listener {
-                name: "test".into(),
-                addresses: vec!["127.0.0.1:0".parse().unwrap()],
-                written: "127.0.0.1:0".into(),
-                tls: None,
-                allow_anonymous: true,
-                anonymous_rights: Rights { publish: true, subscribe: true, start: true },
-            }],
-            users: vec![],
-            limits: Limits::default(),
-            start_topics: vec![TopicFilter::new("q/start").unwrap()],
-            protected_topics: vec![TopicFilter::new("q/own/#").unwrap()],
-            open_topics: vec![TopicFilter::new("q/own/ping").unwrap()],
-            own_prefix: TopicName::new("q/own").unwrap(),
-            engine_test_hook: true,
-        };
-        change(&mut settings);
-        let mut registry = Registry::default();
-        let broker = Broker::bind(&settings, &mut registry).unwrap();
-        let (address, handle, stop) = (broker.addresses()[0].1, broker.handle(), CancellationToken::new());
-        let task = tokio::spawn({
-            let stop = stop.clone();
-            async move { broker.run(stop).await.unwrap() }
-        });
-        Self { address, handle, registry, stop, task }
-    }
-
+impl Clients for Running {
     fn client(&self, id: &str) -> (AsyncClient, EventLoop) {
         let mut options = MqttOptions::new(id, self.address.ip().to_string(), self.address.port());
         options.set_keep_alive(Duration::from_secs(30));
         AsyncClient::new(options, 100)
-    }
-
-    /// Value of a counter without labels.
-    fn counter(&self, name: &str) -> u32 {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        self.task.await.unwrap();
     }
 }
 

@@ -4,9 +4,13 @@
 //! has a lane of its own, so that a flood of clients cannot keep the bridge from speaking. Permits are owned by the flight and end with its
 //! dispatch. Invariant: window plus lanes stay below what the engine's log is sure to keep.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::PollSemaphore;
 
 use super::engine::IN_FLIGHT;
 
@@ -28,6 +32,11 @@ pub(super) fn cost(envelope: usize, window: u32) -> u32 {
     u32::try_from(envelope + OVERHEAD).unwrap_or(u32::MAX).min(window)
 }
 
+/// Bytes an envelope counts while it is parked: its own, and those of its cargo, which only its cost tells.
+pub(super) fn weight(envelope: usize, cost: u32) -> usize {
+    envelope.max(usize::try_from(cost).unwrap_or(0).saturating_sub(OVERHEAD))
+}
+
 /// The clients' window.
 #[derive(Debug, Clone)]
 pub(super) struct Window(Arc<Semaphore>);
@@ -37,12 +46,8 @@ impl Window {
         Self(Arc::new(Semaphore::new(usize::try_from(bytes).unwrap_or(usize::MAX))))
     }
 
-    pub(super) fn semaphore(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.0)
-    }
-
     /// Takes permits if they are there; they are given back by [`Window::give_back`].
-    pub(super) fn try_take(&self, cost: u32) -> bool {
+    fn try_take(&self, cost: u32) -> bool {
         self.0.try_acquire_many(cost).map(tokio::sync::SemaphorePermit::forget).is_ok()
     }
 
@@ -58,5 +63,85 @@ impl Window {
         if cost > 0 {
             self.0.add_permits(usize::try_from(cost).unwrap_or(0));
         }
+    }
+}
+
+/// A connection's place before the window.
+///
+/// A place in the semaphore's queue may be given permits at any time, also while its owner looks elsewhere. Invariant: who waits takes what
+/// it waited for and nothing else, and who stops waiting gives it back, so that no permit is kept by a connection that has nothing to send.
+#[derive(Debug)]
+pub(super) struct Turnstile {
+    window: Window,
+    queue: PollSemaphore,
+    waits: bool,
+}
+
+impl Turnstile {
+    pub(super) fn new(window: Window) -> Self {
+        let queue = PollSemaphore::new(Arc::clone(&window.0));
+        Self { window, queue, waits: false }
+    }
+
+    /// Takes permits, or waits for them.
+    pub(super) fn poll_take(&mut self, cost: u32, cx: &mut Context<'_>) -> bool {
+        if !self.waits && self.window.try_take(cost) {
+            return true;
+        }
+        let permit = match self.queue.poll_acquire_many(cx, cost) {
+            Poll::Ready(permit) => permit,
+            Poll::Pending => {
+                self.waits = true;
+                return false;
+            }
+        };
+        self.waits = false;
+        permit.map(tokio::sync::OwnedSemaphorePermit::forget).is_some()
+    }
+
+    /// Leaves the queue with what was given meanwhile.
+    pub(super) fn leave(&mut self) {
+        if std::mem::take(&mut self.waits) {
+            self.queue = PollSemaphore::new(Arc::clone(&self.window.0));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn left(window: &Window) -> usize {
+        window.0.available_permits()
+    }
+
+    #[test]
+    fn who_waited_is_given_its_permits_once() {
+        let window = Window::new(100);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut gate = Turnstile::new(window.clone());
+        assert!(gate.poll_take(100, &mut cx) && !gate.poll_take(30, &mut cx));
+        // More comes back than was waited for: the rest is free for all.
+        window.give_back(100);
+        assert!(gate.poll_take(30, &mut cx));
+        assert_eq!(left(&window), 70, "taken once, not once from the queue and once beside it");
+        window.give_back(30);
+        assert_eq!(left(&window), 100);
+    }
+
+    #[test]
+    fn who_stops_waiting_keeps_nothing() {
+        let window = Window::new(100);
+        let mut cx = Context::from_waker(Waker::noop());
+        let (mut first, mut second) = (Turnstile::new(window.clone()), Turnstile::new(window.clone()));
+        assert!(first.poll_take(100, &mut cx) && !second.poll_take(100, &mut cx));
+        window.give_back(100);
+        assert!(!first.poll_take(100, &mut cx), "it is the second's turn");
+        second.leave();
+        assert!(first.poll_take(100, &mut cx));
+        first.leave();
+        assert_eq!(left(&window), 0);
     }
 }

@@ -64,17 +64,20 @@ impl Dispatcher {
     /// Runs until the engine was stopped and everything in flight is dispatched.
     pub(super) async fn run(mut self, stopped: Arc<Notify>) -> Result<State, DispatcherError> {
         let (mut flights, mut effects) = (Vec::new(), Effects::default());
-        loop {
+        let mut stopping = false;
+        // Nothing is submitted any more once it stops: what is under way then is the last.
+        while !(stopping && self.engine.is_empty()) {
             let attention = Arc::clone(&self.attention);
             tokio::select! {
                 biased;
                 round = self.egress.round(&mut flights) => if let Err(sick) = round { self.replace(sick)?; },
                 () = attention.notified() => if self.engine.is_deaf() { self.replace(Sick::Dead)?; },
-                () = stopped.notified(), if self.engine.is_empty() => return Ok(self.state),
+                () = stopped.notified(), if !stopping => stopping = true,
             }
             self.dispatch(&mut flights, &mut effects);
             tokio::task::yield_now().await;
         }
+        Ok(self.state)
     }
 
     fn dispatch(&mut self, flights: &mut Vec<Flight>, effects: &mut Effects) {

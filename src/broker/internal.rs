@@ -164,7 +164,7 @@ async fn pump(hub: &Hub, peer: &Arc<Peer>, session: &Arc<Session>, sender: mpsc:
     loop {
         let next = poll_fn(|cx| {
             peer.register(cx.waker());
-            let taken = session.take(PORTION, usize::MAX, u64::MAX, &mut entries);
+            let taken = session.take_inside(PORTION, &mut entries);
             if taken.nudge {
                 hub.attention.notify_one();
             }

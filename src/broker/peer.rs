@@ -58,6 +58,7 @@ pub(super) struct Peer {
     holds: AtomicU32,
     under_way: AtomicU32,
     waits_for_share: AtomicBool,
+    goodbye: AtomicBool,
 }
 
 impl Peer {
@@ -72,6 +73,7 @@ impl Peer {
             holds: AtomicU32::new(0),
             under_way: AtomicU32::new(0),
             waits_for_share: AtomicBool::new(false),
+            goodbye: AtomicBool::new(false),
         })
     }
 
@@ -102,6 +104,15 @@ impl Peer {
     pub(super) fn kick(&self, why: Kick) {
         self.mailbox.lock().kick.get_or_insert(why);
         self.wake.wake();
+    }
+
+    /// DISCONNECT with code 0 was read: the will is off, also if the connection is taken over before the stream hears of its end.
+    pub(super) fn say_goodbye(&self) {
+        self.goodbye.store(true, Ordering::Release);
+    }
+
+    pub(super) fn said_goodbye(&self) -> bool {
+        self.goodbye.load(Ordering::Acquire)
     }
 
     /// What waits for the connection.

@@ -103,6 +103,8 @@ pub struct Got {
     pub retain: bool,
     pub dup: bool,
     pub id: u16,
+    /// Properties of MQTT 5, wire form, without the length.
+    pub properties: Vec<u8>,
 }
 
 pub struct Raw {
@@ -155,16 +157,22 @@ impl Raw {
     }
 
     pub async fn publish(&mut self, topic: &str, payload: &[u8], qos: u8, id: u16, dup: bool) {
+        self.publish_with(0x30 | qos << 1 | u8::from(dup) << 3, topic, id, &[], payload).await;
+    }
+
+    /// A PUBLISH with flags and, in MQTT 5, properties as they are given.
+    pub async fn publish_with(&mut self, first: u8, topic: &str, id: u16, properties: &[u8], payload: &[u8]) {
         let mut body = Vec::new();
         text(&mut body, topic.as_bytes());
-        if qos > 0 {
+        if first & 6 != 0 {
             body.extend(id.to_be_bytes());
         }
         if self.version == 5 {
-            body.push(0);
+            body.push(properties.len() as u8);
+            body.extend(properties);
         }
         body.extend(payload);
-        self.send(0x30 | qos << 1 | u8::from(dup) << 3, &body).await;
+        self.send(first, &body).await;
     }
 
     /// PUBACK 0x40, PUBREC 0x50, PUBREL 0x62, PUBCOMP 0x70.
@@ -174,9 +182,15 @@ impl Raw {
 
     /// Subscribes and returns the code of the SUBACK.
     pub async fn subscribe(&mut self, filter: &str, options: u8) -> u8 {
+        self.subscribe_with(filter, options, &[]).await
+    }
+
+    /// Subscribes with properties of MQTT 5.
+    pub async fn subscribe_with(&mut self, filter: &str, options: u8, properties: &[u8]) -> u8 {
         let mut body = vec![0, 1];
         if self.version == 5 {
-            body.push(0);
+            body.push(properties.len() as u8);
+            body.extend(properties);
         }
         text(&mut body, filter.as_bytes());
         body.push(options);
@@ -195,8 +209,11 @@ impl Raw {
         } else {
             (0, topic_end)
         };
+        let mut properties = Vec::new();
         if self.version == 5 {
-            at += 1 + usize::from(body[at]);
+            let end = at + 1 + usize::from(body[at]);
+            properties = body[at + 1..end].to_vec();
+            at = end;
         }
         Got {
             topic: String::from_utf8(body[2..topic_end].to_vec()).unwrap(),
@@ -205,6 +222,7 @@ impl Raw {
             retain: first & 1 == 1,
             dup: first & 8 == 8,
             id,
+            properties,
         }
     }
 

@@ -12,8 +12,7 @@ use tokio::{
 };
 
 use super::{
-    Entrance,
-    departure::Departure,
+    Entrance, Leave,
     link::{Link, Terms},
     wire::Wire,
 };
@@ -83,7 +82,12 @@ pub(super) async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
     entrance: &Entrance,
 ) -> Option<Link> {
     let patience = Duration::from_secs(u64::from(hub.limits.connect_timeout));
-    let connect = match tokio::time::timeout(patience, first_packet(wire, hub.limits.packet_size)).await {
+    let first = tokio::time::timeout(patience, first_packet(wire, hub.limits.packet_size));
+    let first = tokio::select! {
+        first = first => first,
+        () = hub.stop.cancelled() => return None,
+    };
+    let connect = match first {
         Ok(Ok(connect)) => connect,
         Ok(Err(no_connect)) => {
             refuse_bytes(hub, wire, &no_connect);
@@ -206,8 +210,7 @@ async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(
         may_start: access.may_start(),
     };
     let peer = Peer::new(origin, None);
-    let departure = Departure::new(&hub.engine, &peer);
-    let opened = open(hub, &peer, client, &mut connect, expiry).await?;
+    let (opened, leave) = open(hub, &peer, client, &mut connect, expiry).await?;
     let answer = Answer {
         present: opened.present,
         assigned,
@@ -221,7 +224,7 @@ async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(
         keep_alive,
         persistent: expiry > 0,
     };
-    Ok((Link::new(hub.clone(), (peer, departure), opened.session, access, terms, place), answer))
+    Ok((Link::new(hub.clone(), peer, (opened.session, leave), access, terms, place), answer))
 }
 
 async fn authenticate(hub: &Hub, entrance: &Entrance, connect: &Connect) -> Result<Access, Refuse> {
@@ -284,7 +287,7 @@ async fn open(
     client: ClientId,
     connect: &mut Connect,
     expiry: u32,
-) -> Result<Opened, Refuse> {
+) -> Result<(Opened, Leave), Refuse> {
     let (reply, answer) = oneshot::channel();
     let cargo = OpenCargo {
         client,
@@ -295,9 +298,10 @@ async fn open(
         reply,
     };
     let outgoing = Outgoing { draft: Draft::control(), cost: 0, cargo: Cargo::Open(Box::new(cargo)) };
+    let leave = Leave::new(hub, peer);
     hub.engine.submit(Some(peer), [outgoing]).map_err(|_| UNAVAILABLE)?;
     match tokio::time::timeout(OPEN_TIME, answer).await {
-        Ok(Ok(opened)) => opened.map_err(|_| FULL),
+        Ok(Ok(opened)) => opened.map(|opened| (opened, leave)).map_err(|_| FULL),
         _ => Err(UNAVAILABLE),
     }
 }

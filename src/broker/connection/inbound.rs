@@ -51,6 +51,11 @@ impl From<Stale> for End {
     }
 }
 
+/// What the filters of a SUBSCRIBE or UNSUBSCRIBE occupy, bytes.
+fn cargo_size(filters: usize, texts: usize) -> usize {
+    filters * 64 + texts
+}
+
 fn broken(code: u8, why: &'static str) -> End {
     End::Broken { code, why }
 }
@@ -104,11 +109,13 @@ impl Link {
             return self.deny(&publish);
         }
         let properties = self.checked_properties(topic, &publish);
-        if publish.qos == QoS::ExactlyOnce && !self.is_new(&publish, out)? {
-            return Ok(());
-        }
+        // Counted first: an id that is noted in the session must be followed by its message.
         if publish.qos != QoS::AtMostOnce {
             self.count_inbound()?;
+        }
+        if publish.qos == QoS::ExactlyOnce && !self.is_new(&publish, out)? {
+            self.inbound -= 1;
+            return Ok(());
         }
         let draft = Draft::publish(&PublishDraft {
             topic: topic.as_bytes(),
@@ -128,6 +135,13 @@ impl Link {
 
     fn park_costed(&mut self, draft: Draft, cargo: Cargo) {
         let cost = cost(draft.len(), WINDOW);
+        self.park(Outgoing { draft, cost, cargo });
+    }
+
+    /// Parks what travels beside its envelope; `size` is what it occupies there, bytes.
+    fn park_cargo(&mut self, size: usize, cargo: Cargo) {
+        let draft = Draft::control();
+        let cost = cost(draft.len() + size, WINDOW);
         self.park(Outgoing { draft, cost, cargo });
     }
 
@@ -254,8 +268,10 @@ impl Link {
         let id = subscribe.subscription_id;
         let filters = subscribe.filters.into_iter().map(|filter| self.subscribe_filter(&filter, id));
         let filters = filters.collect::<Result<Vec<_>, End>>()?;
+        let texts = filters.iter().flatten().map(|(filter, _)| filter.as_str().len()).sum();
+        let size = cargo_size(filters.len(), texts);
         let cargo = SubscribeCargo { packet_id: subscribe.packet_id, filters, done: None };
-        self.park_costed(Draft::control(), Cargo::Subscribe(Box::new(cargo)));
+        self.park_cargo(size, Cargo::Subscribe(Box::new(cargo)));
         Ok(())
     }
 
@@ -278,16 +294,20 @@ impl Link {
     }
 
     fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
+        let size = cargo_size(unsubscribe.filters.len(), unsubscribe.filters.iter().map(|filter| filter.len()).sum());
         let filters =
             unsubscribe.filters.iter().map(|filter| TopicFilter::new(filter).map_err(|_| FILTER_INVALID)).collect();
         let cargo = UnsubscribeCargo { packet_id: unsubscribe.packet_id, filters };
-        self.park_costed(Draft::control(), Cargo::Unsubscribe(Box::new(cargo)));
+        self.park_cargo(size, Cargo::Unsubscribe(Box::new(cargo)));
         Ok(())
     }
 
     fn disconnect(&mut self, disconnect: &Disconnect) -> Result<(), End> {
         if disconnect.session_expiry.is_some_and(|expiry| expiry > 0) && !self.terms.persistent {
             return Err(broken(PROTOCOL, "a session expiry in DISCONNECT where CONNECT had none"));
+        }
+        if disconnect.reason == 0 {
+            self.peer.say_goodbye();
         }
         self.ending = Some(End::Disconnect { with_will: disconnect.reason != 0, expiry: disconnect.session_expiry });
         Ok(())

@@ -18,12 +18,11 @@ use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, Sleep},
 };
-use tokio_util::sync::PollSemaphore;
 
-use super::{End, departure::Departure, wire::Wire};
+use super::{End, Leave, wire::Wire};
 use crate::broker::{
     access::Access,
-    admission::SHARE,
+    admission::{SHARE, Turnstile, weight},
     codec::Version,
     engine::Outgoing,
     hub::Hub,
@@ -59,7 +58,6 @@ pub(super) struct Terms {
 pub(super) struct Link {
     pub hub: Hub,
     pub peer: Arc<Peer>,
-    pub departure: Departure,
     pub session: Arc<Session>,
     pub access: Access,
     pub version: Version,
@@ -78,26 +76,28 @@ pub(super) struct Link {
     pub resend: VecDeque<Resend>,
     pub entries: Vec<Entry>,
     pub replies: Vec<Reply>,
-    permits: PollSemaphore,
+    turnstile: Turnstile,
     last_heard: Instant,
+    leave: Option<Leave>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Link {
     pub(super) fn new(
         hub: Hub,
-        (peer, departure): (Arc<Peer>, Departure),
-        session: Arc<Session>,
+        peer: Arc<Peer>,
+        opened: (Arc<Session>, Leave),
         access: Access,
         terms: Terms,
         place: OwnedSemaphorePermit,
     ) -> Self {
+        let (session, mut leave) = opened;
+        leave.with_will = true;
         let resend = session.handshakes.lock().resend().into();
-        let permits = PollSemaphore::new(hub.window.semaphore());
+        let turnstile = Turnstile::new(hub.window.clone());
         Self {
             hub,
             peer,
-            departure,
             session,
             access,
             version: terms.version,
@@ -111,10 +111,21 @@ impl Link {
             resend,
             entries: Vec::new(),
             replies: Vec::new(),
-            permits,
+            turnstile,
             last_heard: Instant::now(),
+            leave: Some(leave),
             _place: place,
         }
+    }
+
+    /// Reports the end to the stream.
+    pub(super) fn report(&mut self, end: End) {
+        let Some(mut leave) = self.leave.take() else { return };
+        // Who said goodbye meant it, whatever ended the connection before everything it sent was submitted.
+        (leave.with_will, leave.expiry) = match self.ending.unwrap_or(end) {
+            End::Disconnect { with_will, expiry } => (with_will, expiry),
+            _ => (true, None),
+        };
     }
 
     /// Serves until the connection ends.
@@ -133,6 +144,25 @@ impl Link {
             }
         })
         .await
+    }
+
+    /// At the stop: what lies in the outbox still goes out, as far as the client takes it.
+    pub(super) async fn last_words<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) {
+        poll_fn(|cx| {
+            self.peer.register(cx.waker());
+            loop {
+                // Why it ends is known; the replies are written all the same.
+                let _ = self.take_replies(&mut wire.out);
+                let moved = self.fill(&mut wire.out);
+                match wire.poll_flush(cx) {
+                    Ok(false) if !moved => break,
+                    Ok(_) => {}
+                    Err(_) => return Poll::Ready(()),
+                }
+            }
+            if wire.out.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// After the end: what was read is still submitted. Most of it finds room at once; what does not within the time given goes without,
@@ -167,7 +197,8 @@ impl Link {
             }
         }
         cx.waker().wake_by_ref();
-        Ok(())
+        // A client that is sent much and says nothing is silent all the same.
+        self.poll_timer(timer, cx)
     }
 
     /// One turn; whether anything moved.
@@ -207,12 +238,17 @@ impl Link {
 
     /// Parks an envelope until there is room on the bus.
     pub(super) fn park(&mut self, outgoing: Outgoing) {
-        self.pending_bytes += outgoing.draft.len();
+        self.pending_bytes += weight(outgoing.draft.len(), outgoing.cost);
         self.pending.push_back(outgoing);
     }
 
     fn poll_submit(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
+        if self.peer.is_held() {
+            // Who may not go on keeps nobody from it.
+            self.turnstile.leave();
+            return Ok(false);
+        }
         while !self.pending.is_empty() && !self.peer.is_held() {
             let (count, cost) = self.batch();
             if !self.poll_room(cost, cx) {
@@ -220,7 +256,7 @@ impl Link {
             }
             let batch = self.pending.drain(..count);
             let bytes = &mut self.pending_bytes;
-            let counted = batch.inspect(|outgoing| *bytes -= outgoing.draft.len());
+            let counted = batch.inspect(|outgoing| *bytes -= weight(outgoing.draft.len(), outgoing.cost));
             self.hub.engine.submit(Some(&self.peer), counted).map_err(|_| End::Kicked(Kick::ServerShuttingDown))?;
             moved = true;
         }
@@ -245,19 +281,11 @@ impl Link {
         if !self.peer.enter(cost, SHARE) {
             return false;
         }
-        if self.hub.window.try_take(cost) {
-            return true;
+        let taken = self.turnstile.poll_take(cost, cx);
+        if !taken {
+            self.peer.leave(cost);
         }
-        match self.permits.poll_acquire_many(cx, cost) {
-            Poll::Ready(Some(permit)) => {
-                permit.forget();
-                true
-            }
-            _ => {
-                self.peer.leave(cost);
-                false
-            }
-        }
+        taken
     }
 
     /// How long the peer may be silent.

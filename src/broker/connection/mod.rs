@@ -3,7 +3,6 @@
 //! Invariants: whatever the peer does or fails to do is felt by nobody else; every wait has a bound (the CONNECT a deadline, service the
 //! keep-alive, the farewell a second); a connection that had a session reports its end to the stream exactly once.
 
-mod departure;
 mod handshake;
 mod inbound;
 mod link;
@@ -19,9 +18,12 @@ use tokio::{
 
 use self::{link::Link, wire::Wire};
 use super::{
+    cargo::{Cargo, CloseCargo},
     codec::{Version, write},
+    engine::Outgoing,
+    envelope::Draft,
     hub::Hub,
-    peer::Kick,
+    peer::{Kick, Peer},
     settings::Listener,
 };
 
@@ -112,14 +114,39 @@ where
     let end = link.run(&mut wire).await;
     hub.metrics.closed(end.reason());
     log_end(&link, end);
+    if end == End::Kicked(Kick::ServerShuttingDown) {
+        let _ = tokio::time::timeout(FAREWELL, link.last_words(&mut wire)).await;
+    }
     link.drain(DRAIN).await;
+    link.report(end);
     if let (Version::V5, Some(code)) = (link.version, end.code()) {
         write::disconnect(&mut wire.out, Version::V5, code, None);
     }
-    link.departure.ended(end, hub.limits.session_expiry);
-    // The stream hears of it now, not when the farewell is over.
-    drop(link);
     let _ = tokio::time::timeout(FAREWELL, wire.finish()).await;
+}
+
+/// Tells the stream, when it is dropped, that a connection is over: exactly once, however it ends, and also if it asked for a session and did
+/// not wait for it.
+pub(super) struct Leave {
+    hub: Hub,
+    peer: Arc<Peer>,
+    with_will: bool,
+    expiry: Option<u32>,
+}
+
+impl Leave {
+    pub(super) fn new(hub: &Hub, peer: &Arc<Peer>) -> Self {
+        Self { hub: hub.clone(), peer: Arc::clone(peer), with_will: false, expiry: None }
+    }
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        let expiry = self.expiry.map(|seconds| seconds.min(self.hub.limits.session_expiry));
+        let cargo = Cargo::Close(CloseCargo { with_will: self.with_will, expiry });
+        // A stopping broker takes nothing more; then there are no sessions to tell either.
+        let _ = self.hub.engine.submit(Some(&self.peer), [Outgoing { draft: Draft::control(), cost: 0, cargo }]);
+    }
 }
 
 fn log_end(link: &Link, end: End) {

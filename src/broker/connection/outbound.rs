@@ -15,7 +15,7 @@ use crate::{
         envelope::now_ms,
         metrics::Lost,
         peer::Reply,
-        session::{Entry, Resend},
+        session::{Entry, Resend, packet_id},
     },
     names::QoS,
 };
@@ -57,7 +57,7 @@ impl Link {
     pub(super) fn fill(&mut self, out: &mut BytesMut) -> bool {
         let mut moved = false;
         while out.len() < OUT {
-            let sent = self.send_again(out) || self.send_fresh(out);
+            let sent = if self.resend.is_empty() { self.send_fresh(out) } else { self.send_again(out) };
             if !sent {
                 break;
             }
@@ -66,26 +66,34 @@ impl Link {
         moved
     }
 
+    /// What an earlier connection left unacknowledged, one by one; fresh messages wait behind it.
     fn send_again(&mut self, out: &mut BytesMut) -> bool {
-        match self.resend.pop_front() {
-            Some(Resend::Publish(id, entry)) => self.write(out, &entry, id, true, now_ms()),
-            Some(Resend::PubRel(id)) => {
-                write::ack(out, self.version, AckKind::PubRel, id, 0);
-                true
+        let Some(next) = self.resend.front() else { return false };
+        let may = self.session.handshakes.lock().may_resend(
+            self.peer.id,
+            next,
+            self.resend.len(),
+            self.terms.receive_maximum,
+        );
+        let Ok(Some(open)) = may else { return false };
+        match self.resend.pop_front().filter(|_| open) {
+            Some(Resend::Publish(id, entry)) => {
+                if !self.write(out, &entry, id, true, now_ms()) {
+                    self.settle(id);
+                }
             }
-            None => return false,
-        };
+            Some(Resend::PubRel(id)) => write::ack(out, self.version, AckKind::PubRel, id, 0),
+            None => {}
+        }
         true
     }
 
     fn send_fresh(&mut self, out: &mut BytesMut) -> bool {
-        let (window, horizon) = {
-            let handshakes = self.session.handshakes.lock();
-            (handshakes.window(self.terms.receive_maximum), handshakes.horizon())
-        };
         let mut entries = std::mem::take(&mut self.entries);
-        let taken = self.session.take(OUT - out.len().min(OUT), window, horizon, &mut entries);
-        if taken.nudge {
+        let budget = OUT - out.len().min(OUT);
+        // Taken over: the kick is on its way.
+        let taken = self.session.take(self.peer.id, budget, self.terms.receive_maximum, &mut entries);
+        if taken.is_ok_and(|taken| taken.nudge) {
             self.hub.attention.notify_one();
         }
         let moved = !entries.is_empty();
@@ -100,12 +108,8 @@ impl Link {
         }
         let (now, mut counts) = (now_ms(), [0; 3]);
         for entry in entries.drain(..) {
-            if entry.message.remaining(now).is_err() {
-                self.hub.metrics.dropped(Lost::Expired, 1);
-                continue;
-            }
-            let Some(id) = self.open(&entry) else { continue };
-            if self.write(out, &entry, id, false, now) {
+            let id = if entry.qos == QoS::AtMostOnce { 0 } else { packet_id(entry.qseq) };
+            if self.write_fresh(out, &entry, id, now) {
                 if let Some(count) = counts.get_mut(entry.qos as usize) {
                     *count += 1;
                 }
@@ -116,15 +120,15 @@ impl Link {
         self.hub.metrics.sent(counts);
     }
 
-    /// The packet id; `None` when the session was taken over meanwhile (the kick is on its way).
-    fn open(&self, entry: &Entry) -> Option<u16> {
-        if entry.qos == QoS::AtMostOnce {
-            return Some(0);
+    fn write_fresh(&self, out: &mut BytesMut, entry: &Entry, id: u16, now: u64) -> bool {
+        if entry.message.remaining(now).is_err() {
+            self.hub.metrics.dropped(Lost::Expired, 1);
+            return false;
         }
-        self.session.handshakes.lock().open(self.peer.id, entry).ok()
+        self.write(out, entry, id, false, now)
     }
 
-    /// A message that cannot be sent counts as delivered (`[MQTT-3.1.2-25]`).
+    /// A message that cannot be sent counts as delivered (`[MQTT-3.1.2-25]`, `[MQTT-3.3.2-5]`).
     fn settle(&self, id: u16) {
         let mut handshakes = self.session.handshakes.lock();
         let _ = handshakes.forget(self.peer.id, id);

@@ -28,6 +28,8 @@ pub(super) struct Wire<S> {
     stream: S,
     inbox: BytesMut,
     pub out: BytesMut,
+    /// The stream still has something of what it took: TLS keeps what it encrypted until it is flushed.
+    unflushed: bool,
 }
 
 /// How many of the bytes it was shown a handler is done with.
@@ -35,7 +37,7 @@ pub(super) type Consumed = usize;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, inbox: BytesMut::new(), out: BytesMut::new() }
+        Self { stream, inbox: BytesMut::new(), out: BytesMut::new(), unflushed: false }
     }
 
     /// Shows what is there already to the handler. Returns whether it consumed anything.
@@ -101,11 +103,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 Poll::Ready(count) => self.out.advance(count),
                 Poll::Pending => return Ok(moved),
             }
-            moved = true;
+            (moved, self.unflushed) = (true, true);
         }
-        if moved {
-            // TLS keeps what it encrypted until it is flushed.
-            let _ = Pin::new(&mut self.stream).poll_flush(cx)?;
+        if self.unflushed {
+            self.unflushed = Pin::new(&mut self.stream).poll_flush(cx)?.is_pending();
         }
         Ok(moved)
     }
@@ -126,5 +127,59 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         self.out = BytesMut::new();
         while let Ok(true) = poll_fn(|cx| self.poll_read::<io::Error>(cx, |bytes, _| Ok(bytes.len()))).await {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// A stream that takes everything at once and lets it out only when it is flushed for the third time, as TLS over a full socket does.
+    #[derive(Default)]
+    struct Reluctant {
+        kept: Vec<u8>,
+        flushes: usize,
+        sent: Vec<u8>,
+    }
+
+    impl AsyncRead for Reluctant {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Reluctant {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.kept.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            if self.flushes < 3 {
+                return Poll::Pending;
+            }
+            let kept = std::mem::take(&mut self.kept);
+            self.sent.extend(kept);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_the_stream_took_is_flushed_until_it_is_out() {
+        let mut wire = Wire::new(Reluctant::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        wire.out.extend_from_slice(b"last words");
+        assert!(wire.poll_flush(&mut cx).unwrap());
+        for _ in 0..5 {
+            assert!(!wire.poll_flush(&mut cx).unwrap());
+        }
+        assert_eq!((wire.stream.sent.as_slice(), wire.stream.flushes), (b"last words".as_slice(), 3));
     }
 }

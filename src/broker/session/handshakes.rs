@@ -84,29 +84,26 @@ impl Handshakes {
         self.peer = None;
     }
 
-    fn check(&self, epoch: u64) -> Result<(), Stale> {
+    pub(super) fn check(&self, epoch: u64) -> Result<(), Stale> {
         if self.epoch == epoch { Ok(()) } else { Err(Stale) }
     }
 
     /// How many more QoS >= 1 messages may be sent, given the client's Receive Maximum.
-    pub(in crate::broker) fn window(&self, receive_maximum: u16) -> usize {
+    pub(super) fn window(&self, receive_maximum: u16) -> usize {
         usize::from(receive_maximum).saturating_sub(self.unacknowledged)
     }
 
-    /// Registers entries of QoS >= 1 that are about to be sent and gives each its packet id (0 at QoS 0).
-    pub(in crate::broker) fn open(&mut self, epoch: u64, entry: &Entry) -> Result<u16, Stale> {
-        self.check(epoch)?;
-        if entry.qos == QoS::AtMostOnce {
-            return Ok(0);
+    /// Registers an entry of QoS >= 1 that is about to be sent.
+    pub(super) fn open(&mut self, entry: &Entry) {
+        if entry.qos != QoS::AtMostOnce {
+            self.outgoing.push_back(Open { qseq: entry.qseq, phase: Phase::Sent, entry: Some(entry.clone()) });
+            self.unacknowledged += 1;
         }
-        self.outgoing.push_back(Open { qseq: entry.qseq, phase: Phase::Sent, entry: Some(entry.clone()) });
-        self.unacknowledged += 1;
-        Ok(packet_id(entry.qseq))
     }
 
     /// The last position that can be opened now: beyond it, ids would meet those of the oldest unacknowledged one.
-    pub(in crate::broker) fn horizon(&self) -> u64 {
-        self.outgoing.front().map_or(u64::MAX, |oldest| oldest.qseq + IDS - 1)
+    pub(super) fn horizon(&self) -> u64 {
+        self.outgoing.front().map_or(u64::MAX, |oldest| horizon_of(oldest.qseq))
     }
 
     /// Finds an id among the open ones: usually the oldest, so the front is looked at first.
@@ -181,6 +178,24 @@ impl Handshakes {
         .collect()
     }
 
+    /// Whether something that waits to be sent again may go now, with `waiting` others: `None`, not yet, because the client's Receive
+    /// Maximum is reached (`[MQTT-3.3.4-9]`); `Some(false)`, it was acknowledged meanwhile.
+    pub(in crate::broker) fn may_resend(
+        &mut self,
+        epoch: u64,
+        next: &Resend,
+        waiting: usize,
+        receive_maximum: u16,
+    ) -> Result<Option<bool>, Stale> {
+        self.check(epoch)?;
+        let under_way = self.unacknowledged.saturating_sub(waiting);
+        Ok(match next {
+            Resend::Publish(..) if under_way >= usize::from(receive_maximum) => None,
+            Resend::Publish(id, _) => Some(self.find(*id).is_some_and(|(_, open)| open.phase == Phase::Sent)),
+            Resend::PubRel(id) => Some(self.find(*id).is_some()),
+        })
+    }
+
     /// An incoming QoS 2 PUBLISH.
     pub(in crate::broker) fn receive(&mut self, epoch: u64, id: u16) -> Result<Incoming, Stale> {
         self.check(epoch)?;
@@ -213,7 +228,12 @@ impl Handshakes {
     }
 }
 
+/// The last position whose id differs from those of all since `oldest`.
+pub(super) fn horizon_of(oldest: u64) -> u64 {
+    oldest + IDS - 1
+}
+
 /// The packet id of a queue position.
-fn packet_id(qseq: u64) -> u16 {
+pub(in crate::broker) fn packet_id(qseq: u64) -> u16 {
     u16::try_from(qseq % IDS).unwrap_or(0) + 1
 }

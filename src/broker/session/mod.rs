@@ -7,13 +7,15 @@
 
 mod handshakes;
 mod outbox;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 pub(super) use self::{
-    handshakes::{Handshakes, Incoming, Resend, Stale},
+    handshakes::{Handshakes, Incoming, Resend, Stale, packet_id},
     outbox::{Entry, Marks, Outbox, Taken},
 };
 use crate::names::ClientId;
@@ -46,10 +48,36 @@ impl Session {
         self.committed.load(Ordering::Acquire)
     }
 
-    /// Moves entries from the outbox to `out`, at most `budget` bytes (one always fits) and as many of QoS >= 1 as `window` allows, none beyond `horizon`.
-    pub(super) fn take(&self, budget: usize, window: usize, horizon: u64, out: &mut Vec<Entry>) -> Taken {
-        let last = self.committed().min(horizon);
-        let taken = self.outbox.lock().take(budget, window, last, out);
+    /// Moves entries from the outbox to `out`, at most `budget` bytes (one always fits) and no more of QoS >= 1 than the client's Receive
+    /// Maximum allows; these are in flight from here on. A connection that was taken over gets nothing: what it took would be lost.
+    ///
+    /// # Errors
+    /// [`Stale`], and nothing was moved.
+    pub(super) fn take(
+        &self,
+        epoch: u64,
+        budget: usize,
+        receive_maximum: u16,
+        out: &mut Vec<Entry>,
+    ) -> Result<Taken, Stale> {
+        let mut handshakes = self.handshakes.lock();
+        handshakes.check(epoch)?;
+        let last = self.committed().min(handshakes.horizon());
+        let first = out.len();
+        let taken = self.outbox.lock().take(budget, handshakes.window(receive_maximum), last, out);
+        for entry in out.iter().skip(first) {
+            handshakes.open(entry);
+        }
+        drop(handshakes);
+        for peer in &taken.released {
+            peer.release();
+        }
+        Ok(taken)
+    }
+
+    /// The same for a subscriber inside this program, which needs no handshakes.
+    pub(super) fn take_inside(&self, budget: usize, out: &mut Vec<Entry>) -> Taken {
+        let taken = self.outbox.lock().take(budget, usize::MAX, self.committed(), out);
         for peer in &taken.released {
             peer.release();
         }

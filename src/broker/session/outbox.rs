@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::handshakes::horizon_of;
 use crate::{
     broker::{
         envelope::Message,
@@ -129,10 +130,12 @@ impl Outbox {
         self.release_all()
     }
 
-    /// Whether a bulk delivery may add to it now; if not, the dispatcher is nudged when it may.
-    pub(in crate::broker) fn has_room_for_bulk(&mut self) -> bool {
-        self.bulk_waits = self.bytes >= self.marks.low && self.peer.is_some();
-        !self.bulk_waits
+    /// Bytes a bulk delivery may add now, `staged` being on their way; 0: the dispatcher is nudged when there is room. Filled so far, it holds
+    /// nobody and drops nothing.
+    pub(in crate::broker) fn room_for_bulk(&mut self, staged: usize) -> usize {
+        let bytes = self.bytes + staged;
+        self.bulk_waits = bytes >= self.marks.low && self.peer.is_some();
+        if self.bulk_waits { 0 } else { self.marks.high.saturating_sub(bytes) }
     }
 
     /// Adds what one round brought; `origins` are the publishers of the round this session's messages came from.
@@ -162,8 +165,9 @@ impl Outbox {
             return;
         }
         let size = entry.message.size();
-        let full = self.bytes + size > self.marks.hard || self.queue.len() >= self.marks.count;
-        if full && self.bytes >= self.marks.low {
+        // Below the low mark one message of any size is taken.
+        let full = self.bytes + size > self.marks.hard && self.bytes >= self.marks.low;
+        if full || self.queue.len() >= self.marks.count {
             delivered.dropped_full += 1;
             self.overflow(entry.qos);
             return;
@@ -224,7 +228,7 @@ impl Outbox {
         (false, self.release_all())
     }
 
-    pub(super) fn take(&mut self, budget: usize, mut window: usize, last: u64, out: &mut Vec<Entry>) -> Taken {
+    pub(super) fn take(&mut self, budget: usize, mut window: usize, mut last: u64, out: &mut Vec<Entry>) -> Taken {
         let mut spent = 0;
         while let Some(front) = self.queue.front() {
             let acknowledged = front.qos != QoS::AtMostOnce;
@@ -232,7 +236,11 @@ impl Outbox {
                 break;
             }
             let Some(entry) = self.queue.pop_front() else { break };
-            window -= usize::from(acknowledged);
+            if acknowledged {
+                window -= 1;
+                // Positions have gaps where messages were dropped: none may be taken whose id would meet that of one before it.
+                last = last.min(horizon_of(entry.qseq));
+            }
             spent += entry.message.size();
             out.push(entry);
         }

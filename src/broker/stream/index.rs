@@ -11,8 +11,10 @@ use std::{
 
 use crate::{broker::codec::SubscribeOptions, names::QoS, names::TopicFilter};
 
-/// Answers kept before the cache is emptied.
-const CACHE: usize = 8_192;
+/// Bytes of answers kept before the cache is emptied.
+const CACHE: usize = 8 << 20;
+/// Bytes a kept answer takes beside its topic and matches, about.
+const ANSWER: usize = 160;
 
 /// Key of a session in the session table.
 pub(super) type SessionKey = usize;
@@ -87,6 +89,7 @@ pub(super) struct Index {
     root: Node,
     groups: HashMap<GroupKey, Group>,
     cache: HashMap<Box<[u8]>, Arc<Matches>>,
+    cached: usize,
     count: usize,
 }
 
@@ -96,9 +99,14 @@ impl Index {
         self.count
     }
 
+    fn forget(&mut self) {
+        self.cache.clear();
+        self.cached = 0;
+    }
+
     /// Adds or replaces. Returns whether it is new.
     pub(super) fn subscribe(&mut self, session: SessionKey, filter: &TopicFilter, asked: Asked) -> bool {
-        self.cache.clear();
+        self.forget();
         let new = match filter.shared() {
             Some((group, pattern)) => self.join(session, group, pattern, asked),
             None => {
@@ -126,7 +134,7 @@ impl Index {
 
     /// Removes. Returns whether there was one.
     pub(super) fn unsubscribe(&mut self, session: SessionKey, filter: &TopicFilter) -> bool {
-        self.cache.clear();
+        self.forget();
         let gone = match filter.shared() {
             Some((group, pattern)) => self.leave(session, group, pattern),
             None => {
@@ -159,9 +167,11 @@ impl Index {
             return Arc::clone(known);
         }
         let matches = Arc::new(self.search(std::str::from_utf8(topic).unwrap_or_default()));
-        if self.cache.len() >= CACHE {
-            self.cache.clear();
+        let size = ANSWER + topic.len() + matches.direct.len() * size_of::<Match>() + matches.groups.len() * 8;
+        if self.cached + size > CACHE {
+            self.forget();
         }
+        self.cached += size;
         self.cache.insert(topic.into(), Arc::clone(&matches));
         matches
     }
@@ -328,6 +338,19 @@ mod tests {
             assert!(index.unsubscribe(session, &filter("$share/g/a")));
         }
         assert!(index.lookup(b"a").groups.is_empty() && index.root.is_empty());
+    }
+
+    #[test]
+    fn the_cache_is_bounded_in_bytes() {
+        let mut index = Index::default();
+        for session in 0..1_000 {
+            index.subscribe(session, &filter("#"), asked(QoS::AtMostOnce));
+        }
+        for number in 0..2_000 {
+            assert_eq!(index.lookup(format!("t/{number}").as_bytes()).direct.len(), 1_000);
+            assert!(index.cached <= CACHE && index.cache.len() * 1_000 * size_of::<Match>() <= CACHE);
+        }
+        assert!(index.cache.len() > 10);
     }
 
     fn topic_level() -> impl Strategy<Value = &'static str> {

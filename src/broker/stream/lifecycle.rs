@@ -9,6 +9,8 @@ use crate::broker::{
     session::Session,
 };
 
+/// Ticks from one search for expired retained messages to the next: a minute.
+const PURGE_TICKS: u32 = 120;
 /// MQTT 5: a session that never ends by itself.
 const FOREVER: u32 = u32::MAX;
 
@@ -24,7 +26,7 @@ impl State {
         if let Some(ended) = found.filter(|_| !present) {
             self.end(ended, now, effects);
         }
-        if !present && cargo.expiry > 0 && self.kept() >= self.limits.sessions {
+        if !present && cargo.expiry > 0 && self.seats.persistent() >= self.limits.sessions {
             self.metrics.refused("too_many_sessions");
             effects.opened.push((cargo.reply, Err(OpenRefused)));
             return;
@@ -43,11 +45,6 @@ impl State {
         !cargo.clean_start && self.seats.get(key).is_some_and(Seat::is_persistent)
     }
 
-    /// Persistent sessions, connected or not.
-    fn kept(&self) -> usize {
-        self.seats.iter().filter(|(_, seat)| seat.is_persistent()).count()
-    }
-
     fn seat_peer(
         &mut self,
         key: SessionKey,
@@ -55,9 +52,9 @@ impl State {
         cargo: &OpenCargo,
         effects: &mut Effects,
     ) -> Option<Arc<Session>> {
+        self.seats.set_expiry(key, cargo.expiry);
         let seat = self.seats.get_mut(key)?;
         seat.peer = Some(Arc::clone(peer));
-        seat.expiry = cargo.expiry;
         seat.ends_at = None;
         seat.will.clone_from(&cargo.will);
         seat.will_due = None;
@@ -79,6 +76,9 @@ impl State {
         let Some(seat) = self.seats.get_mut(key) else { return };
         let Some(old) = seat.peer.take() else { return };
         old.kick(Kick::SessionTakenOver);
+        if old.said_goodbye() {
+            seat.will = None;
+        }
         effects.released.extend(seat.session.outbox.lock().detach());
         if let Some(will) = seat.will.take_if(|will| will.delay == 0) {
             self.publish_will(&will, Some(Arc::clone(&old.origin)), now, effects);
@@ -106,10 +106,12 @@ impl State {
 
     pub(super) fn close(&mut self, cargo: &CloseCargo, peer: Option<Arc<Peer>>, now: Now, effects: &mut Effects) {
         let Some((peer, key)) = peer.and_then(|peer| self.seats.of_peer(&peer).map(|key| (peer, key))) else { return };
+        if let Some(expiry) = cargo.expiry {
+            self.seats.set_expiry(key, expiry);
+        }
         let Some(seat) = self.seats.get_mut(key) else { return };
         seat.peer = None;
-        seat.expiry = cargo.expiry.unwrap_or(seat.expiry);
-        let expiry = seat.expiry;
+        let expiry = seat.expiry();
         seat.ends_at = (expiry != FOREVER).then(|| now.ms + u64::from(expiry) * 1000);
         let will = if cargo.with_will { seat.will.take() } else { None };
         seat.will = None;
@@ -154,6 +156,10 @@ impl State {
         for key in over {
             self.metrics.session_expired();
             self.end(key, now, effects);
+        }
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(PURGE_TICKS) {
+            self.retained.purge(now.ms);
         }
         self.check_holds(now, effects);
     }

@@ -6,6 +6,8 @@
 
 mod index;
 mod lifecycle;
+#[cfg(test)]
+mod model_tests;
 mod retained;
 mod seats;
 mod subscribe;
@@ -35,6 +37,9 @@ use tokio::sync::oneshot;
 
 /// MQTT 5: "No matching subscribers".
 const NO_MATCH: u8 = 0x10;
+
+/// Room for staged messages that a session keeps from round to round.
+const STAGE_KEPT: usize = 256;
 
 /// The time at which an envelope is applied.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +79,7 @@ pub(super) struct State {
     start_topics: Vec<TopicFilter>,
     bulk: VecDeque<Bulk>,
     holders: Vec<SessionKey>,
+    ticks: u32,
     pub metrics: Arc<Metrics>,
 }
 
@@ -87,6 +93,7 @@ impl State {
             start_topics,
             bulk: VecDeque::new(),
             holders: Vec::new(),
+            ticks: 0,
             metrics,
         }
     }
@@ -154,9 +161,10 @@ impl State {
         !nobody
     }
 
+    /// Whether a message comes from the client itself, by this or an earlier connection (`[MQTT-3.8.3-3]` compares client ids).
     fn is_own(&self, session: SessionKey, from: Option<&Arc<Peer>>) -> bool {
-        let served = self.seats.get(session).and_then(|seat| seat.peer.as_ref());
-        matches!((served, from), (Some(served), Some(from)) if served.id == from.id)
+        let client = from.and_then(|peer| peer.session()).map(|session| &session.client);
+        client.is_some() && self.seats.get(session).map(|seat| &seat.session.client) == client
     }
 
     fn stage_shared(
@@ -250,6 +258,9 @@ impl State {
         let sources = seat.origins.iter().filter_map(|place| origins.get(usize::from(*place)));
         let delivered = seat.session.outbox.lock().deliver(&mut seat.stage, sources, now.instant);
         seat.origins.clear();
+        if seat.stage.capacity() > STAGE_KEPT {
+            seat.stage = Vec::new();
+        }
         if let Some(peer) = &seat.peer {
             peer.wake();
         }

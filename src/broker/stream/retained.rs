@@ -65,6 +65,13 @@ impl Retained {
         Kept::Yes
     }
 
+    /// Lets go of what expired: it is not handed out any more, and keeps room from others.
+    pub(super) fn purge(&mut self, now: u64) {
+        let (topics, bytes) = purge(&mut self.root, now);
+        self.topics -= topics;
+        self.bytes -= bytes;
+    }
+
     /// The present value of a topic.
     pub(super) fn get(&self, topic: &str) -> Option<&Arc<Message>> {
         let mut levels = topic.split('/');
@@ -103,6 +110,18 @@ fn collect(node: &Node, filter: &[&str], first: bool, found: &mut Vec<Arc<Messag
             }
         }
     }
+}
+
+/// Topics and bytes that went.
+fn purge(node: &mut Node, now: u64) -> (usize, usize) {
+    let expired = node.message.take_if(|message| message.remaining(now).is_err());
+    let mut gone = expired.map_or((0, 0), |message| (1, message.size()));
+    node.children.retain(|_, child| {
+        let (topics, bytes) = purge(child, now);
+        gone = (gone.0 + topics, gone.1 + bytes);
+        child.message.is_some() || !child.children.is_empty()
+    });
+    gone
 }
 
 fn remove(node: &mut Node, path: &[&str]) -> Option<Arc<Message>> {
@@ -165,6 +184,9 @@ mod tests {
         tree.set(&message("a/c", "3", 50));
         assert_eq!((tree.topics(), tree.matching("#", 60).len(), tree.matching("#", 40).len()), (2, 1, 2));
         assert_eq!(tree.set(&message("x", "4", 0)), Kept::Full);
+        tree.purge(60);
+        assert_eq!((tree.topics(), tree.bytes()), (1, message("a/b", "2", 0).size()));
+        assert_eq!(tree.set(&message("a/c", "3", 0)), Kept::Yes);
         tree.set(&message("a/b", "", 0));
         tree.set(&message("a/c", "", 0));
         assert!(tree.root.children.is_empty());

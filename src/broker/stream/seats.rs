@@ -22,8 +22,8 @@ pub(super) struct Seat {
     /// The connection that serves it now.
     pub peer: Option<Arc<Peer>>,
     pub filters: HashMap<TopicFilter, Asked>,
-    /// Seconds it outlives its connection.
-    pub expiry: u32,
+    /// Seconds it outlives its connection; set by [`Seats::set_expiry`].
+    expiry: u32,
     /// While away: milliseconds since 1970 when it ends.
     pub ends_at: Option<u64>,
     pub will: Option<Will>,
@@ -55,8 +55,17 @@ impl Seat {
         }
     }
 
+    pub(super) fn expiry(&self) -> u32 {
+        self.expiry
+    }
+
     pub(super) fn is_persistent(&self) -> bool {
         self.expiry > 0
+    }
+
+    /// Bytes this round brought so far.
+    pub(super) fn staged_bytes(&self) -> usize {
+        self.stage.iter().map(|entry| entry.message.size()).sum()
     }
 
     /// The next queue position; QoS 0 has none.
@@ -74,6 +83,7 @@ impl Seat {
 pub(super) struct Seats {
     seats: Slab<Seat>,
     by_client: HashMap<ClientId, SessionKey>,
+    persistent: usize,
 }
 
 impl Seats {
@@ -99,7 +109,22 @@ impl Seats {
     pub(super) fn remove(&mut self, key: SessionKey) -> Option<Seat> {
         let seat = self.seats.try_remove(key)?;
         self.by_client.remove(&seat.session.client);
+        self.persistent -= usize::from(seat.is_persistent());
         Some(seat)
+    }
+
+    /// Seconds a session outlives its connection.
+    pub(super) fn set_expiry(&mut self, key: SessionKey, expiry: u32) {
+        if let Some(seat) = self.seats.get_mut(key) {
+            let before = seat.is_persistent();
+            seat.expiry = expiry;
+            self.persistent = self.persistent + usize::from(seat.is_persistent()) - usize::from(before);
+        }
+    }
+
+    /// Persistent sessions, connected or not.
+    pub(super) fn persistent(&self) -> usize {
+        self.persistent
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (SessionKey, &Seat)> {

@@ -19,9 +19,7 @@ use crate::{
 const QUOTA: u8 = 0x97;
 /// MQTT 5: "No subscription existed".
 const NO_SUBSCRIPTION: u8 = 0x11;
-/// Up to this many retained messages are staged at once.
-const AT_ONCE: usize = 1_000;
-/// Beyond, this many per round.
+/// This many retained messages at most go to a session per round.
 const PORTION: usize = 256;
 
 /// Retained messages a session still has to get.
@@ -29,6 +27,7 @@ const PORTION: usize = 256;
 pub(super) struct Bulk {
     session: SessionKey,
     peer: u64,
+    filter: TopicFilter,
     rest: VecDeque<Arc<Message>>,
     asked: Asked,
 }
@@ -86,15 +85,19 @@ impl State {
     }
 
     fn send_retained(&mut self, key: SessionKey, filter: &TopicFilter, asked: Asked, now: Now, effects: &mut Effects) {
-        let found = self.retained.matching(filter.as_str(), now.ms);
-        if found.len() <= AT_ONCE {
-            for message in found {
-                self.stage_retained(key, message, asked, effects);
-            }
-            return;
-        }
+        self.forget_bulk(key, filter);
+        let rest: VecDeque<_> = self.retained.matching(filter.as_str(), now.ms).into();
         let peer = self.seats.get(key).and_then(|seat| seat.peer.as_ref()).map_or(0, |peer| peer.id);
-        self.bulk.push_back(Bulk { session: key, peer, rest: found.into(), asked });
+        let mut bulk = Bulk { session: key, peer, filter: filter.clone(), rest, asked };
+        self.send_portion(&mut bulk, effects);
+        if !bulk.rest.is_empty() {
+            self.bulk.push_back(bulk);
+        }
+    }
+
+    /// Who subscribes again starts again; who unsubscribes gets no more (`[MQTT-3.10.4-2]`).
+    fn forget_bulk(&mut self, key: SessionKey, filter: &TopicFilter) {
+        self.bulk.retain(|bulk| bulk.session != key || bulk.filter != *filter);
     }
 
     fn stage_retained(&mut self, key: SessionKey, message: Arc<Message>, asked: Asked, effects: &mut Effects) {
@@ -115,11 +118,10 @@ impl State {
             let Some(mut bulk) = self.bulk.pop_front() else { break };
             let served =
                 self.seats.get(bulk.session).filter(|seat| seat.peer.as_ref().is_some_and(|p| p.id == bulk.peer));
-            let Some(seat) = served else { continue };
-            if seat.session.outbox.lock().has_room_for_bulk() {
-                moved = true;
-                self.send_portion(&mut bulk, effects);
+            if served.is_none() {
+                continue;
             }
+            moved |= self.send_portion(&mut bulk, effects);
             if !bulk.rest.is_empty() {
                 self.bulk.push_back(bulk);
             }
@@ -127,15 +129,25 @@ impl State {
         moved
     }
 
-    fn send_portion(&mut self, bulk: &mut Bulk, effects: &mut Effects) {
-        for _ in 0..PORTION {
-            let Some(message) = bulk.rest.pop_front() else { return };
+    /// As much as the outbox has room for, at least one message if any; whether anything moved.
+    fn send_portion(&mut self, bulk: &mut Bulk, effects: &mut Effects) -> bool {
+        let Some(seat) = self.seats.get(bulk.session) else { return false };
+        let mut room = seat.session.outbox.lock().room_for_bulk(seat.staged_bytes());
+        let mut count = 0;
+        while room > 0 && count < PORTION {
+            let Some(message) = bulk.rest.front() else { break };
+            if count > 0 && message.size() > room {
+                break;
+            }
+            let Some(message) = bulk.rest.pop_front() else { break };
+            (room, count) = (room.saturating_sub(message.size()), count + 1);
             // Overwritten since: the newer value went out live.
             let present = self.retained.get(message.topic_str()).is_some_and(|kept| Arc::ptr_eq(kept, &message));
             if present {
                 self.stage_retained(bulk.session, message, bulk.asked, effects);
             }
         }
+        count > 0
     }
 
     pub(super) fn unsubscribe(&mut self, cargo: UnsubscribeCargo, peer: Option<Arc<Peer>>, effects: &mut Effects) {
@@ -153,6 +165,7 @@ impl State {
         if let Some(seat) = self.seats.get_mut(key) {
             seat.filters.remove(filter);
         }
+        self.forget_bulk(key, filter);
         if self.index.unsubscribe(key, filter) { 0 } else { NO_SUBSCRIPTION }
     }
 }

@@ -1,0 +1,66 @@
+//! A broker in this process on a port of its own, for tests.
+
+use std::net::SocketAddr;
+
+use prometheus_client::registry::Registry;
+use sense_butler::{
+    broker::{
+        Broker, BrokerHandle,
+        settings::{Limits, Listener, Rights, Settings},
+    },
+    names::{TopicFilter, TopicName},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub struct Running {
+    pub address: SocketAddr,
+    pub handle: BrokerHandle,
+    pub registry: Registry,
+    pub stop: CancellationToken,
+    pub task: JoinHandle<()>,
+}
+
+impl Running {
+    pub fn start(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings {
+            listeners: vec![Listener {
+                name: "test".into(),
+                addresses: vec!["127.0.0.1:0".parse().unwrap()],
+                written: "127.0.0.1:0".into(),
+                tls: None,
+                allow_anonymous: true,
+                anonymous_rights: Rights { publish: true, subscribe: true, start: true },
+            }],
+            users: vec![],
+            limits: Limits::default(),
+            start_topics: vec![TopicFilter::new("q/start").unwrap()],
+            protected_topics: vec![TopicFilter::new("q/own/#").unwrap()],
+            open_topics: vec![TopicFilter::new("q/own/ping").unwrap()],
+            own_prefix: TopicName::new("q/own").unwrap(),
+            engine_test_hook: true,
+        };
+        change(&mut settings);
+        let mut registry = Registry::default();
+        let broker = Broker::bind(&settings, &mut registry).unwrap();
+        let (address, handle, stop) = (broker.addresses()[0].1, broker.handle(), CancellationToken::new());
+        let task = tokio::spawn({
+            let stop = stop.clone();
+            async move { broker.run(stop).await.unwrap() }
+        });
+        Self { address, handle, registry, stop, task }
+    }
+
+    /// Value of a counter without labels.
+    pub fn counter(&self, name: &str) -> u32 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
