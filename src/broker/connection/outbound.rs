@@ -77,13 +77,9 @@ impl Link {
         );
         let Ok(Some(open)) = may else { return false };
         match self.resend.pop_front().filter(|_| open) {
-            Some(Resend::Publish(id, entry)) => {
-                if !self.write(out, &entry, id, true, now_ms()) {
-                    self.settle(id);
-                }
-            }
+            Some(Resend::Publish(id, entry)) if !self.write(out, &entry, id, true, now_ms()) => self.settle(id),
             Some(Resend::PubRel(id)) => write::ack(out, self.version, AckKind::PubRel, id, 0),
-            None => {}
+            Some(Resend::Publish(..)) | None => {}
         }
         true
     }

@@ -166,7 +166,7 @@ fn the_count_is_a_limit_also_for_small_messages() {
 fn while_away_only_what_is_promised_is_kept_and_whom_it_held_goes_on() {
     let mut served = Served::new(true);
     let publisher = peer();
-    let qos = |n: u64| if n % 2 == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+    let qos = |n: u64| if n.is_multiple_of(2) { QoS::AtMostOnce } else { QoS::AtLeastOnce };
     served.deliver((1..=5).map(|n| entry(n, qos(n), 500)).collect(), &[&publisher]);
     for released in served.outbox.detach() {
         released.release();
