@@ -6,7 +6,7 @@ mod support;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prometheus_client::registry::Registry;
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 struct Running {
     address: SocketAddr,
     handle: BrokerHandle,
+    registry: Registry,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -49,19 +50,28 @@ impl Running {
             engine_test_hook: true,
         };
         change(&mut settings);
-        let broker = Broker::bind(&settings, &mut Registry::default()).unwrap();
+        let mut registry = Registry::default();
+        let broker = Broker::bind(&settings, &mut registry).unwrap();
         let (address, handle, stop) = (broker.addresses()[0].1, broker.handle(), CancellationToken::new());
         let task = tokio::spawn({
             let stop = stop.clone();
             async move { broker.run(stop).await.unwrap() }
         });
-        Self { address, handle, stop, task }
+        Self { address, handle, registry, stop, task }
     }
 
     fn client(&self, id: &str) -> (AsyncClient, EventLoop) {
         let mut options = MqttOptions::new(id, self.address.ip().to_string(), self.address.port());
         options.set_keep_alive(Duration::from_secs(30));
         AsyncClient::new(options, 100)
+    }
+
+    /// Value of a counter without labels.
+    fn counter(&self, name: &str) -> u32 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }
 
     async fn stop(self) {
@@ -119,28 +129,80 @@ async fn messages_of_every_qos_arrive_once_and_in_order() {
     broker.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_engine_dies_under_load_and_nobody_notices() {
-    let broker = Running::start(|_| {});
-    let (subscriber, mut inbound) = broker.client("sub");
-    subscribed(&subscriber, &mut inbound, "t", QoS::AtLeastOnce).await;
-    let (publisher, mut outbound) = broker.client("pub");
-    tokio::spawn(async move { while outbound.poll().await.is_ok() {} });
+/// Longest time a publisher waits for an acknowledgement while engines die.
+const LONGEST_ACKNOWLEDGEMENT: Duration = Duration::from_secs(3);
+
+/// Publishes numbered messages of one quality of service, asking for the engine's death at some of them; ends with the longest time an
+/// acknowledgement took, when all are there.
+async fn publish_while_engines_die(broker: &Running, qos: QoS, count: u32, deaths: u32) -> Duration {
+    let (client, mut events) = broker.client(&format!("pub-{}", qos as u8));
     let handle = broker.handle.clone();
-    let count = 20_000u32;
-    tokio::spawn(async move {
+    let publishing = tokio::spawn(async move {
         for number in 0..count {
-            publisher.publish("t", QoS::AtLeastOnce, false, number.to_le_bytes().to_vec()).await.unwrap();
-            if number % 1_000 == 500 {
+            let payload = [&[qos as u8], &number.to_le_bytes()[..]].concat();
+            client.publish("t", qos, false, payload).await.unwrap();
+            if deaths > 0 && number % (count / deaths) == count / deaths / 2 {
                 handle.kill_engine();
             }
         }
-        std::future::pending::<()>().await;
+        client
     });
-    for number in 0..count {
-        let (_, payload, _, _) = until(&mut inbound, publish).await;
-        assert_eq!(payload, number.to_le_bytes());
+    let (mut open, mut sent, mut longest) = (BTreeMap::new(), 0, Duration::ZERO);
+    while sent < count || !open.is_empty() {
+        // The connection must hold: an error is a disconnection.
+        let event = tokio::time::timeout(Duration::from_secs(60), events.poll()).await.expect("in time").unwrap();
+        let acknowledged = match event {
+            Event::Outgoing(rumqttc::Outgoing::Publish(id)) => {
+                sent += 1;
+                if qos != QoS::AtMostOnce {
+                    assert!(open.insert(id, Instant::now()).is_none());
+                }
+                None
+            }
+            Event::Incoming(Packet::PubAck(ack)) => open.remove(&ack.pkid),
+            // The first half of the handshake is timed; the second begins anew.
+            Event::Incoming(Packet::PubRec(ack)) => open.insert(ack.pkid, Instant::now()),
+            Event::Incoming(Packet::PubComp(ack)) => open.remove(&ack.pkid),
+            _ => None,
+        };
+        longest = longest.max(acknowledged.map_or(Duration::ZERO, |since| since.elapsed()));
     }
+    drop(publishing.await.unwrap());
+    longest
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_engine_dies_under_load_and_nobody_notices() {
+    const COUNTS: [u32; 3] = [7_000, 10_000, 7_000];
+    let broker = Running::start(|_| {});
+    let (subscriber, mut inbound) = broker.client("sub");
+    subscribed(&subscriber, &mut inbound, "t", QoS::ExactlyOnce).await;
+    let listening = tokio::spawn(async move {
+        let mut next = [0_u32; 3];
+        while next != COUNTS {
+            let (_, payload, qos, _) = until(&mut inbound, publish).await;
+            let (kind, number) = (usize::from(payload[0]), u32::from_le_bytes(payload[1..].try_into().unwrap()));
+            assert_eq!((qos as usize, number), (kind, next[kind]), "each once, in order");
+            next[kind] += 1;
+        }
+        (subscriber, inbound)
+    });
+    // 20 deaths altogether, asked for from the midst of the QoS 1 load.
+    let (_, first, second) = tokio::join!(
+        publish_while_engines_die(&broker, QoS::AtMostOnce, COUNTS[0], 0),
+        publish_while_engines_die(&broker, QoS::AtLeastOnce, COUNTS[1], 20),
+        publish_while_engines_die(&broker, QoS::ExactlyOnce, COUNTS[2], 0),
+    );
+    let (_subscriber, mut inbound) = listening.await.unwrap();
+    for longest in [first, second] {
+        assert!(longest < LONGEST_ACKNOWLEDGEMENT, "an acknowledgement took {longest:?}");
+    }
+    assert_eq!(broker.counter("sense_butler_mqtt_engine_restarts_total"), 20);
+    // Nothing comes twice: a marker is the next message.
+    let (marker, mut events) = broker.client("marker");
+    marker.publish("t", QoS::AtLeastOnce, false, "end").await.unwrap();
+    until(&mut events, |packet| matches!(packet, Packet::PubAck(_)).then_some(())).await;
+    assert_eq!(until(&mut inbound, publish).await.1, b"end");
     broker.stop().await;
 }
 

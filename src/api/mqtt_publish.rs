@@ -47,7 +47,8 @@ pub(super) async fn handle(state: &State, request: &Request) -> Result<Answer, F
 /// On whose behalf. Whoever came through the doors may start: loopback, or an address the administrator named. The address travels only with a
 /// start, whose answer names who asked.
 fn origin(request: &Request, starts: bool) -> Origin {
-    let user = starts.then(|| request.peer.to_string().into());
+    // Without the port, which is another one for each connection: a transaction is one of its asker.
+    let user = starts.then(|| request.peer.ip().to_canonical().to_string().into());
     Origin { door: Door::Rest, client: None, user, may_start: true }
 }
 

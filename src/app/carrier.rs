@@ -76,7 +76,7 @@ impl Carrier {
         }
     }
 
-    /// Counts connections to an external broker; each is a reason to say our status again.
+    /// Counts connections to an external broker; each is a reason to say our status.
     pub(super) fn connections(&self) -> Option<watch::Receiver<u64>> {
         match self {
             Self::Embedded(_) => None,
@@ -111,10 +111,15 @@ impl Carrier {
     }
 }
 
-/// `host:port` of the broker and our name there, for Butler's status message.
-pub(super) fn identity(mqtt: &MqttSettings) -> (String, String) {
+/// `host:port` of the broker and our name there, for Butler's status message. `listening`: the built-in broker's listeners; where none of
+/// them serves the port of the file, the first one's port is said.
+pub(super) fn identity(mqtt: &MqttSettings, listening: &[(Arc<str>, SocketAddr)]) -> (String, String) {
     match &mqtt.broker {
-        BrokerChoice::Embedded { port } => (format!("localhost:{port}"), "sense-butler".to_owned()),
+        BrokerChoice::Embedded { port } => {
+            let served = listening.iter().any(|(_, address)| address.port() == *port);
+            let first = listening.first().filter(|_| !served).map_or(*port, |(_, address)| address.port());
+            (format!("localhost:{first}"), "sense-butler".to_owned())
+        }
         BrokerChoice::External(broker) => (
             format!("{}:{}", broker.host, broker.port),
             broker.client_id.clone().unwrap_or_else(|| "sense-butler".to_owned()),
@@ -122,15 +127,13 @@ pub(super) fn identity(mqtt: &MqttSettings) -> (String, String) {
     }
 }
 
-/// Says our status again at every connection after the first.
+/// Says our status at every connection.
 pub(super) async fn watch_connections(
     mut connections: watch::Receiver<u64>,
     again: impl Fn(),
     stop: CancellationToken,
 ) {
     while let Some(Ok(())) = stop.run_until_cancelled(connections.changed()).await {
-        if *connections.borrow_and_update() > 1 {
-            again();
-        }
+        again();
     }
 }

@@ -18,7 +18,7 @@ pub enum BuildError {
     #[error("{}", with_holder(.0.to_string(), .0.taken(), holder::of_tcp, "If that is Butler, stop it or set another `restServerConfig.serverPort`"))]
     Api(#[from] ApiError),
     /// A prefix of the program's own topics is too long.
-    #[error("mqttConfig.ownTopics cannot be used: {0}")]
+    #[error("mqttConfig.ownTopicsRoot cannot be used: {0}")]
     Name(#[from] NameError),
 }
 

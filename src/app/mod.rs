@@ -130,7 +130,7 @@ impl App {
         )?;
         let counters = api::counters::Counters::register(&mut registry);
         let report = health::Report::new(loaded, &readiness, &qrs);
-        let (broker, client) = carrier::identity(&settings.mqtt);
+        let (broker, client) = carrier::identity(&settings.mqtt, &carrier.addresses());
         let listening = health::listening(&carrier.addresses(), api.as_ref(), receiver.as_ref());
         let status_settings = StatusSettings::new(
             &settings.mqtt,

@@ -1,7 +1,7 @@
 //! What the appliance says about itself on MQTT: Butler's status topics, and `state`, `info` and `health` under its own prefix.
 //!
-//! Invariants: `state` says `online` only after readiness was reached and `offline` before a clean stop (the will says it otherwise); after
-//! a reconnect to an external broker everything is said again; a broker that does not answer delays nothing but the next word.
+//! Invariants: `state` says `online` only after readiness was reached and `offline` before a clean stop (the will says it otherwise); at
+//! every connection to an external broker everything is said (again); a broker that does not answer delays nothing but the next word.
 
 use std::{sync::Arc, time::Duration};
 
@@ -108,13 +108,20 @@ struct Signals {
     session_socket: Notify,
 }
 
+impl Signals {
+    fn forget_reconnected(&self) {
+        // Enabling takes the permit, if there is one; else it only registers, until the drop.
+        std::pin::pin!(self.reconnected.notified()).as_mut().enable();
+    }
+}
+
 impl StatusHandle {
     /// Readiness was reached.
     pub fn ready(&self) {
         self.0.ready.notify_one();
     }
 
-    /// The connection to an external broker was made again.
+    /// A connection to an external broker was made, the first or a later one.
     pub fn reconnected(&self) {
         self.0.reconnected.notify_one();
     }
@@ -160,21 +167,38 @@ impl Status {
             () = stop.cancelled() => return self.goodbye().await,
             () = signals.ready.notified() => {}
         }
-        for publication in self.settings.start() {
-            self.say(publication).await;
-        }
-        self.greet().await;
+        let mut begun = self.begin().await;
         let mut health = interval_at(Instant::now() + HEALTH_PERIOD, HEALTH_PERIOD);
         health.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return self.goodbye().await,
-                () = signals.reconnected.notified() => self.greet().await,
+                () = signals.reconnected.notified() => match begun {
+                    true => self.greet().await,
+                    false => begun = self.begin().await,
+                },
                 () = signals.task_socket.notified() => self.error(0).await,
                 () = signals.session_socket.notified() => self.error(1).await,
-                _ = health.tick() => self.say(self.settings.health()).await,
+                _ = health.tick() => match begun {
+                    true => self.say(self.settings.health()).await,
+                    false => begun = self.begin().await,
+                },
             }
         }
+    }
+
+    /// The first word. False where nobody can hear it: an external broker that is not connected yet.
+    async fn begin(&self) -> bool {
+        if !self.bus.is_up() {
+            return false;
+        }
+        // The connection this is said on is no reason to say it again.
+        self.handle.0.forget_reconnected();
+        for publication in self.settings.start() {
+            self.say(publication).await;
+        }
+        self.greet().await;
+        true
     }
 
     async fn greet(&self) {
@@ -207,7 +231,10 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Mutex, atomic::AtomicU32, atomic::Ordering};
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    };
 
     use serde_json::json;
 
@@ -219,7 +246,7 @@ mod tests {
     };
 
     #[derive(Clone, Default)]
-    struct Recorder(Arc<(Mutex<Vec<Publication>>, Notify)>);
+    struct Recorder(Arc<(Mutex<Vec<Publication>>, Notify, AtomicBool)>);
 
     impl Recorder {
         async fn wait_for(&self, count: usize) -> Vec<(String, String, bool, QoS)> {
@@ -249,7 +276,36 @@ mod tests {
         }
 
         fn is_up(&self) -> bool {
-            true
+            !self.0.2.load(Ordering::Relaxed)
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_said_into_the_void_and_everything_at_the_first_connection() {
+        for connected_before_ready in [false, true] {
+            let recorder = Recorder::default();
+            let health: HealthSnapshot = Arc::new(|| json!({}));
+            let settings = StatusSettings::new(&test_settings(), "h:1883", "sb", json!({}), health).unwrap();
+            let status = Status::new(settings, Bus::new(recorder.clone()));
+            let (handle, stop) = (status.handle(), CancellationToken::new());
+            recorder.0.2.store(!connected_before_ready, Ordering::Relaxed);
+            let running = tokio::spawn(status.run(stop.clone()));
+            if connected_before_ready {
+                handle.reconnected();
+                handle.ready();
+            } else {
+                handle.ready();
+                tokio::task::yield_now().await;
+                assert!(recorder.0.0.lock().unwrap().is_empty());
+                recorder.0.2.store(false, Ordering::Relaxed);
+                handle.reconnected();
+            }
+            let sent = recorder.wait_for(6).await;
+            assert_eq!(sent[3].1, r#"{"state":"online"}"#, "{connected_before_ready}");
+            stop.cancel();
+            running.await.unwrap();
+            let sent = recorder.wait_for(7).await;
+            assert_eq!((sent.len(), sent[6].1.as_str()), (7, r#"{"state":"offline"}"#), "{connected_before_ready}");
         }
     }
 

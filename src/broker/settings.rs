@@ -21,7 +21,7 @@ pub struct Settings {
     pub open_topics: Vec<TopicFilter>,
     /// Prefix under which a user without topic lists may not publish.
     pub own_prefix: TopicName,
-    /// `Some`: only this appliance's engine test hook (publishes `å` on its own link) may be fired. Never set by configuration.
+    /// Whether `BrokerHandle::kill_engine` works, and any number of engine deaths is tolerated. For tests; never set by configuration.
     pub engine_test_hook: bool,
 }
 

@@ -156,7 +156,7 @@ fn banner(bound: &Addresses, qrs: Option<&SocketAddr>, sample: TaskId) -> String
          1. watch everything     mosquitto_sub {port}-v -t 'qliksense/#'\n\
          2. start a Sense task   mosquitto_pub {port}-t qliksense/start_task -m {sample}\n\
          3. publish by REST      curl -X PUT http://localhost:{rest}/v4/mqttpublishmessage -H 'Content-Type: application/json' \\\n\
-         {blank:24}-d '{{\"topic\":\"hello\",\"message\":\"from REST\"}}'\n\
+         {blank:24}-d '{{\"topic\":\"qliksense/hello\",\"message\":\"from REST\"}}'\n\
          (no mosquitto here? `sense-butler sub {port}-v -t 'qliksense/#'` and `sense-butler pub` do the same)\n\n\
          Sample task: id={sample} (enabled, runs a few seconds)\n",
         list(&mut bound.mqtt.iter().map(|(_, address)| address.to_string())),

@@ -1,4 +1,4 @@
-//! The command line: one file per verb, shared options in [`options`], one table from verb to file in [`run`].
+//! The command line: one file per verb, shared options in [`options`], one table from verb to file in [`run()`].
 //!
 //! Invariant: a verb ends with an [`Exit`], never by leaving the process itself; what it has to say about a failure goes to standard
 //! error as one sentence that says what, where and what to do.
@@ -189,6 +189,8 @@ fn written(result: io::Result<u8>) -> Exit {
         Ok(0) => Exit::Done,
         Ok(64) => Exit::Usage,
         Ok(_) => Exit::Failed,
+        // A reader who went away has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
         Err(error) => complain(error),
     }
 }

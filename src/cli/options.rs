@@ -34,7 +34,7 @@ pub struct Addresses {
     /// UDP port for session and connection events of Sense [default: as in the files, else localhost:9997]
     #[arg(long, value_name = "ADDR")]
     pub udp_sessions: Option<Address>,
-    /// Qlik Sense Repository Service [default: as in the files, else localhost:4242]
+    /// Qlik Sense Repository Service [default: as in the files; `demo` simulates one at localhost:4242]
     #[arg(long, value_name = "ADDR")]
     pub qrs: Option<Address>,
     /// Directory for what the program keeps [default: ./data]

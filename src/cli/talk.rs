@@ -29,7 +29,7 @@ pub struct Connection {
     #[arg(long, value_name = "HOST", default_value = "localhost")]
     pub host: String,
     /// Its port [default: 1883, with TLS 8883]
-    #[arg(long, value_name = "PORT")]
+    #[arg(short, long, value_name = "PORT")]
     pub port: Option<u16>,
     /// User name
     #[arg(long, value_name = "NAME")]

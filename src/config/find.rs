@@ -20,17 +20,22 @@ pub(super) fn butler(options: &LoadOptions) -> Option<PathBuf> {
     first(options, &["config/butler.yaml".to_owned(), format!("config/{environment}.yaml")])
 }
 
-/// `broker.toml`: the one that was named, or the first that exists.
+/// `broker.toml`: the one that was named, or the first that exists; a `butler.yaml` that was named brings the one beside it along.
 pub(super) fn broker(options: &LoadOptions) -> Option<PathBuf> {
     if let Some(file) = &options.broker_config {
         return Some(options.cwd.join(file));
+    }
+    let beside = options.config.as_ref().map(|file| options.cwd.join(file).with_file_name("broker.toml"));
+    if let Some(file) = beside.filter(|file| file.is_file()) {
+        return Some(file);
     }
     first(options, &["broker.toml".to_owned(), "config/broker.toml".to_owned()])
 }
 
 /// In the working directory, beside the executable, then in the data directory.
 fn first(options: &LoadOptions, names: &[String]) -> Option<PathBuf> {
-    let places = [Some(&options.cwd), options.exe_dir.as_ref(), Some(&options.data_dir)];
+    let data = options.data();
+    let places = [Some(&options.cwd), options.exe_dir.as_ref(), Some(&data)];
     let files = places.into_iter().flatten().flat_map(|dir| names.iter().map(move |name| dir.join(name)));
     files.into_iter().find(|file| file.is_file())
 }
@@ -85,5 +90,53 @@ pub fn default_data_dir(service: bool) -> PathBuf {
             let root = env::var_os("ProgramData").unwrap_or_else(|| r"C:\ProgramData".into());
             PathBuf::from(root).join("sense-butler")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory of this test's own, removed when dropped.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new() -> Self {
+            let dir = env::temp_dir().join(format!("sense-butler-find-{}", uuid::Uuid::new_v4().simple()));
+            for sub in ["work", "site", "data"] {
+                fs::create_dir_all(dir.join(sub)).unwrap();
+            }
+            Self(dir)
+        }
+
+        fn file(&self, name: &str) -> PathBuf {
+            let file = self.0.join(name);
+            fs::write(&file, "").unwrap();
+            file
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_broker_file_beside_the_named_file_comes_first() {
+        let scratch = Scratch::new();
+        let mut options = LoadOptions { cwd: scratch.0.join("work"), ..LoadOptions::default() };
+        options.overrides.data = Some(scratch.0.join("data"));
+        assert_eq!(broker(&options), None);
+        let in_data = scratch.file("data/broker.toml");
+        assert_eq!(broker(&options), Some(in_data), "--data is searched, too");
+        let in_work = scratch.file("work/broker.toml");
+        assert_eq!(broker(&options), Some(in_work.clone()));
+        options.config = Some(scratch.file("site/production.yaml"));
+        assert_eq!(broker(&options), Some(in_work), "nothing lies beside it");
+        let beside = scratch.file("site/broker.toml");
+        assert_eq!(broker(&options), Some(beside));
+        options.broker_config = Some("other.toml".into());
+        assert_eq!(broker(&options), Some(scratch.0.join("work/other.toml")), "the named one is the one");
     }
 }

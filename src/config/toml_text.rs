@@ -1,4 +1,4 @@
-//! TOML text to [`tree`](super::tree).
+//! TOML text to [`tree`](mod@super::tree).
 
 use toml::{
     Spanned,

@@ -1,4 +1,4 @@
-//! YAML text to [`tree`](super::tree).
+//! YAML text to [`tree`](mod@super::tree).
 //!
 //! Why not `serde_yaml` here: its values carry no positions, and an error without a line is no help in a file of 1,500 lines. The events of
 //! `saphyr-parser` do. Types follow YAML 1.2's core schema, as Butler's own reader did (`yes` is a text, not a flag). The parser is driven

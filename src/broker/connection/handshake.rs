@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     Entrance,
+    departure::Departure,
     link::{Link, Terms},
     wire::Wire,
 };
@@ -205,6 +206,7 @@ async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(
         may_start: access.may_start(),
     };
     let peer = Peer::new(origin, None);
+    let departure = Departure::new(&hub.engine, &peer);
     let opened = open(hub, &peer, client, &mut connect, expiry).await?;
     let answer = Answer {
         present: opened.present,
@@ -219,7 +221,7 @@ async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(
         keep_alive,
         persistent: expiry > 0,
     };
-    Ok((Link::new(hub.clone(), peer, opened.session, access, terms, place), answer))
+    Ok((Link::new(hub.clone(), (peer, departure), opened.session, access, terms, place), answer))
 }
 
 async fn authenticate(hub: &Hub, entrance: &Entrance, connect: &Connect) -> Result<Access, Refuse> {

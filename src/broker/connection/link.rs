@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::PollSemaphore;
 
-use super::{End, wire::Wire};
+use super::{End, departure::Departure, wire::Wire};
 use crate::broker::{
     access::Access,
     admission::SHARE,
@@ -59,6 +59,7 @@ pub(super) struct Terms {
 pub(super) struct Link {
     pub hub: Hub,
     pub peer: Arc<Peer>,
+    pub departure: Departure,
     pub session: Arc<Session>,
     pub access: Access,
     pub version: Version,
@@ -85,7 +86,7 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(
         hub: Hub,
-        peer: Arc<Peer>,
+        (peer, departure): (Arc<Peer>, Departure),
         session: Arc<Session>,
         access: Access,
         terms: Terms,
@@ -96,6 +97,7 @@ impl Link {
         Self {
             hub,
             peer,
+            departure,
             session,
             access,
             version: terms.version,

@@ -3,6 +3,7 @@
 //! Invariants: whatever the peer does or fails to do is felt by nobody else; every wait has a bound (the CONNECT a deadline, service the
 //! keep-alive, the farewell a second); a connection that had a session reports its end to the stream exactly once.
 
+mod departure;
 mod handshake;
 mod inbound;
 mod link;
@@ -18,10 +19,7 @@ use tokio::{
 
 use self::{link::Link, wire::Wire};
 use super::{
-    cargo::{Cargo, CloseCargo},
     codec::{Version, write},
-    engine::Outgoing,
-    envelope::Draft,
     hub::Hub,
     peer::Kick,
     settings::Listener,
@@ -115,22 +113,13 @@ where
     hub.metrics.closed(end.reason());
     log_end(&link, end);
     link.drain(DRAIN).await;
-    report(&hub, &link, end);
     if let (Version::V5, Some(code)) = (link.version, end.code()) {
         write::disconnect(&mut wire.out, Version::V5, code, None);
     }
+    link.departure.ended(end, hub.limits.session_expiry);
+    // The stream hears of it now, not when the farewell is over.
+    drop(link);
     let _ = tokio::time::timeout(FAREWELL, wire.finish()).await;
-}
-
-fn report(hub: &Hub, link: &Link, end: End) {
-    let (with_will, expiry) = match end {
-        End::Disconnect { with_will, expiry } => (with_will, expiry),
-        _ => (true, None),
-    };
-    let expiry = expiry.map(|seconds| seconds.min(hub.limits.session_expiry));
-    let cargo = Cargo::Close(CloseCargo { with_will, expiry });
-    // A stopping broker takes nothing more; then there are no sessions to tell either.
-    let _ = hub.engine.submit(Some(&link.peer), [Outgoing { draft: Draft::control(), cost: 0, cargo }]);
 }
 
 fn log_end(link: &Link, end: End) {

@@ -61,6 +61,7 @@ impl State {
         seat.ends_at = None;
         seat.will.clone_from(&cargo.will);
         seat.will_due = None;
+        seat.origin = Some(Arc::clone(&peer.origin));
         let session = Arc::clone(&seat.session);
         if !seat.is_persistent() {
             // Nothing of it is stored, so nothing waits for a commit.
@@ -80,7 +81,7 @@ impl State {
         old.kick(Kick::SessionTakenOver);
         effects.released.extend(seat.session.outbox.lock().detach());
         if let Some(will) = seat.will.take_if(|will| will.delay == 0) {
-            self.publish_will(&will, now, Some(&old), effects);
+            self.publish_will(&will, Some(Arc::clone(&old.origin)), now, effects);
         }
     }
 
@@ -97,7 +98,7 @@ impl State {
         self.holders.retain(|holder| *holder != key);
         self.bulk.retain(|bulk| bulk.session() != key);
         if let Some(will) = &seat.will {
-            self.publish_will(will, now, None, effects);
+            self.publish_will(will, seat.origin.clone(), now, effects);
         }
         self.metrics.sessions(self.seats.len());
         self.metrics.subscriptions(self.index.len());
@@ -119,7 +120,7 @@ impl State {
                 seat.will_due = Some(now.ms + u64::from(will.delay) * 1000);
                 seat.will = Some(will);
             }
-            Some(will) => self.publish_will(&will, now, Some(&peer), effects),
+            Some(will) => self.publish_will(&will, Some(Arc::clone(&peer.origin)), now, effects),
             None => {}
         }
         if expiry == 0 {
@@ -136,12 +137,12 @@ impl State {
             .map(|(key, _)| key)
             .collect();
         for key in due {
-            let will = self.seats.get_mut(key).and_then(|seat| {
+            let left = self.seats.get_mut(key).and_then(|seat| {
                 seat.will_due = None;
-                seat.will.take()
+                Some((seat.will.take()?, seat.origin.clone()))
             });
-            if let Some(will) = will {
-                self.publish_will(&will, now, None, effects);
+            if let Some((will, origin)) = left {
+                self.publish_will(&will, origin, now, effects);
             }
         }
         let over: Vec<_> = self

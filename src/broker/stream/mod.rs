@@ -23,6 +23,7 @@ use super::{
     cargo::{Ack, Cargo, Flight, SessionWord, Word},
     codec::{Will, write::AckKind},
     envelope::{Draft, Message, PublishDraft},
+    message::Origin,
     metrics::{Lost, Metrics},
     peer::{Peer, Reply},
     session::Entry,
@@ -215,8 +216,8 @@ impl State {
         self.metrics.retained(self.retained.topics(), self.retained.bytes());
     }
 
-    /// A message of the broker's own: a will.
-    fn publish_will(&mut self, will: &Will, now: Now, from: Option<&Arc<Peer>>, effects: &mut Effects) {
+    /// Publishes a will on behalf of who left it.
+    fn publish_will(&mut self, will: &Will, origin: Option<Arc<Origin>>, now: Now, effects: &mut Effects) {
         let draft = Draft::publish(&PublishDraft {
             topic: will.topic.as_bytes(),
             properties: &will.properties,
@@ -228,8 +229,9 @@ impl State {
             received: now.ms,
             expires: will.expiry.map_or(0, |seconds| now.ms + u64::from(seconds) * 1000),
         });
-        if let Some(message) = Message::read(draft.stamp(0, 0)) {
-            self.route(message, from, effects);
+        if let Some(mut message) = Message::read(draft.stamp(0, 0)) {
+            message.origin = origin;
+            self.route(message, None, effects);
         }
     }
 

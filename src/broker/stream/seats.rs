@@ -8,6 +8,7 @@ use super::index::{Asked, SessionKey};
 use crate::{
     broker::{
         codec::Will,
+        message::Origin,
         peer::Peer,
         session::{Entry, Session},
     },
@@ -26,6 +27,8 @@ pub(super) struct Seat {
     /// While away: milliseconds since 1970 when it ends.
     pub ends_at: Option<u64>,
     pub will: Option<Will>,
+    /// Who left the will: a start by will is judged by it, however late.
+    pub origin: Option<Arc<Origin>>,
     /// Milliseconds since 1970 when a delayed will is published.
     pub will_due: Option<u64>,
     next_qseq: u64,
@@ -44,6 +47,7 @@ impl Seat {
             expiry: 0,
             ends_at: None,
             will: None,
+            origin: None,
             will_due: None,
             next_qseq: 1,
             stage: Vec::new(),

@@ -89,6 +89,13 @@ impl Memory {
         self.forget(now);
     }
 
+    /// A request that may be made again.
+    pub(super) fn remove(&mut self, key: Key) {
+        if let Some(entry) = self.entries.remove(&key) {
+            self.weight -= entry.weight;
+        }
+    }
+
     fn forget(&mut self, now: Instant) {
         while let Some(&(key, serial, since)) = self.order.front() {
             let too_many = self.order.len() > self.max_requests || self.weight > self.max_weight;

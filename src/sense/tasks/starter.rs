@@ -153,18 +153,23 @@ impl Starter {
             // The semaphore is never closed, so this waits for a turn and cannot fail.
             let _turn = starter.0.turns.acquire().await;
             let outcomes: Arc<[StartOutcome]> = starter.0.work.run(request).await.into();
-            starter.weigh(keys, outcomes.len());
+            starter.settle(keys, &outcomes);
             tell.send_replace(Some(outcomes));
         });
     }
 
-    fn weigh(&self, keys: Keys, outcomes: usize) {
+    /// Notes what an answer came to. A transaction that started nothing because QRS was away may be tried again under its own name; a
+    /// redelivery is the network's doing and gets the same answer.
+    fn settle(&self, keys: Keys, outcomes: &[StartOutcome]) {
         let (mut known, now) = (self.known(), Instant::now());
         if let Some(key) = keys.delivery {
-            known.deliveries.weigh(key, outcomes, now);
+            known.deliveries.weigh(key, outcomes.len(), now);
         }
-        if let Some(key) = keys.transaction {
-            known.transactions.weigh(key, outcomes, now);
+        let away = outcomes.iter().all(|outcome| outcome.status == StartStatus::Unreachable);
+        match keys.transaction {
+            Some(key) if away => known.transactions.remove(key),
+            Some(key) => known.transactions.weigh(key, outcomes.len(), now),
+            None => {}
         }
     }
 

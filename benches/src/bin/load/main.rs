@@ -1,264 +1,188 @@
-//! Load on an MQTT broker: publishers, subscribers, what arrived, how fast. MQTT 3.1.1 over TCP, raw, so that the client costs little.
+//! Load on an MQTT broker.
 //!
-//!     load ADDRESS PUBLISHERS SUBSCRIBERS QOS MESSAGES-PER-PUBLISHER [PAYLOAD]     throughput
-//!     load ADDRESS latency RATE SECONDS QOS                                        latency
+//!     load throughput ADDRESS PUBLISHERS SUBSCRIBERS QOS MESSAGES-PER-PUBLISHER PAYLOAD
+//!     load latency ADDRESS RATE SECONDS QOS
+//!     load stalled ADDRESS QOS MESSAGES PAYLOAD        one subscriber of the topic never reads
+//!     load idle ADDRESS CLIENTS                        stays until standard input ends
+//!
+//! Every subscriber subscribes to `bench/#` and must get every message of every publisher: a message less is a failure.
+
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
+    process::ExitCode,
     rc::Rc,
     time::{Duration, Instant},
 };
+
+use sense_butler_benches::{
+    Arguments, Fallible,
+    mqtt::{connect, pour, publish, receive, subscribe},
+    percentiles, run, say, wall_micros,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    sync::Notify,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
 };
 
-const WINDOW: usize = 500;
+/// Longest time for one measurement.
+const LONGEST: Duration = Duration::from_secs(120);
 
-fn packet(first: u8, body: &[u8]) -> Vec<u8> {
-    let mut out = vec![first];
-    let mut rest = body.len();
-    loop {
-        let byte = (rest % 128) as u8;
-        rest /= 128;
-        out.push(if rest > 0 { byte | 128 } else { byte });
-        if rest == 0 {
-            break;
+fn main() -> ExitCode {
+    run(async {
+        let arguments = Arguments::new();
+        match arguments.text(0, "throughput, latency, stalled or idle")? {
+            "throughput" => throughput(&arguments).await,
+            "latency" => latency(&arguments).await,
+            "stalled" => stalled(&arguments).await,
+            "idle" => idle(&arguments).await,
+            other => Err(format!("`{other}` is not throughput, latency, stalled or idle").into()),
         }
+    })
+}
+
+/// Connections of one side; the first that fails ends the measurement.
+async fn all_done(mut tasks: JoinSet<Fallible<()>>) -> Fallible<()> {
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
     }
-    out.extend_from_slice(body);
-    out
+    Ok(())
 }
 
-fn text(out: &mut Vec<u8>, text: &str) {
-    out.extend_from_slice(&(text.len() as u16).to_be_bytes());
-    out.extend_from_slice(text.as_bytes());
-}
-
-async fn connect(address: &str, id: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.expect("connect");
-    stream.set_nodelay(true).unwrap();
-    let mut body = Vec::new();
-    text(&mut body, "MQTT");
-    body.extend_from_slice(&[4, 2, 0, 0]);
-    text(&mut body, id);
-    stream.write_all(&packet(0x10, &body)).await.unwrap();
-    let mut ack = [0; 4];
-    stream.read_exact(&mut ack).await.unwrap();
-    assert_eq!(ack, [0x20, 2, 0, 0]);
-    stream
-}
-
-async fn subscribe(stream: &mut TcpStream, topic: &str, qos: u8) {
-    let mut body = vec![0, 1];
-    text(&mut body, topic);
-    body.push(qos);
-    stream.write_all(&packet(0x82, &body)).await.unwrap();
-    let mut ack = [0; 5];
-    stream.read_exact(&mut ack).await.unwrap();
-    assert_eq!(ack[0], 0x90);
-}
-
-/// Splits frames off `buf`, calls `each(first, body)`; returns bytes used.
-fn frames(buf: &[u8], mut each: impl FnMut(u8, &[u8])) -> usize {
-    let mut at = 0;
-    loop {
-        let rest = &buf[at..];
-        if rest.len() < 2 {
-            return at;
+/// Both sides, bounded in time; answers the seconds until the last message was at its last receiver.
+async fn play(
+    readers: JoinSet<Fallible<()>>,
+    publishers: JoinSet<Fallible<()>>,
+    arrived: &Cell<u64>,
+    total: u64,
+) -> Fallible<f64> {
+    let began = Instant::now();
+    let reading = async {
+        all_done(readers).await?;
+        Ok(began.elapsed().as_secs_f64())
+    };
+    match timeout(LONGEST, async { tokio::try_join!(reading, all_done(publishers)) }).await {
+        Ok(Ok((seconds, ()))) => Ok(seconds),
+        Ok(Err(error)) => Err(format!("{error}; {} of {total} messages arrived", arrived.get()).into()),
+        Err(_) => {
+            Err(format!("after {} s, {} of {total} messages had arrived", LONGEST.as_secs(), arrived.get()).into())
         }
-        let (mut len, mut shift, mut used) = (0usize, 0, 1);
-        loop {
-            let Some(&byte) = rest.get(used) else { return at };
-            used += 1;
-            len |= ((byte & 127) as usize) << shift;
-            shift += 7;
-            if byte & 128 == 0 {
-                break;
-            }
-        }
-        if rest.len() < used + len {
-            return at;
-        }
-        each(rest[0], &rest[used..used + len]);
-        at += used + len;
     }
 }
 
-async fn reader(mut stream: TcpStream, qos: u8, expect: u64, done: Rc<Cell<u64>>, notify: Rc<Notify>, latencies: Option<Rc<RefCell<Vec<u32>>>>, epoch: Instant) {
-    let mut buf = vec![0u8; 256 << 10];
-    let (mut filled, mut acks, mut count) = (0, Vec::new(), 0u64);
-    while count < expect {
-        let n = stream.read(&mut buf[filled..]).await.unwrap();
-        if n == 0 {
-            panic!("closed by the broker after {count} of {expect}");
-        }
-        filled += n;
-        let used = frames(&buf[..filled], |first, body| {
-            if first >> 4 == 3 {
-                count += 1;
-                let topic = u16::from_be_bytes([body[0], body[1]]) as usize;
-                let mut at = 2 + topic;
-                if (first >> 1) & 3 == 1 {
-                    acks.extend_from_slice(&[0x40, 2, body[at], body[at + 1]]);
-                    at += 2;
-                }
-                if let Some(latencies) = &latencies {
-                    let sent = u64::from_le_bytes(body[at..at + 8].try_into().unwrap());
-                    latencies.borrow_mut().push((epoch.elapsed().as_micros() as u64).saturating_sub(sent) as u32);
-                }
-            }
-        });
-        buf.copy_within(used..filled, 0);
-        filled -= used;
-        if qos > 0 && !acks.is_empty() {
-            stream.write_all(&acks).await.unwrap();
-            acks.clear();
-        }
-    }
-    done.set(done.get() + count);
-    notify.notify_one();
-    std::mem::forget(stream);
+/// A subscriber that counts until `expect` messages are there.
+async fn reader(
+    address: &str,
+    id: String,
+    qos: u8,
+    expect: u64,
+    arrived: &Rc<Cell<u64>>,
+    tasks: &mut JoinSet<Fallible<()>>,
+) -> Fallible<()> {
+    let mut stream = connect(address, &id).await?;
+    subscribe(&mut stream, "bench/#", qos).await?;
+    let arrived = arrived.clone();
+    tasks.spawn_local(async move {
+        let mut count = 0;
+        receive(&mut stream, |_| {
+            count += 1;
+            arrived.set(arrived.get() + 1);
+            count < expect
+        })
+        .await?;
+        // Who has all stays: a broker that has to clear away would be measured with it.
+        std::mem::forget(stream);
+        Ok(())
+    });
+    Ok(())
 }
 
-async fn publisher(stream: TcpStream, topic: String, qos: u8, count: usize, payload: usize) {
-    let (mut rd, mut wr) = stream.into_split();
-    let inflight = Rc::new(Cell::new(0usize));
-    let room = Rc::new(Notify::new());
-    if qos > 0 {
-        let (inflight, room) = (inflight.clone(), room.clone());
-        tokio::task::spawn_local(async move {
-            let mut buf = vec![0u8; 64 << 10];
-            let mut filled = 0;
-            loop {
-                let Ok(n) = rd.read(&mut buf[filled..]).await else { return };
-                if n == 0 {
-                    return;
-                }
-                filled += n;
-                let mut acks = 0;
-                let used = frames(&buf[..filled], |first, _| acks += usize::from(first >> 4 == 4));
-                buf.copy_within(used..filled, 0);
-                filled -= used;
-                inflight.set(inflight.get() - acks);
-                room.notify_one();
-            }
-        });
-    }
-    let mut body = Vec::new();
-    text(&mut body, &topic);
-    let id_at = body.len();
-    if qos > 0 {
-        body.extend_from_slice(&[0, 0]);
-    }
-    body.extend(std::iter::repeat_n(b'x', payload));
-    let frame = packet(0x30 | (qos << 1), &body);
-    let id_at = id_at + frame.len() - body.len();
-    let mut out = Vec::with_capacity(64 << 10);
-    for number in 0..count {
-        if qos > 0 {
-            while inflight.get() >= WINDOW {
-                if !out.is_empty() {
-                    wr.write_all(&out).await.unwrap();
-                    out.clear();
-                }
-                room.notified().await;
-            }
-            inflight.set(inflight.get() + 1);
-        }
-        let start = out.len();
-        out.extend_from_slice(&frame);
-        if qos > 0 {
-            let id = (number % 65535 + 1) as u16;
-            out[start + id_at..start + id_at + 2].copy_from_slice(&id.to_be_bytes());
-        }
-        if out.len() > 32 << 10 {
-            wr.write_all(&out).await.unwrap();
-            out.clear();
-        }
-    }
-    wr.write_all(&out).await.unwrap();
-    while inflight.get() > 0 {
-        room.notified().await;
-    }
-    std::mem::forget(wr);
-}
-
-#[tokio::main(flavor = "current_thread")]
-async fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    tokio::task::LocalSet::new().run_until(async move {
-        if args[1] == "latency" {
-            latency(&args).await
-        } else {
-            throughput(&args).await
-        }
-    }).await;
-}
-
-async fn throughput(args: &[String]) {
-    let number = |at: usize| args[at].parse::<usize>().unwrap();
-    let (pubs, subs, qos, count) = (number(1), number(2), number(3) as u8, number(4));
-    let payload = args.get(5).map_or(256, |p| p.parse().unwrap());
-    let (done, notify) = (Rc::new(Cell::new(0)), Rc::new(Notify::new()));
-    // 20 -> 20: everybody publishes to one topic space, every subscriber gets everything.
-    let expect = (pubs * count) as u64;
-    let epoch = Instant::now();
-    for number in 0..subs {
-        let mut stream = connect(&args[0], &format!("sub-{number}")).await;
-        subscribe(&mut stream, "bench/#", qos).await;
-        tokio::task::spawn_local(reader(stream, qos, expect, done.clone(), notify.clone(), None, epoch));
+async fn throughput(arguments: &Arguments) -> Fallible<String> {
+    let address = arguments.text(1, "address")?;
+    let (publishers, subscribers): (u64, u64) =
+        (arguments.number(2, "publishers")?, arguments.number(3, "subscribers")?);
+    let (qos, count, payload) =
+        (arguments.number(4, "QoS")?, arguments.number(5, "messages")?, arguments.number(6, "payload")?);
+    let total = publishers * count * subscribers;
+    let (arrived, mut readers, mut pouring) = (Rc::new(Cell::new(0)), JoinSet::new(), JoinSet::new());
+    for number in 0..subscribers {
+        reader(address, format!("sub-{number}"), qos, publishers * count, &arrived, &mut readers).await?;
     }
     let mut streams = Vec::new();
-    for number in 0..pubs {
-        streams.push(connect(&args[0], &format!("pub-{number}")).await);
+    for number in 0..publishers {
+        streams.push(connect(address, &format!("pub-{number}")).await?);
     }
-    let start = Instant::now();
+    // All are connected before the first publishes: nothing is on its way when the clock starts.
     for (number, stream) in streams.into_iter().enumerate() {
-        tokio::task::spawn_local(publisher(stream, format!("bench/{number}"), qos, count, payload));
+        pouring.spawn_local(async move { pour(stream, &format!("bench/{number}"), qos, count, payload).await });
     }
-    let total = expect * subs as u64;
-    while done.get() < total {
-        if tokio::time::timeout(Duration::from_secs(120), notify.notified()).await.is_err() {
-            println!("LOST: {} of {total} arrived", done.get());
-            std::process::exit(1);
-        }
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    println!("{:.0} delivered/s ({total} messages, {seconds:.2} s, {pubs}->{subs} QoS {qos})", total as f64 / seconds);
-    std::process::exit(0);
+    let seconds = play(readers, pouring, &arrived, total).await?;
+    Ok(format!("delivered_per_s={:.0} messages={total} seconds={seconds:.2}", total as f64 / seconds))
 }
 
-async fn latency(args: &[String]) {
-    let (rate, seconds, qos): (u64, u64, u8) = (args[2].parse().unwrap(), args[3].parse().unwrap(), args[4].parse().unwrap());
-    let (done, notify) = (Rc::new(Cell::new(0)), Rc::new(Notify::new()));
-    let latencies = Rc::new(RefCell::new(Vec::new()));
-    let epoch = Instant::now();
-    let mut stream = connect(&args[0], "lat-sub").await;
-    subscribe(&mut stream, "lat", qos).await;
-    tokio::task::spawn_local(reader(stream, qos, rate * seconds, done.clone(), notify.clone(), Some(latencies.clone()), epoch));
-    let stream = connect(&args[0], "lat-pub").await;
-    let (mut rd, mut wr) = stream.into_split();
-    tokio::task::spawn_local(async move {
-        let mut buf = [0; 4096];
-        while rd.read(&mut buf).await.is_ok_and(|n| n > 0) {}
+async fn stalled(arguments: &Arguments) -> Fallible<String> {
+    let (address, qos) = (arguments.text(1, "address")?, arguments.number(2, "QoS")?);
+    let (count, payload): (u64, usize) = (arguments.number(3, "messages")?, arguments.number(4, "payload")?);
+    let mut deaf = connect(address, "deaf").await?;
+    subscribe(&mut deaf, "bench/#", qos).await?;
+    let (arrived, mut readers, mut pouring) = (Rc::new(Cell::new(0)), JoinSet::new(), JoinSet::new());
+    reader(address, "hearing".to_owned(), qos, count, &arrived, &mut readers).await?;
+    let stream = connect(address, "publisher").await?;
+    pouring.spawn_local(async move { pour(stream, "bench/0", qos, count, payload).await });
+    let seconds = play(readers, pouring, &arrived, count).await?;
+    drop(deaf);
+    Ok(format!("messages={count} seconds={seconds:.2}"))
+}
+
+async fn latency(arguments: &Arguments) -> Fallible<String> {
+    let address = arguments.text(1, "address")?;
+    let (rate, seconds, qos): (u64, u64, u8) =
+        (arguments.number(2, "rate")?, arguments.number(3, "seconds")?, arguments.number(4, "QoS")?);
+    let total = rate * seconds;
+    let mut stream = connect(address, "latency-sub").await?;
+    subscribe(&mut stream, "bench/#", qos).await?;
+    let receiving = async move {
+        let mut micros = Vec::with_capacity(total as usize);
+        receive(&mut stream, |message| {
+            let stamp = message.payload.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+            micros.push(wall_micros().saturating_sub(stamp));
+            (micros.len() as u64) < total
+        })
+        .await?;
+        Fallible::Ok(micros)
+    };
+    let (mut read, mut write) = connect(address, "latency-pub").await?.into_split();
+    let acknowledgements = tokio::task::spawn_local(async move {
+        let mut buffer = [0; 4096];
+        while read.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
     });
-    let mut tick = tokio::time::interval(Duration::from_micros(1_000_000 / rate));
-    for number in 0..rate * seconds {
-        tick.tick().await;
-        let mut body = Vec::new();
-        text(&mut body, "lat");
-        if qos > 0 {
-            body.extend_from_slice(&((number % 65535 + 1) as u16).to_be_bytes());
+    let sending = async move {
+        let mut ticks = interval(Duration::from_micros(1_000_000 / rate));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let mut payload = [b'x'; 256];
+        for number in 0..total {
+            ticks.tick().await;
+            payload[..8].copy_from_slice(&wall_micros().to_le_bytes());
+            write.write_all(&publish("bench/latency", qos, (number % 65_535 + 1) as u16, &payload)).await?;
         }
-        body.extend_from_slice(&(epoch.elapsed().as_micros() as u64).to_le_bytes());
-        body.resize(body.len() + 248, b'x');
-        wr.write_all(&packet(0x30 | (qos << 1), &body)).await.unwrap();
+        Fallible::Ok(write)
+    };
+    let both = timeout(LONGEST, async { tokio::try_join!(receiving, sending) });
+    let (mut micros, _writer) = both.await.map_err(|_| "not all messages arrived in time")??;
+    acknowledgements.abort();
+    Ok(format!("{} messages={total}", percentiles(&mut micros)))
+}
+
+/// Connects and subscribes, says `ready`, and waits.
+async fn idle(arguments: &Arguments) -> Fallible<String> {
+    let (address, clients): (_, u64) = (arguments.text(1, "address")?, arguments.number(2, "clients")?);
+    let mut streams = Vec::new();
+    for number in 0..clients {
+        let mut stream = connect(address, &format!("idle-{number}")).await?;
+        subscribe(&mut stream, &format!("idle/{number}"), 1).await?;
+        streams.push(stream);
     }
-    notify.notified().await;
-    let mut all = latencies.borrow().clone();
-    all.sort_unstable();
-    let at = |p: f64| all[((all.len() - 1) as f64 * p) as usize] as f64 / 1000.0;
-    println!("latency ms p50 {:.3} p99 {:.3} max {:.3} ({} messages, QoS {qos}, {rate}/s)", at(0.5), at(0.99), at(1.0), all.len());
-    std::process::exit(0);
+    say("ready");
+    tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
+    Ok(format!("clients={}", streams.len()))
 }
