@@ -260,7 +260,7 @@ fn start_status(
     readiness: &Readiness,
 ) {
     let handle = status.handle();
-    if let Some(connections) = connections.clone() {
+    if let Some(connections) = connections {
         let again = handle.clone();
         supervisor.essential(Stage::Work, "status renewal", move |stop| {
             carrier::watch_connections(connections, move || again.reconnected(), stop)
@@ -268,24 +268,18 @@ fn start_status(
     }
     let readiness = readiness.clone();
     supervisor.restarting(Stage::Work, "readiness", move |stop| {
-        let telling = tell_when_ready(readiness.clone(), connections.clone(), handle.clone());
-        async move { stop.run_until_cancelled(telling).await.unwrap_or(()) }
+        let (readiness, handle) = (readiness.clone(), handle.clone());
+        async move { stop.run_until_cancelled(tell_when_ready(readiness, handle)).await.unwrap_or(()) }
     });
     supervisor.essential(Stage::Farewell, "status", move |stop| status.run(stop));
 }
 
-/// An external broker may be away when everything else is ready: nobody can be told before its first connection.
-async fn tell_when_ready(readiness: Readiness, connections: Option<watch::Receiver<u64>>, handle: StatusHandle) {
+async fn tell_when_ready(readiness: Readiness, handle: StatusHandle) {
     let mut changes = readiness.watch();
     while !readiness.is_ready() {
         changes.changed().await;
     }
     tracing::info!("ready");
-    if let Some(mut connections) = connections
-        && connections.wait_for(|count| *count > 0).await.is_err()
-    {
-        return;
-    }
     handle.ready();
     std::future::pending::<()>().await;
 }
