@@ -147,7 +147,7 @@ impl State {
         let message = Arc::new(message);
         let place = from.map(|peer| effects.place(peer));
         for found in &matches.direct {
-            let own = found.no_local && self.is_own(found.session, from);
+            let own = found.no_local && self.is_own(found.session, from, &message);
             if !own {
                 let retain = found.retain_as_published && message.retain;
                 let qos = message.qos.min(found.qos);
@@ -162,8 +162,10 @@ impl State {
     }
 
     /// Whether a message comes from the client itself, by this or an earlier connection (`[MQTT-3.8.3-3]` compares client ids).
-    fn is_own(&self, session: SessionKey, from: Option<&Arc<Peer>>) -> bool {
+    fn is_own(&self, session: SessionKey, from: Option<&Arc<Peer>>, message: &Message) -> bool {
         let client = from.and_then(|peer| peer.session()).map(|session| &session.client);
+        // A will comes from nobody who is connected; it names who left it.
+        let client = client.or_else(|| message.origin.as_ref()?.client.as_ref());
         client.is_some() && self.seats.get(session).map(|seat| &seat.session.client) == client
     }
 

@@ -377,11 +377,12 @@ impl Run {
         let payload = format!("will {}", self.steps);
         // The first client's wills are never delayed: whether No Local holds for them MQTT does not say.
         let will = will.map(|will| (payload, WillOf { delayed: will.delayed && client > 0, ..will }));
-        let origin = Origin { door: Door::Mqtt, client: None, user: None, may_start: false };
+        let id = ClientId::new(client.to_string()).unwrap();
+        let origin = Origin { door: Door::Mqtt, client: Some(id.clone()), user: None, may_start: false };
         let peer = Peer::new(origin, None);
         let (reply, mut opened) = oneshot::channel();
         let cargo = OpenCargo {
-            client: ClientId::new(client.to_string()).unwrap(),
+            client: id,
             clean_start: clean,
             expiry: if kept { KEPT } else { 0 },
             will: will.clone().map(|(payload, will)| Will {
