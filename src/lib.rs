@@ -8,7 +8,6 @@
 //! | [`cli`] | one file per verb of the command line |
 //! | [`app`] | assembly: binds every socket, supervises every task, stops in order |
 //! | [`api`] | REST |
-//! | [`console`] | the embedded web page |
 //! | [`bridge`] | what Butler does: events to topics, topics to actions, active users, status |
 //! | [`bus`] | what the rest of the house sees of MQTT; behind it the embedded or an external broker |
 //! | [`sense`] | everything that speaks Qlik; knows no MQTT |
@@ -17,7 +16,7 @@
 //! | [`telemetry`] | logging, metrics, the panic hook |
 //! | [`names`] | newtypes parsed once at the door |
 //!
-//! Imports run one way: `main → cli → app → {api, bridge, console} → {bus, sense} → config → broker → telemetry → names` (settings of the broker
+//! Imports run one way: `main → cli → app → {api, bridge} → {bus, sense} → config → broker → telemetry → names` (settings of the broker
 //! are the broker's, those of the log the telemetry's; `config` reads them from files). `tests/house.rs` holds everybody to it.
 
 pub mod api;
@@ -27,7 +26,6 @@ pub mod broker;
 pub mod bus;
 pub mod cli;
 pub mod config;
-pub mod console;
 pub mod names;
 pub mod sense;
 pub mod telemetry;
