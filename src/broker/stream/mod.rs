@@ -6,11 +6,11 @@
 
 mod index;
 mod lifecycle;
-#[cfg(test)]
-mod model_tests;
 mod retained;
 mod seats;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
