@@ -300,26 +300,3 @@ async fn two_thousand_messages_at_once_all_reach_qrs() {
     assert!(took < Duration::from_secs(20), "{took:?}");
     site.end().await;
 }
-
-/// A measurement, not part of the ordinary run: `cargo test --release --test golden_mqtt_start fifty -- --ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures for ten seconds"]
-async fn fifty_messages_a_second_reach_qrs_quickly() {
-    let site = Site::start(StartTaskFilter::default()).await;
-    let mut pace = tokio::time::interval(Duration::from_millis(20));
-    let mut sent = Vec::new();
-    for number in 0..500 {
-        pace.tick().await;
-        let id = format!("0000aaaa-0000-4000-8000-{number:012x}");
-        sent.push((id.clone(), Instant::now()));
-        site.bus.deliver(message(START, id)).await;
-    }
-    site.bus.published(500).await;
-    let arrived: BTreeMap<_, _> =
-        site.qrs.seen().iter().filter_map(|seen| Some((start_of(&seen.method, &seen.url)?, seen.at))).collect();
-    let mut delays: Vec<_> = sent.iter().map(|(id, at)| arrived[id] - *at).collect();
-    delays.sort();
-    println!("message to start request: p50 {:?}, p99 {:?}, worst {:?}", delays[250], delays[495], delays[499]);
-    assert!(delays[495] <= Duration::from_millis(5), "{:?}", delays[495]);
-    site.end().await;
-}

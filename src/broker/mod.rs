@@ -35,6 +35,7 @@ use prometheus_client::registry::Registry;
 use tokio::{
     io::DuplexStream,
     sync::{Notify, Semaphore, mpsc},
+    task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -189,7 +190,21 @@ impl Broker {
         drained.notify_one();
         match ended {
             Some(ended) => finish(ended),
-            None => finish(stream.await),
+            None => finish(emptied(&mut stream, &hub).await),
+        }
+    }
+}
+
+/// Waits for the last envelopes. An engine that falls silent now is replaced like at any other time.
+async fn emptied(
+    stream: &mut JoinHandle<Result<State, DispatcherError>>,
+    hub: &Hub,
+) -> Result<Result<State, DispatcherError>, tokio::task::JoinError> {
+    loop {
+        match tokio::time::timeout(TICK, &mut *stream).await {
+            Ok(ended) => return ended,
+            Err(_) if hub.engine.is_deaf() => hub.attention.notify_one(),
+            Err(_) => {}
         }
     }
 }

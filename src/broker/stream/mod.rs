@@ -151,7 +151,8 @@ impl State {
             if !own {
                 let retain = found.retain_as_published && message.retain;
                 let qos = message.qos.min(found.qos);
-                self.stage(found.session, Arc::clone(&message), qos, retain, found.ids.clone(), place, effects);
+                let entry = Entry { message: Arc::clone(&message), qseq: 0, qos, retain, ids: found.ids.clone() };
+                self.stage(found.session, entry, place, effects);
             }
         }
         for group in &matches.groups {
@@ -185,30 +186,22 @@ impl State {
             let retain = asked.options.retain_as_published && message.retain;
             let ids = asked.id.map(|id| Arc::from([id]));
             let qos = message.qos.min(asked.options.qos);
-            self.stage(session, Arc::clone(message), qos, retain, ids, place, effects);
+            let entry = Entry { message: Arc::clone(message), qseq: 0, qos, retain, ids };
+            self.stage(session, entry, place, effects);
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // one delivery, spelled out: a struct for it would be built and taken apart on the hottest path
-    fn stage(
-        &mut self,
-        session: SessionKey,
-        message: Arc<Message>,
-        qos: QoS,
-        retain: bool,
-        ids: Option<Arc<[u32]>>,
-        place: Option<u16>,
-        effects: &mut Effects,
-    ) {
+    /// Gives an entry its queue position and stages it; `place`: who published it, in the round's list.
+    fn stage(&mut self, session: SessionKey, mut entry: Entry, place: Option<u16>, effects: &mut Effects) {
         let Some(seat) = self.seats.get_mut(session) else { return };
-        let qseq = seat.position(qos);
+        entry.qseq = seat.position(entry.qos);
         if seat.stage.is_empty() {
             effects.touched.push(session);
         }
-        if qos != QoS::AtMostOnce && seat.is_persistent() {
-            effects.group.row(&seat.session, qseq);
+        if entry.qos != QoS::AtMostOnce && seat.is_persistent() {
+            effects.group.row(&seat.session, entry.qseq);
         }
-        seat.stage.push(Entry { message, qseq, qos, retain, ids });
+        seat.stage.push(entry);
         if let Some(place) = place.filter(|place| seat.origins.last() != Some(place)) {
             seat.origins.push(place);
         }

@@ -11,6 +11,7 @@ use crate::{
         cargo::{SubscribeCargo, UnsubscribeCargo},
         envelope::Message,
         peer::{Peer, Reply},
+        session::Entry,
     },
     names::{QoS, TopicFilter},
 };
@@ -103,7 +104,7 @@ impl State {
     fn stage_retained(&mut self, key: SessionKey, message: Arc<Message>, asked: Asked, effects: &mut Effects) {
         let qos: QoS = message.qos.min(asked.options.qos);
         let ids = asked.id.map(|id| Arc::from([id]));
-        self.stage(key, message, qos, true, ids, None, effects);
+        self.stage(key, Entry { message, qseq: 0, qos, retain: true, ids }, None, effects);
     }
 
     /// Whether retained messages wait to go out in portions.
