@@ -129,10 +129,14 @@ pub enum Client {
 }
 
 /// Drives the connection and tells what happens; nothing moves unless it is polled.
-pub enum Events {
-    /// MQTT 3.1.1
+pub struct Events {
+    connection: Connection,
+    /// Why it ended, kept until everything that came before the end was handed out.
+    over: Option<LinkError>,
+}
+
+enum Connection {
     V3(Box<rumqttc::EventLoop>),
-    /// MQTT 5
     V5(Box<rumqttc::v5::EventLoop>),
 }
 
@@ -141,11 +145,11 @@ pub fn open(options: Options) -> (Client, Events) {
     match options.protocol {
         MqttProtocol::V3 => {
             let (client, events) = v3::open(options);
-            (Client::V3(client), Events::V3(Box::new(events)))
+            (Client::V3(client), Events::of(Connection::V3(Box::new(events))))
         }
         MqttProtocol::V5 => {
             let (client, events) = v5::open(options);
-            (Client::V5(client), Events::V5(Box::new(events)))
+            (Client::V5(client), Events::of(Connection::V5(Box::new(events))))
         }
     }
 }
@@ -183,19 +187,43 @@ impl Client {
     }
 }
 
+impl Connection {
+    async fn next(&mut self) -> Result<Event, LinkError> {
+        match self {
+            Self::V3(events) => v3::next(events).await,
+            Self::V5(events) => v5::next(events).await,
+        }
+    }
+
+    fn left(&mut self) -> Option<Event> {
+        match self {
+            Self::V3(events) => v3::left(events),
+            Self::V5(events) => v5::left(events),
+        }
+    }
+}
+
 impl Events {
-    /// The next thing that happens.
+    const fn of(connection: Connection) -> Self {
+        Self { connection, over: None }
+    }
+
+    /// The next thing that happens. rumqttc reports the end of a connection before what it read together with it; here the end comes last.
     ///
     /// # Errors
     /// The connection is over; this and its [`Client`] are of no use any more.
     pub async fn next(&mut self) -> Result<Event, LinkError> {
-        let next = async {
-            match self {
-                Self::V3(events) => v3::next(events).await,
-                Self::V5(events) => v5::next(events).await,
-            }
+        let ended = match self.over.take() {
+            Some(ended) => ended,
+            None => match tokio::time::timeout(SILENCE, self.connection.next()).await {
+                Ok(Ok(event)) => return Ok(event),
+                Ok(Err(ended)) => ended,
+                Err(_) => LinkError::Timeout(SILENCE),
+            },
         };
-        tokio::time::timeout(SILENCE, next).await.unwrap_or(Err(LinkError::Timeout(SILENCE)))
+        let Some(left) = self.connection.left() else { return Err(ended) };
+        self.over = Some(ended);
+        Ok(left)
     }
 
     /// Makes the connection.
@@ -235,5 +263,61 @@ const fn level(qos: QoS) -> rumqttc::QoS {
         QoS::AtMostOnce => rumqttc::QoS::AtMostOnce,
         QoS::AtLeastOnce => rumqttc::QoS::AtLeastOnce,
         QoS::ExactlyOnce => rumqttc::QoS::ExactlyOnce,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// CONNACK and three messages in one write, then the end.
+    async fn last_words(protocol: MqttProtocol) -> Vec<String> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let broker = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut connect = [0; 256];
+            assert!(stream.read(&mut connect).await.unwrap() > 0);
+            let (connack, publish): (&[u8], &[u8]) = match protocol {
+                MqttProtocol::V3 => (&[0x20, 2, 0, 0], &[0x30, 4, 0, 1, b't']),
+                MqttProtocol::V5 => (&[0x20, 3, 0, 0, 0], &[0x30, 5, 0, 1, b't', 0]),
+            };
+            let mut words = connack.to_vec();
+            for number in *b"123" {
+                words.extend_from_slice(publish);
+                words.push(number);
+            }
+            stream.write_all(&words).await.unwrap();
+        });
+        let options = Options {
+            host: "127.0.0.1".into(),
+            port,
+            protocol,
+            client_id: "test".into(),
+            login: None,
+            tls: None,
+            will: None,
+        };
+        let (_client, mut events) = open(options);
+        let mut heard = Vec::new();
+        while let Ok(event) = events.next().await {
+            if let Event::Delivery(delivery) = event {
+                heard.push(String::from_utf8(delivery.payload.to_vec()).unwrap());
+            }
+        }
+        broker.await.unwrap();
+        heard
+    }
+
+    #[tokio::test]
+    async fn what_comes_with_the_end_of_a_connection_is_heard() {
+        for protocol in [MqttProtocol::V3, MqttProtocol::V5] {
+            assert_eq!(last_words(protocol).await, ["1", "2", "3"], "{protocol:?}");
+        }
     }
 }

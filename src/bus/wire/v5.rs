@@ -52,12 +52,21 @@ pub(super) async fn subscribe(client: &AsyncClient, filters: &[TopicFilter], qos
 }
 
 pub(super) async fn next(events: &mut EventLoop) -> Result<Event, LinkError> {
-    Ok(match events.poll().await.map_err(explain)? {
+    events.poll().await.map(event).map_err(explain)
+}
+
+/// What was read together with the end of the connection and not handed out.
+pub(super) fn left(events: &mut EventLoop) -> Option<Event> {
+    events.state.events.pop_front().map(event)
+}
+
+fn event(event: rumqttc::v5::Event) -> Event {
+    match event {
         rumqttc::v5::Event::Incoming(packet) => incoming(packet),
         rumqttc::v5::Event::Outgoing(Outgoing::Publish(id)) => Event::Sent(id),
         rumqttc::v5::Event::Outgoing(Outgoing::Disconnect) => Event::Disconnected,
         rumqttc::v5::Event::Outgoing(_) => Event::Other,
-    })
+    }
 }
 
 fn incoming(packet: Incoming) -> Event {
