@@ -24,6 +24,8 @@ pub(super) type Word = Result<bool, Refusal>;
 pub(super) enum Refusal {
     /// It is stopping.
     Stopping,
+    /// The store cannot take it.
+    Full,
 }
 
 /// Whom to tell that a publish was taken.
@@ -78,7 +80,7 @@ pub(super) struct Opened {
     pub present: bool,
 }
 
-/// No session to be had: too many of them are kept.
+/// No session to be had: too many of them are kept, or the store cannot take it.
 #[derive(Debug)]
 pub(super) struct OpenRefused;
 

@@ -18,7 +18,7 @@ use super::{
     engine::{Egress, Engine, EngineError, Sick},
     envelope::now_ms,
     peer::Peer,
-    store::MemoryStore,
+    store::Store,
     stream::{Effects, Now, State},
 };
 
@@ -51,7 +51,7 @@ pub(super) struct Dispatcher {
     pub engine: Arc<Engine>,
     pub egress: Egress,
     pub state: State,
-    pub store: MemoryStore,
+    pub store: Arc<Store>,
     pub window: Window,
     /// Somebody wants the dispatcher's attention: an outbox has room for retained messages again, or the engine is deaf.
     pub attention: Arc<Notify>,
@@ -91,8 +91,9 @@ impl Dispatcher {
             // There may be more: come back after this round.
             self.attention.notify_one();
         }
-        let store = &mut self.store;
-        self.state.finish(effects, now, |group| store.commit(group));
+        if let Some(group) = self.state.finish(effects, now) {
+            self.store.submit(group);
+        }
         room.give_back(&self.window);
     }
 

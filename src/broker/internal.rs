@@ -30,6 +30,11 @@ pub enum InternalError {
     /// The broker is stopping.
     #[error("the built-in broker is stopping")]
     Stopping,
+    /// The store cannot take it.
+    #[error(
+        "the broker's store on disk is full or cannot be written; nothing was published, see `broker` in the health message"
+    )]
+    Full,
     /// Larger than `limits.packet_size`.
     #[error("the message needs {size} bytes; limits.packet_size in broker.toml allows {limit}")]
     TooLarge {
@@ -47,6 +52,7 @@ impl From<Refusal> for InternalError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Stopping => Self::Stopping,
+            Refusal::Full => Self::Full,
         }
     }
 }

@@ -22,6 +22,7 @@ mod listener;
 pub mod message;
 mod metrics;
 mod peer;
+mod promise;
 mod session;
 pub mod settings;
 mod store;
@@ -53,7 +54,7 @@ use self::{
     message::{Delivery, Door},
     metrics::Metrics,
     settings::Settings,
-    store::MemoryStore,
+    store::Store,
     stream::State,
 };
 pub use self::{
@@ -128,9 +129,11 @@ impl Broker {
             Engine::start(settings.engine_test_hook).map_err(|error| BrokerError::Engine(error.to_string()))?;
         let metrics = Metrics::new(registry);
         let limits = Arc::new(settings.limits.clone());
+        let store = Arc::new(Store::default());
         let hub = Hub {
             engine: Arc::clone(&engine),
             window: Window::new(admission::WINDOW),
+            store: Arc::clone(&store),
             special: Arc::new(Special::new(settings)),
             auth: Arc::new(Authenticator::new(&settings.users)?),
             metrics: Arc::clone(&metrics),
@@ -145,7 +148,7 @@ impl Broker {
             engine,
             egress,
             state: State::new(settings.limits.clone(), settings.start_topics.clone(), metrics),
-            store: MemoryStore::default(),
+            store,
             window: hub.window.clone(),
             attention: Arc::clone(&hub.attention),
             deaths: VecDeque::new(),

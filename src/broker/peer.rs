@@ -58,6 +58,8 @@ pub(super) struct Peer {
     holds: AtomicU32,
     under_way: AtomicU32,
     waits_for_share: AtomicBool,
+    /// Replies that wait for a commit; later ones must not overtake them.
+    promised: AtomicU32,
     goodbye: AtomicBool,
 }
 
@@ -73,6 +75,7 @@ impl Peer {
             holds: AtomicU32::new(0),
             under_way: AtomicU32::new(0),
             waits_for_share: AtomicBool::new(false),
+            promised: AtomicU32::new(0),
             goodbye: AtomicBool::new(false),
         })
     }
@@ -113,6 +116,21 @@ impl Peer {
 
     pub(super) fn said_goodbye(&self) -> bool {
         self.goodbye.load(Ordering::Acquire)
+    }
+
+    /// A reply to this peer waits for a commit.
+    pub(super) fn wait_for_promise(&self) {
+        self.promised.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// It was given.
+    pub(super) fn promise_settled(&self) {
+        self.promised.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether replies wait for a commit: further ones have to queue behind them.
+    pub(super) fn waits_for_promise(&self) -> bool {
+        self.promised.load(Ordering::Acquire) > 0
     }
 
     /// What waits for the connection.

@@ -19,7 +19,7 @@ use crate::{
         envelope::{Draft, PublishDraft, now_ms},
         metrics::Lost,
         peer::{Kick, Reply},
-        session::{Incoming, Stale},
+        session::{Incoming, Released, Stale},
         stream::Asked,
     },
     names::{QoS, TopicFilter},
@@ -237,30 +237,36 @@ impl Link {
     fn puback(&mut self, ack: Ack) -> Result<(), End> {
         // An unknown id is no reason to part: it may be late.
         self.session.handshakes.lock().puback(self.peer.id, ack.packet_id)?;
+        self.touch();
         Ok(())
     }
 
     fn pubrec(&mut self, ack: Ack, out: &mut BytesMut) -> Result<(), End> {
-        let known = self.session.handshakes.lock().pubrec(self.peer.id, ack.packet_id, ack.reason)?;
-        if ack.reason < 0x80 || !known {
-            let reason = if known { 0 } else { PACKET_ID_NOT_FOUND };
-            write::ack(out, self.version, AckKind::PubRel, ack.packet_id, reason);
+        let released = self.session.handshakes.lock().pubrec(self.peer.id, ack.packet_id, ack.reason)?;
+        match released {
+            Released::Now => write::ack(out, self.version, AckKind::PubRel, ack.packet_id, 0),
+            Released::Unknown => write::ack(out, self.version, AckKind::PubRel, ack.packet_id, PACKET_ID_NOT_FOUND),
+            Released::Later | Released::Ended => self.touch(),
         }
         Ok(())
     }
 
     fn pubrel(&mut self, ack: Ack, out: &mut BytesMut) -> Result<(), End> {
-        let known = self.session.handshakes.lock().pubrel(self.peer.id, ack.packet_id)?;
-        if known {
-            self.inbound = self.inbound.saturating_sub(1);
+        let released = self.session.handshakes.lock().pubrel(self.peer.id, ack.packet_id)?;
+        match released {
+            Released::Later => self.touch(),
+            Released::Now => {
+                self.inbound = self.inbound.saturating_sub(1);
+                write::ack(out, self.version, AckKind::PubComp, ack.packet_id, 0);
+            }
+            _ => write::ack(out, self.version, AckKind::PubComp, ack.packet_id, PACKET_ID_NOT_FOUND),
         }
-        let reason = if known { 0 } else { PACKET_ID_NOT_FOUND };
-        write::ack(out, self.version, AckKind::PubComp, ack.packet_id, reason);
         Ok(())
     }
 
     fn pubcomp(&mut self, ack: Ack) -> Result<(), End> {
         self.session.handshakes.lock().pubcomp(self.peer.id, ack.packet_id)?;
+        self.touch();
         Ok(())
     }
 

@@ -27,7 +27,7 @@ use crate::broker::{
     engine::Outgoing,
     hub::Hub,
     peer::{Kick, Peer, Reply},
-    session::{Entry, Resend, Session},
+    session::{Parcel, Session},
 };
 
 /// Bytes parked before the socket rests.
@@ -73,8 +73,7 @@ pub(super) struct Link {
     pub ending: Option<End>,
     /// The last topic that was looked at, and whether it may be published on.
     pub verdict: (String, bool),
-    pub resend: VecDeque<Resend>,
-    pub entries: Vec<Entry>,
+    pub parcels: Vec<Parcel>,
     pub replies: Vec<Reply>,
     turnstile: Turnstile,
     last_heard: Instant,
@@ -93,7 +92,6 @@ impl Link {
     ) -> Self {
         let (session, mut leave) = opened;
         leave.with_will = true;
-        let resend = session.handshakes.lock().resend().into();
         let turnstile = Turnstile::new(hub.window.clone());
         Self {
             hub,
@@ -108,8 +106,7 @@ impl Link {
             inbound: 0,
             ending: None,
             verdict: (String::new(), false),
-            resend,
-            entries: Vec::new(),
+            parcels: Vec::new(),
             replies: Vec::new(),
             turnstile,
             last_heard: Instant::now(),

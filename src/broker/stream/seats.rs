@@ -10,15 +10,25 @@ use crate::{
         codec::Will,
         message::Origin,
         peer::Peer,
-        session::{Entry, Session},
+        session::{Entry, Marks, Session},
+        store::{RecoveredSession, SessionRecord, Sid, WillRecord},
     },
     names::{ClientId, QoS, TopicFilter},
 };
+
+/// MQTT 5: a session that never ends by itself.
+pub(super) const FOREVER: u32 = u32::MAX;
+/// What a client has to come back after a restart before its will is published, milliseconds.
+const RETURN: u64 = 5_000;
 
 /// A session as the stream sees it.
 #[derive(Debug)]
 pub(super) struct Seat {
     pub session: Arc<Session>,
+    /// Its number in the store; also of a session that is kept for its will only.
+    pub sid: Option<Sid>,
+    /// It outlived the process, and its client has not come back.
+    pub recovered: bool,
     /// The connection that serves it now.
     pub peer: Option<Arc<Peer>>,
     pub filters: HashMap<TopicFilter, Asked>,
@@ -41,7 +51,9 @@ pub(super) struct Seat {
 impl Seat {
     pub(super) fn new(session: Arc<Session>) -> Self {
         Self {
+            sid: session.sid,
             session,
+            recovered: false,
             peer: None,
             filters: HashMap::new(),
             expiry: 0,
@@ -53,6 +65,53 @@ impl Seat {
             stage: Vec::new(),
             origins: Vec::new(),
         }
+    }
+
+    /// A session that outlived the process. Its client counts as gone since `now` (milliseconds since 1970) if it was connected.
+    pub(super) fn recover(kept: &RecoveredSession, marks: Marks, now: u64) -> Self {
+        let record = &kept.record;
+        // One that ends with its connection ended with the process: what is left of it is its will.
+        let session = if record.expiry > 0 {
+            Session::recovered(kept, marks)
+        } else {
+            Session::new(record.client.clone(), marks, None)
+        };
+        let left_at = record.left_at.unwrap_or(now);
+        let (will, origin, due) = match &record.will {
+            Some(left) => (Some(left.will.clone()), left.origin.clone(), left.due),
+            None => (None, None, None),
+        };
+        let will_due = will.as_ref().map(|will| due.unwrap_or(now + RETURN.max(u64::from(will.delay) * 1000)));
+        let ends_at = match record.expiry {
+            // Kept for its will only.
+            0 => will_due.or(Some(now)),
+            FOREVER => None,
+            expiry => Some(left_at + u64::from(expiry) * 1000),
+        };
+        Self {
+            sid: Some(kept.sid),
+            recovered: true,
+            filters: kept.filters.iter().cloned().collect(),
+            expiry: record.expiry,
+            ends_at,
+            will,
+            origin: origin.map(Arc::new),
+            will_due,
+            next_qseq: kept.next_qseq.max(1),
+            ..Self::new(Arc::new(session))
+        }
+    }
+
+    /// What is to be kept of it.
+    pub(super) fn record(&self) -> SessionRecord {
+        let left_at = self.ends_at.map(|end| end.saturating_sub(u64::from(self.expiry) * 1000));
+        let will = self.will.as_ref().map(|will| WillRecord {
+            will: will.clone(),
+            origin: self.origin.as_deref().cloned(),
+            due: self.will_due,
+        });
+        let left_at = if self.peer.is_some() { None } else { left_at.or(Some(0)) };
+        SessionRecord { client: self.session.client.clone(), expiry: self.expiry, left_at, will }
     }
 
     pub(super) fn expiry(&self) -> u32 {
@@ -101,6 +160,7 @@ impl Seats {
 
     pub(super) fn insert(&mut self, seat: Seat) -> SessionKey {
         let client = seat.session.client.clone();
+        self.persistent += usize::from(seat.is_persistent());
         let key = self.seats.insert(seat);
         self.by_client.insert(client, key);
         key
