@@ -5,9 +5,11 @@ use std::{sync::Arc, time::Instant};
 use super::*;
 use crate::{
     broker::{
+        codec::write::AckKind,
         envelope::{Draft, Message, PublishDraft},
         message::{Door, Origin},
         peer::{Kick, Peer, Reply},
+        store::{Group, Page, Place, Progress, RecoveredSession, Row, SessionRecord, Store},
     },
     names::QoS,
 };
@@ -16,6 +18,12 @@ const MARKS: Marks = Marks { low: 1_000, high: 2_000, hard: 4_000, count: 50 };
 
 fn peer() -> Arc<Peer> {
     Peer::new(Origin { door: Door::Mqtt, client: None, user: None, may_start: false }, None)
+}
+
+/// The same, with a place in the store.
+fn stored(entry: Entry) -> Entry {
+    let place = Place { batch: entry.qseq, index: 0 };
+    Entry { gated: true, place: Some(place), ..entry }
 }
 
 /// An entry that counts `size` bytes.
@@ -36,7 +44,7 @@ fn entry(qseq: u64, qos: QoS, size: usize) -> Entry {
     };
     let bare = message(&[]).size();
     let message = Arc::new(message(&vec![0; size.saturating_sub(bare)]));
-    Entry { message, qseq, qos, retain: false, ids: None }
+    Entry { message, qseq, qos, retain: false, ids: None, gated: false, place: None }
 }
 
 fn small(qseq: u64, qos: QoS) -> Entry {
@@ -47,6 +55,13 @@ fn kick(peer: &Arc<Peer>) -> Option<Kick> {
     peer.take(&mut Vec::<Reply>::new())
 }
 
+fn position(parcel: &Parcel) -> u64 {
+    match parcel {
+        Parcel::Publish { entry, .. } => entry.qseq,
+        Parcel::PubRel(id) => panic!("PUBREL {id}"),
+    }
+}
+
 struct Served {
     outbox: Outbox,
     own: Arc<Peer>,
@@ -54,9 +69,13 @@ struct Served {
 }
 
 impl Served {
-    fn new(persistent: bool) -> Self {
-        let (mut outbox, own) = (Outbox::new(MARKS), peer());
-        assert!(outbox.attach(Arc::clone(&own), persistent).is_empty());
+    fn new(stored: bool) -> Self {
+        Self::with(MARKS, stored)
+    }
+
+    fn with(marks: Marks, stored: bool) -> Self {
+        let (mut outbox, own) = (Outbox::new(marks, stored), peer());
+        assert!(outbox.attach(Arc::clone(&own), 1).is_empty());
         Self { outbox, own, now: Instant::now() }
     }
 
@@ -66,9 +85,10 @@ impl Served {
 
     fn take(&mut self, budget: usize) -> Vec<u64> {
         let mut out = Vec::new();
-        let taken = self.outbox.take(budget, usize::MAX, u64::MAX, &mut out);
+        let mut handshakes = Handshakes::new(false);
+        let taken = self.outbox.take(budget, &mut handshakes, u16::MAX, u64::MAX, &mut out);
         taken.released.iter().for_each(|peer| peer.release());
-        out.iter().map(|entry| entry.qseq).collect()
+        out.iter().map(position).collect()
     }
 
     fn check_after(&mut self, milliseconds: u64) -> bool {
@@ -139,31 +159,61 @@ fn a_clean_session_that_lags_with_promised_messages_is_closed_a_persistent_one_i
 }
 
 #[test]
-fn a_full_queue_drops_and_counts() {
-    for (persistent, expected) in [(false, Some(Kick::QuotaExceeded)), (true, None)] {
-        let mut served = Served::new(persistent);
-        let delivered = served.deliver((1..=9).map(|n| entry(n, QoS::AtLeastOnce, 500)).collect(), &[]);
-        assert_eq!(delivered.dropped_full, 1);
-        assert_eq!(kick(&served.own), expected);
-        assert_eq!(served.take(usize::MAX), (1..=8).collect::<Vec<_>>());
-        // Into an empty outbox a message of any size goes; behind it, none.
-        let delivered = served.deliver(vec![entry(10, QoS::AtLeastOnce, 9_000), small(11, QoS::AtMostOnce)], &[]);
-        assert_eq!(delivered.dropped_full, 1);
-        assert_eq!(served.take(1), [10]);
-    }
+fn a_full_queue_drops_and_counts_and_closes() {
+    let mut served = Served::new(false);
+    let delivered = served.deliver((1..=9).map(|n| entry(n, QoS::AtLeastOnce, 500)).collect(), &[]);
+    assert_eq!(delivered.dropped_full, 1);
+    assert_eq!(kick(&served.own), Some(Kick::QuotaExceeded));
+    assert_eq!(served.take(usize::MAX), (1..=8).collect::<Vec<_>>());
+    // Into an empty outbox a message of any size goes; behind it, none.
+    let delivered = served.deliver(vec![entry(10, QoS::AtLeastOnce, 9_000), small(11, QoS::AtMostOnce)], &[]);
+    assert_eq!(delivered.dropped_full, 1);
+    assert_eq!(served.take(1), [10]);
 }
 
 #[test]
 fn the_count_is_a_limit_also_for_small_messages() {
-    let mut served = Served::new(true);
-    served.outbox = Outbox::new(Marks::of(4 << 20, 10));
-    served.outbox.attach(Arc::clone(&served.own), true);
+    let mut served = Served::with(Marks::of(4 << 20, 10), false);
     let delivered = served.deliver((1..=15).map(|n| small(n, QoS::AtLeastOnce)).collect(), &[]);
     assert_eq!((delivered.dropped_full, served.take(usize::MAX).len()), (5, 10));
 }
 
 #[test]
-fn while_away_only_what_is_promised_is_kept_and_whom_it_held_goes_on() {
+fn a_stored_queue_that_overflows_leaves_memory_and_is_read_back() {
+    let mut served = Served::new(true);
+    let mixed = |n: u64| {
+        if n == 3 { small(0, QoS::AtMostOnce) } else { stored(entry(n, QoS::AtLeastOnce, 500)) }
+    };
+    let delivered = served.deliver((1..=12).map(mixed).collect(), &[]);
+    assert_eq!((delivered.dropped_full, delivered.dropped_lagging), (0, 1), "QoS 0 has no other place");
+    assert_eq!(kick(&served.own), None);
+    // What came after the overflow is in memory again, and waits behind what is read back.
+    assert!(served.take(usize::MAX).is_empty());
+    let wanted = served.outbox.wanted(u64::MAX).unwrap();
+    assert_eq!((wanted.from, wanted.to), (1, 9));
+    assert_eq!(served.outbox.wanted(4).unwrap().to, 4, "no further than the commits");
+    let stale = Wanted { turn: wanted.turn + 1, ..wanted };
+    served.outbox.page(stale, Some(page(1..=9)));
+    assert!(served.take(usize::MAX).is_empty(), "a page for another connection");
+    served.outbox.page(wanted, Some(page(1..=4)));
+    assert_eq!(served.take(usize::MAX), [1, 2, 3, 4]);
+    assert_eq!(served.outbox.wanted(u64::MAX).unwrap().from, 5);
+    served.outbox.page(wanted, Some(page(5..=9)));
+    assert_eq!(served.take(usize::MAX), [5, 6, 7, 8, 9, 10, 11, 12]);
+    assert_eq!(served.outbox.wanted(u64::MAX), None);
+}
+
+fn page(positions: std::ops::RangeInclusive<u64>) -> Page {
+    let next = positions.end() + 1;
+    let rows = positions.map(|n| {
+        let Entry { message, qseq, qos, retain, ids, place, .. } = stored(small(n, QoS::AtLeastOnce));
+        (Row { qseq, place: place.unwrap(), qos, retain, ids }, message)
+    });
+    Page { rows: rows.collect(), next }
+}
+
+#[test]
+fn who_leaves_holds_nobody_and_nothing_in_memory() {
     let mut served = Served::new(true);
     let publisher = peer();
     let qos = |n: u64| if n.is_multiple_of(2) { QoS::AtMostOnce } else { QoS::AtLeastOnce };
@@ -173,44 +223,56 @@ fn while_away_only_what_is_promised_is_kept_and_whom_it_held_goes_on() {
     }
     assert!(!publisher.is_held());
     assert!(!served.deliver(vec![small(0, QoS::AtMostOnce), entry(7, QoS::ExactlyOnce, 1_000)], &[&publisher]).holds);
-    assert_eq!(served.take(usize::MAX), [1, 3, 5, 7]);
-    let mut clean = Served::new(false);
-    clean.outbox.detach();
-    clean.deliver(vec![small(1, QoS::AtLeastOnce)], &[]);
-    assert!(clean.take(usize::MAX).is_empty());
+    assert!(served.take(usize::MAX).is_empty());
+    served.outbox.attach(Arc::clone(&served.own), 3);
+    let wanted = served.outbox.wanted(u64::MAX).unwrap();
+    assert_eq!((wanted.from, wanted.to), (3, 7));
 }
 
 #[test]
-fn what_is_not_committed_waits_and_everything_behind_it() {
+fn what_is_not_decided_waits_and_everything_behind_it_and_what_is_refused_is_gone() {
     let mut served = Served::new(true);
-    served.deliver(vec![small(1, QoS::AtLeastOnce), small(0, QoS::AtMostOnce), small(2, QoS::AtLeastOnce)], &[]);
-    let mut out = Vec::new();
-    served.outbox.take(usize::MAX, usize::MAX, 1, &mut out);
-    assert_eq!(out.len(), 2);
-    served.outbox.take(usize::MAX, 0, 9, &mut out);
-    assert_eq!(out.len(), 2, "no window");
-    served.outbox.take(usize::MAX, 1, 9, &mut out);
-    assert_eq!(out.len(), 3);
+    let four = [1, 2, 3, 4].map(|n| stored(small(n, QoS::AtLeastOnce)));
+    let [first, second, third, fourth] = four;
+    served.deliver(vec![first, small(0, QoS::AtMostOnce), second, third, fourth], &[]);
+    let mut handshakes = Handshakes::new(true);
+    let mut take = |outbox: &mut Outbox, window, decided| {
+        let mut out = Vec::new();
+        outbox.take(usize::MAX, &mut handshakes, window, decided, &mut out);
+        out.iter().map(position).collect::<Vec<_>>()
+    };
+    assert_eq!(take(&mut served.outbox, u16::MAX, 1), [1, 0]);
+    assert_eq!(take(&mut served.outbox, 1, 9), [] as [u64; 0], "no window");
+    served.outbox.refuse(1, 3);
+    assert_eq!(take(&mut served.outbox, 2, 3), [] as [u64; 0]);
+    assert_eq!(take(&mut served.outbox, 2, 4), [4]);
 }
 
 #[test]
 fn no_two_ids_meet_in_one_portion_even_where_positions_have_gaps() {
-    let mut served = Served::new(true);
+    let mut served = Served::new(false);
     served.deliver([1, 2, 65_536, 65_537].map(|n| small(n, QoS::AtLeastOnce)).into(), &[]);
     assert_eq!(served.take(usize::MAX), [1, 2]);
     assert_eq!(served.take(usize::MAX), [65_536, 65_537]);
 }
 
+/// What a connection writes: (packet id, DUP), or the id of a PUBREL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Publish(u16, bool),
+    PubRel(u16),
+}
+
 struct Serving {
-    session: Session,
+    session: Arc<Session>,
+    store: Store,
     own: Arc<Peer>,
 }
 
 impl Serving {
     fn new() -> Self {
-        let session = Session::new(ClientId::new("c").unwrap(), Marks::of(64 << 20, 200_000));
-        session.commit(u64::MAX);
-        let mut serving = Self { session, own: peer() };
+        let session = Session::new(ClientId::new("c").unwrap(), Marks::of(64 << 20, 200_000), Some(Sid(1)));
+        let mut serving = Self { session: Arc::new(session), store: Store::default(), own: peer() };
         serving.attach();
         serving
     }
@@ -218,36 +280,63 @@ impl Serving {
     /// Another connection takes over.
     fn attach(&mut self) -> u64 {
         self.own = peer();
-        self.session.handshakes.lock().attach(&self.own);
-        self.session.outbox.lock().attach(Arc::clone(&self.own), true);
+        self.session.attach(&self.own);
         self.own.id
     }
 
+    /// Gives the session messages, each its own group, and commits them.
     fn deliver(&self, positions: impl IntoIterator<Item = u64>, qos: QoS) {
-        let mut entries = positions.into_iter().map(|n| small(n, qos)).collect();
-        self.session.outbox.lock().deliver(&mut entries, [].iter(), Instant::now());
+        for entry in positions.into_iter().map(|n| stored(small(n, qos))) {
+            let mut group = Group::new(entry.qseq);
+            let place = group.place(&entry.message);
+            group.queues = vec![(Sid(1), vec![Row { qseq: entry.qseq, place, qos, retain: false, ids: None }])];
+            group.promise.mark(&self.session, entry.qseq);
+            self.session.outbox.lock().deliver(&mut vec![entry], [].iter(), Instant::now());
+            self.store.submit(group);
+        }
+    }
+
+    /// What goes out now; pages are read back as they are asked for.
+    fn send(&self, receive_maximum: u16) -> Vec<Sent> {
+        let mut out = Vec::new();
+        loop {
+            let before = out.len();
+            let taken = self.session.take(self.own.id, usize::MAX, receive_maximum, &mut out).unwrap();
+            if taken.page {
+                self.store.load(&self.session);
+            }
+            if !taken.page && out.len() == before {
+                break;
+            }
+        }
+        let sent = out.iter().map(|parcel| match parcel {
+            Parcel::Publish { entry, again } => Sent::Publish(packet_id(entry.qseq), *again),
+            Parcel::PubRel(id) => Sent::PubRel(*id),
+        });
+        sent.collect()
     }
 
     fn take(&self, receive_maximum: u16) -> Vec<u64> {
         let mut out = Vec::new();
         self.session.take(self.own.id, usize::MAX, receive_maximum, &mut out).unwrap();
-        out.iter().map(|entry| entry.qseq).collect()
+        out.iter().map(position).collect()
     }
 
     fn shakes(&self) -> parking_lot::MutexGuard<'_, Handshakes> {
         self.session.handshakes.lock()
     }
 
-    fn left(&self) -> Vec<(u16, bool)> {
-        let resend = self.shakes().resend();
-        resend
-            .iter()
-            .map(|one| match one {
-                Resend::Publish(id, _) => (*id, true),
-                Resend::PubRel(id) => (*id, false),
-            })
-            .collect()
+    /// Progress is written; the answers that waited for it come back.
+    fn write(&self) -> Vec<Reply> {
+        self.store.touch(&self.session);
+        let mut replies = Vec::new();
+        self.own.take(&mut replies);
+        replies
     }
+}
+
+fn reply(kind: AckKind, packet_id: u16) -> Reply {
+    Reply::Ack { kind, packet_id, reason: 0 }
 }
 
 #[test]
@@ -256,10 +345,10 @@ fn a_connection_that_was_taken_over_gets_nothing_and_loses_nothing() {
     let old = serving.own.id;
     serving.deliver(1..=3, QoS::AtLeastOnce);
     serving.attach();
-    let mut out = Vec::new();
+    let mut out: Vec<Parcel> = Vec::new();
     assert_eq!(serving.session.take(old, usize::MAX, 10, &mut out).err(), Some(Stale));
     assert!(out.is_empty());
-    assert_eq!(serving.take(10), [1, 2, 3]);
+    assert_eq!(serving.send(10), [1, 2, 3].map(|n| Sent::Publish(packet_id(n), false)));
     let mut shakes = serving.shakes();
     assert_eq!(shakes.puback(old, 2), Err(Stale));
     assert_eq!(shakes.pubrec(old, 2, 0), Err(Stale));
@@ -288,14 +377,13 @@ fn ids_go_round_and_the_oldest_stops_them() {
     }
     assert_eq!((next, ids.len()), (65_536, 65_535), "the id of the first is not given twice");
     assert_eq!((ids.first(), ids.last()), (Some(&1), Some(&65_535)));
-    assert_eq!(serving.left(), [(packet_id(1), true)]);
     assert_eq!(serving.shakes().puback(own, packet_id(1)), Ok(true));
     assert_eq!(serving.take(1), [65_536]);
     assert_eq!(packet_id(65_536), packet_id(1));
 }
 
 #[test]
-fn acknowledgements_in_any_order_and_what_is_left_in_order() {
+fn acknowledgements_in_any_order_and_what_is_left_again_in_order() {
     let mut serving = Serving::new();
     let own = serving.own.id;
     serving.deliver(1..=3, QoS::AtLeastOnce);
@@ -306,37 +394,58 @@ fn acknowledgements_in_any_order_and_what_is_left_in_order() {
     assert_eq!(serving.shakes().puback(own, id(3)), Ok(true));
     assert_eq!(serving.shakes().puback(own, id(3)), Ok(false), "twice");
     assert_eq!(serving.shakes().puback(own, id(4)), Ok(false), "PUBACK of a QoS 2 message");
-    assert_eq!(serving.shakes().pubrec(own, id(2), 0), Ok(false), "PUBREC of a QoS 1 message");
+    assert_eq!(serving.shakes().pubrec(own, id(2), 0), Ok(Released::Unknown), "PUBREC of a QoS 1 message");
     assert_eq!(serving.shakes().pubcomp(own, id(5)), Ok(false), "PUBCOMP before PUBREC");
-    assert_eq!(serving.shakes().pubrec(own, id(5), 0), Ok(true));
-    assert_eq!(serving.shakes().pubrec(own, id(5), 0), Ok(true), "twice: PUBREL again");
-    assert_eq!(serving.shakes().pubrec(own, id(6), 0x97), Ok(true), "refused: done");
-    assert_eq!(serving.left(), [(id(1), true), (id(2), true), (id(4), true), (id(5), false)]);
+    assert_eq!(serving.shakes().pubrec(own, id(5), 0), Ok(Released::Later));
+    assert_eq!(serving.shakes().pubrec(own, id(5), 0), Ok(Released::Later), "twice: once is enough");
+    assert_eq!(serving.shakes().pubrec(own, id(6), 0x97), Ok(Released::Ended), "refused: done");
+    assert_eq!(serving.write(), [reply(AckKind::PubRel, id(5))]);
+    assert_eq!(serving.shakes().pubrec(own, id(5), 0), Ok(Released::Now), "again: PUBREL again");
     assert_eq!(serving.take(6), [7, 8]);
     let own = serving.attach();
-    assert_eq!(
-        serving.left(),
-        [(id(1), true), (id(2), true), (id(4), true), (id(5), false), (id(7), true), (id(8), true)]
-    );
+    let again = |n| Sent::Publish(id(n), true);
+    let expected = [again(1), again(2), again(4), Sent::PubRel(id(5)), again(7), again(8)];
+    assert_eq!(serving.send(10), expected);
     assert_eq!(serving.shakes().pubcomp(own, id(5)), Ok(true));
     assert_eq!(serving.shakes().forget(own, id(7)), Ok(()));
-    assert_eq!(serving.left(), [(id(1), true), (id(2), true), (id(4), true), (id(8), true)]);
+    serving.attach();
+    assert_eq!(serving.send(10), [again(1), again(2), again(4), again(8)]);
 }
 
 #[test]
-fn resending_keeps_to_the_new_receive_maximum_and_skips_what_was_settled() {
+fn sending_again_keeps_to_the_new_receive_maximum_and_skips_what_was_settled() {
     let mut serving = Serving::new();
-    serving.deliver(1..=3, QoS::ExactlyOnce);
+    serving.deliver(1..=4, QoS::ExactlyOnce);
     assert_eq!(serving.take(3), [1, 2, 3]);
     let own = serving.attach();
-    let resend = serving.shakes().resend();
-    let mut shakes = serving.shakes();
-    assert_eq!(shakes.may_resend(own, &resend[0], 3, 1), Ok(Some(true)));
-    assert_eq!(shakes.may_resend(own, &resend[1], 2, 1), Ok(None));
-    assert_eq!(shakes.pubrec(own, packet_id(2), 0), Ok(true));
-    assert_eq!(shakes.may_resend(own, &resend[1], 2, 5), Ok(Some(false)), "its PUBREL is out already");
-    assert_eq!(shakes.pubcomp(own, packet_id(2)), Ok(true));
-    assert_eq!(shakes.may_resend(own + 1, &resend[2], 1, 5), Err(Stale));
+    let again = |n| Sent::Publish(packet_id(n), true);
+    assert_eq!(serving.send(1), [again(1)]);
+    assert_eq!(serving.shakes().pubrec(own, packet_id(2), 0), Ok(Released::Later), "it got it the first time");
+    assert_eq!(serving.write(), [reply(AckKind::PubRel, packet_id(2))]);
+    assert_eq!(serving.shakes().pubcomp(own, packet_id(2)), Ok(true));
+    assert_eq!(serving.send(2), [again(3)]);
+    assert_eq!(serving.send(9), [Sent::Publish(packet_id(4), false)]);
+}
+
+#[test]
+fn what_an_earlier_process_knew_is_taken_up() {
+    let serving = Serving::new();
+    serving.deliver(1..=6, QoS::ExactlyOnce);
+    let progress = Progress { floor: 2, sent: 4, above: vec![4], released: vec![3], completed: Vec::new() };
+    let record = SessionRecord { client: ClientId::new("c").unwrap(), expiry: 9, left_at: None, will: None };
+    let kept = RecoveredSession { sid: Sid(1), record, filters: Vec::new(), progress, incoming: vec![7], next_qseq: 7 };
+    let mut later = Serving { session: Arc::new(Session::recovered(&kept, MARKS)), ..serving };
+    let own = later.attach();
+    let expected = [
+        Sent::Publish(packet_id(2), true),
+        Sent::PubRel(packet_id(3)),
+        Sent::Publish(packet_id(5), false),
+        Sent::Publish(packet_id(6), false),
+    ];
+    assert_eq!(later.send(10), expected);
+    assert_eq!(later.shakes().receive(own, 7), Ok(Incoming::Received));
+    let again = later.shakes().progress();
+    assert_eq!((again.floor, again.sent, again.above, again.released), (2, 6, vec![4], vec![3]));
 }
 
 #[test]
@@ -345,12 +454,15 @@ fn an_incoming_id_is_routed_once_until_it_is_released() {
     let own = serving.own.id;
     assert_eq!(serving.shakes().receive(own, 7), Ok(Incoming::New));
     assert_eq!(serving.shakes().receive(own, 7), Ok(Incoming::Routing));
+    assert_eq!(serving.shakes().pubrel(own, 7), Ok(Released::Unknown), "it has had no PUBREC");
     let own = serving.attach();
     assert_eq!(serving.shakes().receive(own, 7), Ok(Incoming::Routing), "known to the session, not to the connection");
     assert_eq!(serving.shakes().routed(7, true).map(|peer| peer.id), Some(own));
     assert_eq!(serving.shakes().receive(own, 7), Ok(Incoming::Received));
-    assert_eq!(serving.shakes().pubrel(own, 7), Ok(true));
-    assert_eq!(serving.shakes().pubrel(own, 7), Ok(false));
+    assert_eq!(serving.shakes().pubrel(own, 7), Ok(Released::Later));
+    assert_eq!(serving.shakes().receive(own, 7), Ok(Incoming::Routing), "its end is being written");
+    assert_eq!(serving.write(), [reply(AckKind::PubComp, 7)]);
+    assert_eq!(serving.shakes().pubrel(own, 7), Ok(Released::Unknown));
     assert_eq!(serving.shakes().receive(own, 7), Ok(Incoming::New));
     serving.shakes().detach();
     assert!(serving.shakes().routed(7, false).is_none());
@@ -361,8 +473,7 @@ fn an_incoming_id_is_routed_once_until_it_is_released() {
 fn session_and_connection_let_go_of_each_other() {
     let serving = Serving::new();
     let (own, weak) = (Arc::clone(&serving.own), Arc::downgrade(&serving.own));
-    serving.shakes().detach();
-    drop(serving.session.outbox.lock().detach());
+    drop(serving.session.detach());
     drop((serving.own, own));
     assert!(weak.upgrade().is_none());
 }

@@ -17,8 +17,8 @@ use crate::{
         codec::{SubscribeOptions, Will},
         message::{Door, Origin},
         peer::Kick,
-        session::{Marks, Resend, Session},
-        store::MemoryStore,
+        session::{Marks, Parcel, Released, Session, packet_id},
+        store::Store,
     },
     names::{ClientId, matches},
 };
@@ -111,7 +111,9 @@ struct ModelSession {
     online: bool,
     kept: bool,
     filters: BTreeMap<usize, Wish>,
-    queue: Vec<Got>,
+    /// What is to be sent, and whether it was sent before.
+    queue: Vec<(Got, bool)>,
+    /// Sent by the present connection.
     unacknowledged: Vec<Got>,
     will: Option<(String, WillOf)>,
     will_due: Option<u64>,
@@ -130,6 +132,15 @@ struct Model {
 
 fn shared(filter: usize) -> Option<&'static str> {
     FILTERS[filter].strip_prefix("$share/").map(|rest| rest.split_once('/').unwrap().1)
+}
+
+impl ModelSession {
+    /// The connection is over: what it left unacknowledged comes again, first of all; QoS 0 is gone.
+    fn leave(&mut self) {
+        self.queue.retain(|(got, _)| got.qos > 0);
+        let again = std::mem::take(&mut self.unacknowledged).into_iter().map(|got| (got, true));
+        self.queue.splice(0..0, again);
+    }
 }
 
 impl Model {
@@ -201,7 +212,7 @@ impl Model {
             self.end(client);
         }
         let session = self.sessions.entry(client).or_default();
-        session.queue.retain(|got| got.qos > 0);
+        session.leave();
         (session.online, session.kept, session.will) = (true, kept, will);
         (session.will_due, session.ends_at) = (None, None);
         present
@@ -232,7 +243,7 @@ impl Model {
         let session = self.sessions.get_mut(&client).unwrap();
         session.online = false;
         session.kept &= !end;
-        session.queue.retain(|got| got.qos > 0);
+        session.leave();
         session.ends_at = session.kept.then(|| now + u64::from(KEPT) * 1000);
         if !with_will {
             session.will = None;
@@ -285,7 +296,8 @@ impl Model {
         assert_eq!(staged, expected);
         for (client, list) in expected {
             let session = self.sessions.get_mut(&client).unwrap();
-            session.queue.extend(list.into_iter().filter(|got| session.online || got.qos > 0));
+            let owed = list.into_iter().filter(|got| session.online || got.qos > 0);
+            session.queue.extend(owed.map(|got| (got, false)));
         }
     }
 }
