@@ -7,6 +7,7 @@
 //! whose peer id is the session's epoch touches the handshakes.
 
 mod handshakes;
+mod hold;
 mod outbox;
 #[cfg(test)]
 mod tests;

@@ -7,13 +7,12 @@
 //! A stored session may be *behind*: what it holds in memory is the newest part of its queue, without gaps; what is older, from `behind` to
 //! `skipped`, is read back from the store in pages. Nothing is both in a page and in memory.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-use super::handshakes::{Handshakes, Standing, horizon_of, packet_id};
+use super::{
+    handshakes::{Handshakes, Standing, horizon_of, packet_id},
+    hold::Holds,
+};
 use crate::{
     broker::{
         envelope::Message,
@@ -23,11 +22,6 @@ use crate::{
     names::QoS,
 };
 
-/// A hold longer than this at a stretch makes a session lagging.
-const LONGEST_HOLD: Duration = Duration::from_secs(1);
-/// As does this much within [`HOLD_WINDOW`].
-const MOST_HOLD: Duration = Duration::from_secs(10);
-const HOLD_WINDOW: Duration = Duration::from_secs(60);
 /// A larger queue than this is not kept while it is empty.
 const KEPT: usize = 1_024;
 
@@ -133,10 +127,7 @@ pub(in crate::broker) struct Outbox {
     /// The connection, while there is one.
     peer: Option<Arc<Peer>>,
     lagging: bool,
-    holding: BTreeMap<u64, Arc<Peer>>,
-    held_since: Option<Instant>,
-    held_recently: Duration,
-    window_start: Option<Instant>,
+    holds: Holds,
     bulk_waits: bool,
 }
 
@@ -155,10 +146,7 @@ impl Outbox {
             turn: 0,
             peer: None,
             lagging: false,
-            holding: BTreeMap::new(),
-            held_since: None,
-            held_recently: Duration::ZERO,
-            window_start: None,
+            holds: Holds::default(),
             bulk_waits: false,
         }
     }
@@ -188,7 +176,7 @@ impl Outbox {
         self.bytes = 0;
         (self.loading, self.bulk_waits) = (false, false);
         self.turn += 1;
-        self.release_all()
+        self.holds.release()
     }
 
     pub(super) fn wake(&self) {
@@ -217,7 +205,8 @@ impl Outbox {
             self.add(entry, &mut delivered);
         }
         if self.bytes > self.marks.high && !self.lagging && self.behind.is_none() {
-            delivered.holds = self.hold(origins, now);
+            let own = self.peer.as_ref().filter(|own| !own.is_held());
+            delivered.holds = own.is_some_and(|own| self.holds.hold(own.id, origins, now));
         }
         delivered
     }
@@ -269,40 +258,14 @@ impl Outbox {
         }
     }
 
-    fn hold<'a>(&mut self, origins: impl Iterator<Item = &'a Arc<Peer>>, now: Instant) -> bool {
-        let Some(own) = self.peer.as_ref().filter(|own| !own.is_held()) else { return false };
-        let own = own.id;
-        for origin in origins.filter(|origin| origin.id != own) {
-            self.holding.entry(origin.id).or_insert_with(|| {
-                origin.hold();
-                Arc::clone(origin)
-            });
-        }
-        if !self.holding.is_empty() {
-            self.held_since.get_or_insert(now);
-        }
-        !self.holding.is_empty()
-    }
-
-    fn release_all(&mut self) -> Vec<Arc<Peer>> {
-        if let Some(since) = self.held_since.take() {
-            self.held_recently += since.elapsed();
-        }
-        std::mem::take(&mut self.holding).into_values().collect()
-    }
-
     /// Checks a hold that lasts. Returns whether the session still holds somebody, and who is let go because it lags.
     pub(in crate::broker) fn check_hold(&mut self, now: Instant) -> (bool, Vec<Arc<Peer>>) {
-        let Some(since) = self.held_since else { return (false, Vec::new()) };
-        if self.window_start.is_none_or(|start| now.duration_since(start) > HOLD_WINDOW) {
-            self.window_start = Some(now);
-            self.held_recently = Duration::ZERO;
-        }
-        let held = now.duration_since(since);
         // Its own connection is held by others now: holding on could close a circle.
         let circle = self.peer.as_ref().is_some_and(|own| own.is_held());
-        if !circle && held <= LONGEST_HOLD && self.held_recently + held <= MOST_HOLD {
-            return (true, Vec::new());
+        match self.holds.last(now) {
+            None => return (false, Vec::new()),
+            Some(false) if !circle => return (true, Vec::new()),
+            Some(_) => {}
         }
         self.lagging |= !circle;
         if self.lagging && !self.stored {
@@ -311,7 +274,7 @@ impl Outbox {
                 peer.kick(Kick::QuotaExceeded);
             }
         }
-        (false, self.release_all())
+        (false, self.holds.release())
     }
 
     /// Takes back gated entries above `decided` and up to `last`: they could not be stored.
@@ -451,7 +414,7 @@ impl Outbox {
         if self.queue.is_empty() && self.queue.capacity() > KEPT {
             self.queue = VecDeque::new();
         }
-        taken.released = self.release_all();
+        taken.released = self.holds.release();
         taken.nudge = std::mem::take(&mut self.bulk_waits);
     }
 }
