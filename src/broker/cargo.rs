@@ -114,6 +114,8 @@ pub(super) struct Flight {
     pub envelope: Bytes,
     /// Bytes of the bus it occupies; 0 for control envelopes, which are bounded by their connections.
     pub cost: u32,
+    /// Bytes it occupies before the store; 0: it is nothing that could be stored.
+    pub stored: u32,
     pub peer: Option<Arc<Peer>>,
     pub cargo: Cargo,
     pub since: std::time::Instant,

@@ -133,6 +133,7 @@ impl Broker {
         let hub = Hub {
             engine: Arc::clone(&engine),
             window: Window::new(admission::WINDOW),
+            store_window: Window::new(admission::STORE_WINDOW),
             store: Arc::clone(&store),
             special: Arc::new(Special::new(settings)),
             auth: Arc::new(Authenticator::new(&settings.users)?),
@@ -147,9 +148,15 @@ impl Broker {
         let dispatcher = Dispatcher {
             engine,
             egress,
-            state: State::new(settings.limits.clone(), settings.start_topics.clone(), metrics),
+            state: State::new(
+                settings.limits.clone(),
+                settings.start_topics.clone(),
+                hub.store_window.clone(),
+                metrics,
+            ),
             store,
             window: hub.window.clone(),
+            store_window: hub.store_window.clone(),
             attention: Arc::clone(&hub.attention),
             deaths: VecDeque::new(),
             patience: if settings.engine_test_hook { usize::MAX } else { dispatcher::PATIENCE },
@@ -228,7 +235,11 @@ async fn tick(hub: Hub) {
             _ = interval.tick() => {}
             () = hub.stop.cancelled() => return,
         }
-        if hub.engine.submit(None, [Outgoing { draft: Draft::control(), cost: 0, cargo: Cargo::Tick }]).is_err() {
+        if hub
+            .engine
+            .submit(None, [Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo: Cargo::Tick }])
+            .is_err()
+        {
             return;
         }
         if hub.engine.is_deaf() {

@@ -129,20 +129,22 @@ impl Link {
             expires: publish.expiry.map_or(0, |seconds| now + u64::from(seconds) * 1000),
         });
         let ack = if publish.qos == QoS::AtMostOnce { AckTo::None } else { AckTo::Client };
-        self.park_costed(draft, Cargo::Publish(ack));
+        let keeps = publish.qos != QoS::AtMostOnce || publish.retain;
+        self.park_costed(draft, keeps, Cargo::Publish(ack));
         Ok(())
     }
 
-    fn park_costed(&mut self, draft: Draft, cargo: Cargo) {
+    fn park_costed(&mut self, draft: Draft, keeps: bool, cargo: Cargo) {
         let cost = cost(draft.len(), WINDOW);
-        self.park(Outgoing { draft, cost, cargo });
+        let stored = if keeps { cost } else { 0 };
+        self.park(Outgoing { draft, cost, stored, cargo });
     }
 
     /// Parks what travels beside its envelope; `size` is what it occupies there, bytes.
     fn park_cargo(&mut self, size: usize, cargo: Cargo) {
         let draft = Draft::control();
         let cost = cost(draft.len() + size, WINDOW);
-        self.park(Outgoing { draft, cost, cargo });
+        self.park(Outgoing { draft, cost, stored: 0, cargo });
     }
 
     /// The properties that travel. The answer to a start is published by this program, which may publish everywhere; so a Response Topic on
@@ -212,7 +214,7 @@ impl Link {
         };
         self.count_inbound()?;
         let reply = Reply::Ack { kind, packet_id: publish.packet_id, reason };
-        self.park_costed(Draft::control(), Cargo::Reply(reply));
+        self.park_costed(Draft::control(), false, Cargo::Reply(reply));
         Ok(())
     }
 

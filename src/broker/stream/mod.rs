@@ -23,6 +23,7 @@ use self::{
     subscribe::Bulk,
 };
 use super::{
+    admission::Window,
     cargo::{Ack, Cargo, Flight},
     codec::{Will, write::AckKind},
     envelope::{Draft, Message, PublishDraft},
@@ -77,6 +78,8 @@ pub(super) struct State {
     limits: Limits,
     /// Topics that hold no retained message.
     start_topics: Vec<TopicFilter>,
+    /// Where room is given back when something is committed.
+    store_window: Window,
     bulk: VecDeque<Bulk>,
     holders: Vec<SessionKey>,
     next_sid: u64,
@@ -85,13 +88,19 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(limits: Limits, start_topics: Vec<TopicFilter>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        limits: Limits,
+        start_topics: Vec<TopicFilter>,
+        store_window: Window,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             index: Index::default(),
             retained: Retained::new(limits.retained_topics, limits.retained_bytes),
             seats: Seats::default(),
             limits,
             start_topics,
+            store_window,
             bulk: VecDeque::new(),
             holders: Vec::new(),
             next_sid: 1,
@@ -100,8 +109,9 @@ impl State {
         }
     }
 
-    /// Applies one envelope.
-    pub(super) fn apply(&mut self, flight: Flight, now: Now, effects: &mut Effects) {
+    /// Applies one envelope; whether something of it waits for a commit.
+    pub(super) fn apply(&mut self, flight: Flight, now: Now, effects: &mut Effects) -> bool {
+        let before = effects.stored;
         let Flight { envelope, peer, cargo, .. } = flight;
         match cargo {
             Cargo::Publish(ack) => {
@@ -120,6 +130,7 @@ impl State {
             }
             Cargo::Tick => self.tick(now, effects),
         }
+        effects.stored != before
     }
 
     fn publish(&mut self, mut message: Message, peer: Option<Arc<Peer>>, ack: Ack, effects: &mut Effects) {
@@ -279,7 +290,7 @@ impl State {
         }
         effects.origins.clear();
         effects.send();
-        effects.take_group()
+        effects.take_group(&self.store_window)
     }
 
     fn deliver(&mut self, key: SessionKey, effects: &mut Effects, now: Now) {
@@ -339,6 +350,11 @@ impl Effects {
         }
     }
 
+    /// Room that is given back with the group's commit.
+    pub(super) fn owe(&mut self, peer: &Arc<Peer>, cost: u32) {
+        self.group.promise.owe(peer, cost);
+    }
+
     /// Stages a change of what is kept.
     fn change(&mut self, change: Change) {
         self.stored += 1;
@@ -364,10 +380,11 @@ impl Effects {
     }
 
     /// The round's group, if there is anything to commit or to wait for.
-    fn take_group(&mut self) -> Option<Group> {
+    fn take_group(&mut self, window: &Window) -> Option<Group> {
         if self.group.is_empty() {
             return None;
         }
+        self.group.promise.room_of(window);
         let next = Group::new(self.group.batch + 1);
         Some(std::mem::replace(&mut self.group, next))
     }

@@ -16,7 +16,7 @@ impl Real {
     fn new() -> Self {
         let metrics = Metrics::new(&mut Registry::default());
         Self {
-            state: State::new(Limits::default(), Vec::new(), metrics),
+            state: State::new(Limits::default(), Vec::new(), Window::new(1 << 20), metrics),
             effects: Effects::default(),
             store: Store::default(),
             now: Now { ms: 1_000_000, instant: Instant::now() },
@@ -29,7 +29,7 @@ impl Real {
     fn apply(&mut self, draft: Draft, peer: Option<Arc<Peer>>, cargo: Cargo) -> BTreeMap<usize, Vec<Got>> {
         self.number += 1;
         let envelope = draft.stamp(0, self.number);
-        let flight = Flight { seq: self.number, envelope, cost: 0, peer, cargo, since: self.now.instant };
+        let flight = Flight { seq: self.number, envelope, cost: 0, stored: 0, peer, cargo, since: self.now.instant };
         self.state.apply(flight, self.now, &mut self.effects);
         let mut staged = BTreeMap::new();
         for (_, seat) in self.state.seats.iter().filter(|(_, seat)| !seat.stage.is_empty()) {
