@@ -105,8 +105,14 @@ impl Dispatcher {
             // There may be more: come back after this round.
             self.attention.notify_one();
         }
+        if self.state.has_pools() && self.state.advance_pools(effects) {
+            self.attention.notify_one();
+        }
         if let Some(group) = self.state.finish(effects, now) {
             self.store.submit(group);
+        }
+        for session in effects.take_pages() {
+            self.store.load(&session);
         }
         bus.give_back(&self.window);
         store.give_back_stored(&self.store_window);

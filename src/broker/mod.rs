@@ -152,6 +152,7 @@ impl Broker {
                 settings.limits.clone(),
                 settings.start_topics.clone(),
                 hub.store_window.clone(),
+                Arc::clone(&hub.attention),
                 metrics,
             ),
             store,

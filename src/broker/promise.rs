@@ -33,6 +33,8 @@ pub(super) enum Step {
     Word(oneshot::Sender<Word>, bool),
     Opened(oneshot::Sender<SessionWord>, SessionWord),
     Subscribed(oneshot::Sender<()>),
+    /// A queue without a client was emptied up to a position.
+    HandedOver(Arc<Session>, u64),
 }
 
 /// See the module.
@@ -118,6 +120,7 @@ impl Step {
             Self::Word(sender, matched) => drop(sender.send(Ok(matched))),
             Self::Opened(sender, word) => drop(sender.send(word)),
             Self::Subscribed(sender) => drop(sender.send(())),
+            Self::HandedOver(session, qseq) => session.handed_over(qseq),
         }
     }
 
@@ -129,6 +132,7 @@ impl Step {
             Self::Opened(sender, _) => drop(sender.send(Err(OpenRefused))),
             // The subscription holds in this process; only parts of this program wait for this.
             Self::Subscribed(sender) => drop(sender.send(())),
+            Self::HandedOver(session, _) => session.take_back(),
         }
     }
 }

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 pub(super) use self::{
     handshakes::{Handshakes, Incoming, Released, Stale, packet_id},
-    outbox::{Entry, Marks, Outbox, Parcel, Taken},
+    outbox::{Entry, Marks, Outbox, Owed, Parcel, Taken},
 };
 use super::{
     peer::Peer,
@@ -71,7 +71,7 @@ impl Session {
         self.outbox.lock().attach(Arc::clone(peer), floor)
     }
 
-    /// The connection is gone; returns the publishers that may go on.
+    /// The connection is gone; returns the publishers that may go on. Of a session that only memory has, what is left goes with it.
     pub(super) fn detach(&self) -> Vec<Arc<Peer>> {
         let mut handshakes = self.handshakes.lock();
         handshakes.detach();
@@ -135,6 +135,39 @@ impl Session {
     /// A part of the queue was read back (`None`: it could not be; it is asked for again).
     pub(super) fn page(&self, wanted: Wanted, page: Option<Page>) {
         self.outbox.lock().page(wanted, page);
+    }
+
+    /// What a queue without a client has next.
+    pub(super) fn next_owed(&self) -> Owed {
+        let mut handshakes = self.handshakes.lock();
+        self.outbox.lock().next_owed(&mut handshakes, self.committed())
+    }
+
+    /// Whether nothing waits in it.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.outbox.lock().owes_nothing()
+    }
+
+    /// The session ends: its connection gets nothing from here on. Returns what it was to get for shared groups and has not acknowledged, or
+    /// was not sent yet, as far as only memory has it.
+    pub(super) fn close_down(&self) -> Vec<Entry> {
+        let mut handshakes = self.handshakes.lock();
+        let mut debts = handshakes.close_down();
+        if self.sid.is_none() {
+            debts.extend(self.outbox.lock().shared_entries());
+        }
+        debts
+    }
+
+    /// Everything up to a position went to others, and that is committed.
+    pub(super) fn handed_over(&self, qseq: u64) {
+        self.handshakes.lock().pass(qseq);
+    }
+
+    /// It is not committed: it is to be handed over again.
+    pub(super) fn take_back(&self) {
+        let floor = self.handshakes.lock().floor();
+        self.outbox.lock().rewind(floor);
     }
 
     /// Notes that progress waits to be written; `false`: that was noted already.

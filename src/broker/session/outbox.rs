@@ -17,7 +17,7 @@ use crate::{
     broker::{
         envelope::Message,
         peer::{Kick, Peer},
-        store::{Page, Place, Row, Wanted},
+        store::{Page, Place, Row, Sid, Wanted},
     },
     names::QoS,
 };
@@ -60,12 +60,14 @@ pub(in crate::broker) struct Entry {
     pub gated: bool,
     /// Where the store has it.
     pub place: Option<Place>,
+    /// The shared group it was sent for.
+    pub pool: Option<Sid>,
 }
 
 impl Entry {
     fn read_back(row: Row, message: Arc<Message>) -> Self {
-        let Row { qseq, place, qos, retain, ids } = row;
-        Self { message, qseq, qos, retain, ids, gated: true, place: Some(place) }
+        let Row { qseq, place, qos, retain, ids, pool } = row;
+        Self { message, qseq, qos, retain, ids, gated: true, place: Some(place), pool }
     }
 }
 
@@ -79,6 +81,19 @@ pub(in crate::broker) enum Parcel {
     },
     /// PUBREL again, with its id.
     PubRel(u16),
+}
+
+/// What a queue without a client has next.
+#[derive(Debug)]
+pub(in crate::broker) enum Owed {
+    /// A message, and whether it may have been sent to somebody.
+    Entry { entry: Entry, sent: bool },
+    /// Part of the queue is to be read back first.
+    Page,
+    /// Something that is not there yet; the session's peer is woken.
+    Later,
+    /// Nothing.
+    Nothing,
 }
 
 /// What became of a delivery.
@@ -344,7 +359,7 @@ impl Outbox {
             let Some(entry) = self.loaded.pop_front() else { break };
             match standing {
                 Standing::Fresh | Standing::Again => {
-                    handshakes.open(entry.qseq, entry.qos);
+                    handshakes.open(&entry);
                     spent += entry.message.size();
                     out.push(Parcel::Publish { entry, again: standing == Standing::Again });
                 }
@@ -382,7 +397,7 @@ impl Outbox {
                 window -= 1;
                 // Positions have gaps where messages were dropped: none may be taken whose id would meet that of one before it.
                 horizon = horizon.min(horizon_of(entry.qseq));
-                handshakes.open(entry.qseq, entry.qos);
+                handshakes.open(&entry);
             }
             spent += entry.message.size();
             out.push(Parcel::Publish { entry, again: false });
@@ -404,6 +419,55 @@ impl Outbox {
         let mut taken = Taken::default();
         self.drained(&mut taken);
         taken
+    }
+
+    /// See [`super::Session::next_owed`].
+    pub(super) fn next_owed(&mut self, handshakes: &mut Handshakes, decided: u64) -> Owed {
+        while let Some(entry) = self.loaded.pop_front() {
+            match handshakes.standing(entry.qseq) {
+                Standing::Fresh => return Owed::Entry { entry, sent: false },
+                Standing::Again => return Owed::Entry { entry, sent: true },
+                Standing::Release | Standing::Settled => {}
+            }
+        }
+        if self.behind.is_some() {
+            if self.loading || self.wanted(decided).is_none() {
+                return Owed::Later;
+            }
+            self.loading = true;
+            return Owed::Page;
+        }
+        match self.queue.front() {
+            None => return Owed::Nothing,
+            Some(front) if front.gated && front.qseq > decided => return Owed::Later,
+            Some(_) => {}
+        }
+        let Some(entry) = self.queue.pop_front() else { return Owed::Nothing };
+        self.bytes = self.bytes.saturating_sub(entry.message.size());
+        Owed::Entry { entry, sent: false }
+    }
+
+    /// Whether nothing waits here or in the store.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.loaded.is_empty() && self.behind.is_none() && self.queue.is_empty()
+    }
+
+    /// What memory holds of messages for shared groups, QoS >= 1.
+    pub(super) fn shared_entries(&self) -> Vec<Entry> {
+        let shared = |entry: &&Entry| entry.pool.is_some() && entry.qos != QoS::AtMostOnce;
+        self.queue.iter().filter(shared).cloned().collect()
+    }
+
+    /// What was taken since `floor` is to be taken again: it was not committed.
+    pub(super) fn rewind(&mut self, floor: u64) {
+        self.loaded = VecDeque::new();
+        self.queue = VecDeque::new();
+        self.bytes = 0;
+        self.loading = false;
+        self.turn += 1;
+        self.skipped = self.last;
+        self.behind = Some(floor).filter(|floor| *floor <= self.last);
+        self.wake();
     }
 
     fn drained(&mut self, taken: &mut Taken) {

@@ -5,7 +5,8 @@ mod memory;
 
 pub(super) use self::{
     group::{
-        Change, Group, Page, Place, Progress, Recovered, RecoveredSession, Row, SessionRecord, Sid, Wanted, WillRecord,
+        Change, Group, Owner, Page, Place, Progress, Recovered, RecoveredSession, Row, SessionRecord, Sid, Wanted,
+        WillRecord,
     },
     memory::MemoryStore as Store,
 };

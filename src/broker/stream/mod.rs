@@ -6,6 +6,7 @@
 
 mod index;
 mod lifecycle;
+mod pools;
 mod recovery;
 mod retained;
 mod seats;
@@ -18,6 +19,7 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 pub(super) use self::index::Asked;
 use self::{
     index::{Index, SessionKey},
+    pools::Pools,
     retained::{Kept, Retained},
     seats::{Seat, Seats},
     subscribe::Bulk,
@@ -31,11 +33,12 @@ use super::{
     metrics::{Lost, Metrics},
     peer::{Peer, Reply},
     promise::{self, Step},
-    session::Entry,
+    session::{Entry, Session},
     settings::Limits,
-    store::{Change, Group, Row},
+    store::{Change, Group, Owner, Row},
 };
 use crate::names::{QoS, TopicFilter};
+use tokio::sync::Notify;
 
 /// MQTT 5: "No matching subscribers".
 const NO_MATCH: u8 = 0x10;
@@ -65,6 +68,8 @@ pub(super) struct Effects {
     released: Vec<Arc<Peer>>,
     /// What must be committed, and what may be said only then.
     group: Group,
+    /// Queues without a client of which a part is to be read back.
+    pages: Vec<Arc<Session>>,
     /// How often something to be stored was staged: an envelope that changes it waits for the commit.
     stored: u64,
 }
@@ -80,6 +85,7 @@ pub(super) struct State {
     start_topics: Vec<TopicFilter>,
     /// Where room is given back when something is committed.
     store_window: Window,
+    pools: Pools,
     bulk: VecDeque<Bulk>,
     holders: Vec<SessionKey>,
     next_sid: u64,
@@ -92,6 +98,7 @@ impl State {
         limits: Limits,
         start_topics: Vec<TopicFilter>,
         store_window: Window,
+        attention: Arc<Notify>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -101,6 +108,7 @@ impl State {
             limits,
             start_topics,
             store_window,
+            pools: Pools::new(attention),
             bulk: VecDeque::new(),
             holders: Vec::new(),
             next_sid: 1,
@@ -180,7 +188,8 @@ impl State {
                 let retain = found.retain_as_published && message.retain;
                 let qos = message.qos.min(found.qos);
                 let message = Arc::clone(&message);
-                let entry = Entry { message, qseq: 0, qos, retain, ids: found.ids.clone(), gated, place: None };
+                let ids = found.ids.clone();
+                let entry = Entry { message, qseq: 0, qos, retain, ids, gated, place: None, pool: None };
                 self.stage(found.session, entry, place, effects);
             }
         }
@@ -207,6 +216,7 @@ impl State {
         client.is_some() && self.seats.get(session).map(|seat| &seat.session.client) == client
     }
 
+    /// One member of a group gets a message; if nobody is there, the group's queue.
     fn stage_shared(
         &mut self,
         group: &index::GroupKey,
@@ -215,17 +225,12 @@ impl State {
         place: Option<u16>,
         effects: &mut Effects,
     ) {
-        let seats = &self.seats;
-        let fits = |key: SessionKey| {
-            let peer = seats.get(key).and_then(|seat| seat.peer.as_ref());
-            peer.is_some_and(|peer| !peer.is_held())
-        };
-        if let Some((session, asked)) = self.index.pick(group, fits) {
-            let retain = asked.options.retain_as_published && message.retain;
-            let ids = asked.id.map(|id| Arc::from([id]));
-            let qos = message.qos.min(asked.options.qos);
-            let entry = Entry { message: Arc::clone(message), qseq: 0, qos, retain, ids, gated, place: None };
-            self.stage(session, entry, place, effects);
+        let member = self.live_member(group);
+        let queue = member.map(|(session, _)| session).or_else(|| self.queue_of(group, message.qos));
+        if let Some(receiver) = queue {
+            let pool = self.pools.sid(group);
+            let entry = pools::entry_for_group(message, member.map(|(_, asked)| asked), pool);
+            self.stage(receiver, Entry { gated, ..entry }, place, effects);
         }
     }
 
@@ -296,6 +301,11 @@ impl State {
     fn deliver(&mut self, key: SessionKey, effects: &mut Effects, now: Now) {
         let Some(seat) = self.seats.get_mut(key) else { return };
         effects.promise_entries(seat);
+        if seat.owner != Owner::Client {
+            // A queue without a client holds nobody: it goes to the store. There is something in it now.
+            seat.origins.clear();
+            self.pools.drain(key);
+        }
         let sources = seat.origins.iter().filter_map(|place| effects.origins.get(usize::from(*place)));
         let delivered = seat.session.outbox.lock().deliver(&mut seat.stage, sources, now.instant);
         seat.origins.clear();
@@ -355,6 +365,25 @@ impl Effects {
         self.group.promise.owe(peer, cost);
     }
 
+    /// A session and its connection part. One that only memory has ends with that, and still has to say what it owes.
+    fn part(&mut self, seat: &Seat) {
+        if seat.session.sid.is_some() {
+            self.released.extend(seat.session.detach());
+        }
+    }
+
+    /// A session is kept no longer.
+    fn end(&mut self, seat: &Seat) {
+        if let Some(sid) = seat.sid {
+            self.change(Change::End(sid, seat.session.client.clone()));
+        }
+    }
+
+    /// What is to be read back.
+    pub(super) fn take_pages(&mut self) -> Vec<Arc<Session>> {
+        std::mem::take(&mut self.pages)
+    }
+
     /// Stages a change of what is kept.
     fn change(&mut self, change: Change) {
         self.stored += 1;
@@ -373,8 +402,8 @@ impl Effects {
         self.group.promise.mark(&seat.session, last);
         let Some(sid) = seat.session.sid else { return };
         let rows = gated.filter_map(|entry| {
-            let ids = entry.ids.clone();
-            Some(Row { qseq: entry.qseq, place: entry.place?, qos: entry.qos, retain: entry.retain, ids })
+            let (ids, pool) = (entry.ids.clone(), entry.pool);
+            Some(Row { qseq: entry.qseq, place: entry.place?, qos: entry.qos, retain: entry.retain, ids, pool })
         });
         self.group.queues.push((sid, rows.collect()));
     }

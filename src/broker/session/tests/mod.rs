@@ -9,7 +9,7 @@ use crate::{
         envelope::{Draft, Message, PublishDraft},
         message::{Door, Origin},
         peer::{Kick, Peer, Reply},
-        store::{Group, Page, Place, Progress, RecoveredSession, Row, SessionRecord, Store},
+        store::{Group, Owner, Page, Place, Progress, RecoveredSession, Row, SessionRecord, Store},
     },
     names::QoS,
 };
@@ -46,7 +46,7 @@ fn entry(qseq: u64, qos: QoS, size: usize) -> Entry {
     };
     let bare = message(&[]).size();
     let message = Arc::new(message(&vec![0; size.saturating_sub(bare)]));
-    Entry { message, qseq, qos, retain: false, ids: None, gated: false, place: None }
+    Entry { message, qseq, qos, retain: false, ids: None, gated: false, place: None, pool: None }
 }
 
 fn small(qseq: u64, qos: QoS) -> Entry {
@@ -209,7 +209,7 @@ fn page(positions: std::ops::RangeInclusive<u64>) -> Page {
     let next = positions.end() + 1;
     let rows = positions.map(|n| {
         let Entry { message, qseq, qos, retain, ids, place, .. } = stored(small(n, QoS::AtLeastOnce));
-        (Row { qseq, place: place.unwrap(), qos, retain, ids }, message)
+        (Row { qseq, place: place.unwrap(), qos, retain, ids, pool: None }, message)
     });
     Page { rows: rows.collect(), next }
 }

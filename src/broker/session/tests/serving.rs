@@ -35,7 +35,8 @@ impl Serving {
         for entry in positions.into_iter().map(|n| stored(small(n, qos))) {
             let mut group = Group::new(entry.qseq);
             let place = group.place(&entry.message);
-            group.queues = vec![(Sid(1), vec![Row { qseq: entry.qseq, place, qos, retain: false, ids: None }])];
+            group.queues =
+                vec![(Sid(1), vec![Row { qseq: entry.qseq, place, qos, retain: false, ids: None, pool: None }])];
             group.promise.mark(&self.session, entry.qseq);
             self.session.outbox.lock().deliver(&mut vec![entry], [].iter(), Instant::now());
             self.store.submit(group);
@@ -178,7 +179,13 @@ fn what_an_earlier_process_knew_is_taken_up() {
     let serving = Serving::new();
     serving.deliver(1..=6, QoS::ExactlyOnce);
     let progress = Progress { floor: 2, sent: 4, above: vec![4], released: vec![3], completed: Vec::new() };
-    let record = SessionRecord { client: ClientId::new("c").unwrap(), expiry: 9, left_at: None, will: None };
+    let record = SessionRecord {
+        owner: Owner::Client,
+        client: ClientId::new("c").unwrap(),
+        expiry: 9,
+        left_at: None,
+        will: None,
+    };
     let kept = RecoveredSession { sid: Sid(1), record, filters: Vec::new(), progress, incoming: vec![7], next_qseq: 7 };
     let mut later = Serving { session: Arc::new(Session::recovered(&kept, MARKS)), ..serving };
     let own = later.attach();
