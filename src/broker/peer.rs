@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{admission::Window, codec::write::AckKind, message::Origin, session::Session, wake::WakeCell};
+use super::{admission::Window, codec::write::AckKind, message::Origin, seen::Face, session::Session, wake::WakeCell};
 
 /// A packet the dispatcher wants sent to a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,7 @@ pub(super) enum Kick {
     ServerShuttingDown = 0x8b,
     SessionTakenOver = 0x8e,
     QuotaExceeded = 0x97,
+    AdministrativeAction = 0x98,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +54,7 @@ pub(super) struct Peer {
     /// An internal publisher's own lane onto the bus; clients share the window.
     pub lane: Option<Window>,
     session: OnceLock<Arc<Session>>,
+    face: OnceLock<Face>,
     mailbox: Mutex<Mailbox>,
     wake: WakeCell,
     holds: AtomicU32,
@@ -68,6 +70,7 @@ impl Peer {
             origin: Arc::new(origin),
             lane,
             session: OnceLock::new(),
+            face: OnceLock::new(),
             mailbox: Mutex::default(),
             wake: WakeCell::default(),
             holds: AtomicU32::new(0),
@@ -84,6 +87,16 @@ impl Peer {
 
     pub(super) fn session(&self) -> Option<&Arc<Session>> {
         self.session.get()
+    }
+
+    /// Says what there is to know of a client's connection; before its session is opened.
+    pub(super) fn introduce(&self, face: Face) {
+        let _ = self.face.set(face);
+    }
+
+    /// `None` for parts of this program.
+    pub(super) fn face(&self) -> Option<&Face> {
+        self.face.get()
     }
 
     pub(super) fn register(&self, waker: &Waker) {

@@ -17,7 +17,7 @@ use crate::{
         },
         engine::Outgoing,
         envelope::{Draft, PublishDraft, now_ms},
-        metrics::Lost,
+        metrics::{Denied, Lost},
         peer::{Kick, Reply},
         session::{Incoming, Stale},
         stream::Asked,
@@ -197,6 +197,7 @@ impl Link {
     /// (`[MQTT-3.3.5-2]` of 3.1.1). The answer keeps its place among those to earlier packets.
     fn deny(&mut self, publish: &Publish<'_>) -> Result<(), End> {
         self.hub.metrics.dropped(Lost::NotAuthorized, 1);
+        self.hub.metrics.denied(Denied::Publish);
         let client = &self.session.client;
         tracing::debug!(%client, topic = self.verdict.0, "publish denied");
         let kind = match publish.qos {
@@ -288,6 +289,7 @@ impl Link {
             return Ok(Err(FILTER_INVALID));
         }
         if !self.access.may_subscribe(&name) {
+            self.hub.metrics.denied(Denied::Subscribe);
             return Ok(Err(NOT_AUTHORIZED));
         }
         Ok(Ok((name, Asked { options: filter.options, id, internal: false })))

@@ -119,6 +119,7 @@ impl Link {
     fn write_fresh(&self, out: &mut BytesMut, entry: &Entry, id: u16, now: u64) -> bool {
         if entry.message.remaining(now).is_err() {
             self.hub.metrics.dropped(Lost::Expired, 1);
+            self.session.count_dropped(1);
             return false;
         }
         self.write(out, entry, id, false, now)
@@ -150,6 +151,7 @@ impl Link {
             && write::publish_size(self.version, &packet) > self.terms.largest_packet
         {
             self.hub.metrics.dropped(Lost::TooLargeForClient, 1);
+            self.session.count_dropped(1);
             return false;
         }
         write::publish(out, self.version, &packet);

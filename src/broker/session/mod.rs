@@ -28,6 +28,8 @@ pub(super) struct Session {
     pub handshakes: Mutex<Handshakes>,
     /// Queue positions up to here are committed and may be sent.
     committed: AtomicU64,
+    /// Messages for it that were dropped.
+    dropped: AtomicU64,
 }
 
 impl Session {
@@ -37,6 +39,7 @@ impl Session {
             outbox: Mutex::new(Outbox::new(marks)),
             handshakes: Mutex::default(),
             committed: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
         }
     }
 
@@ -46,6 +49,18 @@ impl Session {
 
     pub(super) fn committed(&self) -> u64 {
         self.committed.load(Ordering::Acquire)
+    }
+
+    /// Messages for this session were dropped.
+    pub(super) fn count_dropped(&self, count: u64) {
+        if count > 0 {
+            self.dropped.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// How many, since it began.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Moves entries from the outbox to `out`, at most `budget` bytes (one always fits) and no more of QoS >= 1 than the client's Receive

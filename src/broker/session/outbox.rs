@@ -112,6 +112,16 @@ impl Outbox {
         }
     }
 
+    /// Messages that wait, and their bytes.
+    pub(in crate::broker) fn depth(&self) -> (usize, usize) {
+        (self.queue.len(), self.bytes)
+    }
+
+    /// Whether it holds nobody because its client reads too slowly.
+    pub(in crate::broker) fn is_lagging(&self) -> bool {
+        self.lagging
+    }
+
     /// A connection begins to serve the session. What an earlier connection was owed at QoS 0 is gone with it.
     pub(in crate::broker) fn attach(&mut self, peer: Arc<Peer>, persistent: bool) -> Vec<Arc<Peer>> {
         let released = self.detach();

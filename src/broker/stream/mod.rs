@@ -6,9 +6,11 @@
 
 mod index;
 mod lifecycle;
+mod look;
 mod retained;
 mod seats;
 mod subscribe;
+mod sys;
 #[cfg(test)]
 mod tests;
 
@@ -20,11 +22,12 @@ use self::{
     retained::{Kept, Retained},
     seats::Seats,
     subscribe::Bulk,
+    sys::{SYS, Sys, first_level},
 };
 use super::{
     cargo::{Ack, Cargo, Flight, SessionWord, Word},
     codec::{Will, write::AckKind},
-    envelope::{Draft, Message, PublishDraft},
+    envelope::{Draft, Message, PublishDraft, now_ms},
     message::Origin,
     metrics::{Lost, Metrics},
     peer::{Peer, Reply},
@@ -80,6 +83,7 @@ pub(super) struct State {
     bulk: VecDeque<Bulk>,
     holders: Vec<SessionKey>,
     ticks: u32,
+    sys: Sys,
     pub metrics: Arc<Metrics>,
 }
 
@@ -94,6 +98,7 @@ impl State {
             bulk: VecDeque::new(),
             holders: Vec::new(),
             ticks: 0,
+            sys: Sys::new(Now { ms: now_ms(), instant: Instant::now() }),
             metrics,
         }
     }
@@ -112,7 +117,11 @@ impl State {
             Cargo::Open(cargo) => self.open(*cargo, peer, now, effects),
             Cargo::Close(cargo) => self.close(&cargo, peer, now, effects),
             Cargo::Reply(reply) => effects.replies.extend(peer.map(|peer| (peer, reply))),
-            Cargo::Tick => self.tick(now, effects),
+            Cargo::Ask(ask) => self.answer(*ask, now, effects),
+            Cargo::Tick => {
+                self.tick(now, effects);
+                self.tick_sys(now, effects);
+            }
         }
     }
 
@@ -209,6 +218,9 @@ impl State {
 
     /// Keeps a retained message, unless its topic holds none.
     fn keep(&mut self, message: &Arc<Message>, effects: &mut Effects) {
+        if first_level(message.topic_str()) == SYS {
+            return;
+        }
         if !message.retain || self.start_topics.iter().any(|filter| filter.matches(message.topic_str())) {
             return;
         }
@@ -262,6 +274,7 @@ impl State {
         if delivered.holds && !self.holders.contains(&key) {
             self.holders.push(key);
         }
+        seat.session.count_dropped(delivered.dropped_lagging + delivered.dropped_full);
         self.metrics.dropped(Lost::SessionLagging, delivered.dropped_lagging);
         self.metrics.dropped(Lost::QueueFull, delivered.dropped_full);
     }

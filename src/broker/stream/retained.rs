@@ -3,6 +3,8 @@
 //! Changed only by the dispatcher, in stream order. Invariants: bytes and topics stay within their limits; an expired message is never
 //! handed out; empty branches are pruned.
 
+mod page;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::broker::envelope::Message;
