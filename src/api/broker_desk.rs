@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn queries_are_taken_strictly() {
-        let page = |query: &str| Query::read(&request("/", query), &["limit", "from"]).and_then(|query| query.page(200));
+        let page =
+            |query: &str| Query::read(&request("/", query), &["limit", "from"]).and_then(|query| query.page(200));
         let read = |query: &str| page(query).map(|page| (page.limit, page.from.map(|from| from.as_str().to_owned())));
         assert_eq!(read(""), Ok((100, None)));
         let text = URL_SAFE_NO_PAD.encode("å\0b/#");

@@ -197,6 +197,36 @@ mod tests {
     }
 
     #[test]
+    fn what_the_broker_says_of_itself_is_for_users_and_this_machine() {
+        let rights = Rights { publish: true, subscribe: true, start: false };
+        let special = |anonymous_sys| {
+            let prefix = TopicName::new("q/own").unwrap();
+            let (start, protected, open) = (Vec::new(), Vec::new(), Vec::new());
+            Arc::new(Special { start, protected, open, anonymous_sys, own_prefix: prefix })
+        };
+        let stranger = Access::anonymous(&special(false), rights);
+        let cases = [
+            ("$SYS/#", false),
+            ("$SYS", false),
+            ("$SYS/broker/uptime", false),
+            ("$share/g/$SYS/#", false),
+            ("#", true),
+            ("+/broker/uptime", true),
+            ("$SYSTEM/#", true),
+            ("a/$SYS", true),
+        ];
+        for (filter, by_stranger) in cases {
+            let filter = TopicFilter::new(filter).unwrap();
+            assert_eq!(stranger.may_subscribe(&filter), by_stranger, "{filter}");
+            assert!(stranger.clone().here().may_subscribe(&filter), "{filter}");
+            assert!(Access::anonymous(&special(true), rights).may_subscribe(&filter), "{filter}");
+            assert!(access(rights, None).may_subscribe(&filter), "{filter}");
+        }
+        let deaf = Access::anonymous(&special(true), Rights { subscribe: false, ..rights }).here();
+        assert!(!deaf.may_subscribe(&TopicFilter::new("$SYS/#").unwrap()));
+    }
+
+    #[test]
     fn a_start_topic_needs_the_right_start_and_nothing_else() {
         let starter = access(Rights { start: true, ..Rights::default() }, None);
         assert!(starter.may_publish("q/start") && !starter.may_publish("x"));

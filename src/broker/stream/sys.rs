@@ -150,3 +150,46 @@ fn message(name: &str, value: &str, now: Now) -> Option<Arc<Message>> {
     });
     Message::read(draft.stamp(0, 0)).map(Arc::new)
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::broker::{codec::SubscribeOptions, metrics::Metrics, settings::Limits};
+
+    #[test]
+    fn values_are_made_only_while_a_filter_reaches_them() {
+        let metrics = Metrics::new(&mut Registry::default());
+        let mut state = State::new(Limits::default(), Vec::new(), metrics);
+        let mut now = Now { ms: 1, instant: state.sys.began };
+        let options =
+            SubscribeOptions { qos: QoS::AtMostOnce, no_local: false, retain_as_published: false, retain_handling: 0 };
+        let asked = Asked { options, id: None, internal: false };
+        let filters = [("#", false), ("+/broker/#", false), ("$SYSTEM/#", false), ("$SYS/#", true), ("$SYS/+/x", true)];
+        let mut ran = 0;
+        for (filter, listens) in filters.into_iter().chain([("$share/g/$SYS/broker/uptime", true)]) {
+            let filter = TopicFilter::new(filter).unwrap();
+            for subscribed in [true, false] {
+                if subscribed {
+                    state.index.subscribe(1, &filter, asked);
+                } else {
+                    state.index.unsubscribe(1, &filter);
+                }
+                now.instant += EVERY;
+                state.tick_sys(now, &mut Effects::default());
+                assert_eq!(state.sys.messages.is_some(), listens && subscribed, "{filter} {subscribed}");
+                ran += 1;
+            }
+        }
+        assert_eq!(ran, 12);
+        // Before its time nothing is made, and nothing is ever kept.
+        state.index.subscribe(1, &TopicFilter::new("$SYS/#").unwrap(), asked);
+        now.instant += EVERY - Duration::from_millis(1);
+        state.tick_sys(now, &mut Effects::default());
+        assert!(state.sys.messages.is_none());
+        now.instant += Duration::from_millis(1);
+        state.tick_sys(now, &mut Effects::default());
+        assert_eq!((state.sys.messages.as_ref().unwrap().1.len(), state.retained.topics()), (53, 0));
+    }
+}
