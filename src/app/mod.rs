@@ -8,6 +8,8 @@ mod directory;
 mod error;
 mod health;
 pub mod holder;
+#[cfg(test)]
+mod metrics_table;
 mod probe;
 mod signal;
 pub mod supervise;
