@@ -126,6 +126,7 @@ async fn parts_of_the_program_are_no_clients() {
     assert_eq!(page, Page { rows: Vec::new(), next: None });
     let stats = desk.stats().await.unwrap();
     assert_eq!((stats.connected, stats.disconnected, stats.maximum, stats.subscriptions), (1, 0, 1, 1));
+    assert_eq!((stats.packets_in, stats.messages_in, broker.handle.is_up()), (1, 0, true));
     drop(inside);
     broker.stop().await;
 }

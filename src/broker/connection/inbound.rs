@@ -102,7 +102,9 @@ impl Link {
     }
 
     fn publish(&mut self, publish: Publish<'_>, now: u64, out: &mut BytesMut) -> Result<(), End> {
-        self.hub.metrics.received(publish.qos as u8);
+        if self.is_client() {
+            self.hub.metrics.received(publish.qos as u8);
+        }
         let alias = self.resolve(&publish)?;
         let topic = alias.as_deref().unwrap_or(publish.topic);
         if !self.may_publish(topic) {

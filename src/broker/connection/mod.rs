@@ -115,8 +115,10 @@ pub(super) async fn serve<S>(hub: Hub, stream: S, entrance: Entrance, doorstep: 
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut wire = Wire::new(stream, Meter::new(&hub.metrics.totals));
-    hub.metrics.totals.sockets.inc();
+    // The self-probe is no client: its traffic is in nobody's numbers.
+    let totals = entrance.listener().map_or_else(Arc::default, |_| Arc::clone(&hub.metrics.totals));
+    totals.sockets.inc();
+    let mut wire = Wire::new(stream, Meter::new(&totals));
     let Some(mut link) = handshake::welcome(&hub, &mut wire, &entrance).await else {
         // The refusal is in the write buffer.
         let _ = tokio::time::timeout(FAREWELL, wire.finish()).await;

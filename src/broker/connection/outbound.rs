@@ -113,7 +113,9 @@ impl Link {
                 self.settle(id);
             }
         }
-        self.hub.metrics.sent(counts);
+        if self.is_client() {
+            self.hub.metrics.sent(counts);
+        }
     }
 
     fn write_fresh(&self, out: &mut BytesMut, entry: &Entry, id: u16, now: u64) -> bool {
