@@ -11,6 +11,7 @@ use super::{
     codec::Will,
     message::Origin,
     peer::{Peer, Reply},
+    seen::Ask,
     session::{Marks, Session},
     stream::Asked,
 };
@@ -103,6 +104,8 @@ pub(super) enum Cargo {
     Close(CloseCargo),
     /// A reply that must not overtake those of earlier packets.
     Reply(Reply),
+    /// Somebody looks at the broker or steers it.
+    Ask(Box<Ask>),
     /// Time passes: wills, session expiry and long holds are looked after.
     Tick,
 }

@@ -23,6 +23,7 @@ pub mod message;
 mod metrics;
 mod peer;
 mod promise;
+pub mod seen;
 mod session;
 pub mod settings;
 mod store;
@@ -53,6 +54,7 @@ use self::{
     listener::Bound,
     message::{Delivery, Door},
     metrics::Metrics,
+    seen::Desk,
     settings::Settings,
     store::Store,
     stream::State,
@@ -272,6 +274,11 @@ impl BrokerHandle {
         let (near, far) = tokio::io::duplex(MEMORY_PIPE);
         self.hub.tasks.spawn(connection::serve(self.hub.clone(), far, Entrance::Probe, None));
         near
+    }
+
+    /// Where the broker is looked at and steered; ask once and clone it, its turns are counted.
+    pub fn desk(&self) -> Desk {
+        Desk::new(self.hub.clone())
     }
 
     /// Whether it takes messages.

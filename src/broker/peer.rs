@@ -17,6 +17,7 @@ use super::{
     admission::{Account, SHARE, STORE_SHARE, Window},
     codec::write::AckKind,
     message::Origin,
+    seen::Face,
     session::Session,
     wake::WakeCell,
 };
@@ -39,6 +40,7 @@ pub(super) enum Kick {
     ServerShuttingDown = 0x8b,
     SessionTakenOver = 0x8e,
     QuotaExceeded = 0x97,
+    AdministrativeAction = 0x98,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +61,7 @@ pub(super) struct Peer {
     /// An internal publisher's own lane onto the bus; clients share the window.
     pub lane: Option<Window>,
     session: OnceLock<Arc<Session>>,
+    face: OnceLock<Face>,
     mailbox: Mutex<Mailbox>,
     wake: WakeCell,
     holds: AtomicU32,
@@ -76,6 +79,7 @@ impl Peer {
             origin: Arc::new(origin),
             lane,
             session: OnceLock::new(),
+            face: OnceLock::new(),
             mailbox: Mutex::default(),
             wake: WakeCell::default(),
             holds: AtomicU32::new(0),
@@ -93,6 +97,16 @@ impl Peer {
 
     pub(super) fn session(&self) -> Option<&Arc<Session>> {
         self.session.get()
+    }
+
+    /// Says what there is to know of a client's connection; before its session is opened.
+    pub(super) fn introduce(&self, face: Face) {
+        let _ = self.face.set(face);
+    }
+
+    /// `None` for parts of this program.
+    pub(super) fn face(&self) -> Option<&Face> {
+        self.face.get()
     }
 
     pub(super) fn register(&self, waker: &Waker) {

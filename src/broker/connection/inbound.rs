@@ -17,7 +17,7 @@ use crate::{
         },
         engine::Outgoing,
         envelope::{Draft, PublishDraft, now_ms},
-        metrics::Lost,
+        metrics::{Denied, Lost},
         peer::{Kick, Reply},
         session::{Incoming, Released, Stale},
         stream::Asked,
@@ -102,7 +102,9 @@ impl Link {
     }
 
     fn publish(&mut self, publish: Publish<'_>, now: u64, out: &mut BytesMut) -> Result<(), End> {
-        self.hub.metrics.received(publish.qos as u8);
+        if self.is_client() {
+            self.hub.metrics.received(publish.qos as u8);
+        }
         let alias = self.resolve(&publish)?;
         let topic = alias.as_deref().unwrap_or(publish.topic);
         if !self.may_publish(topic) {
@@ -199,6 +201,7 @@ impl Link {
     /// (`[MQTT-3.3.5-2]` of 3.1.1). The answer keeps its place among those to earlier packets.
     fn deny(&mut self, publish: &Publish<'_>) -> Result<(), End> {
         self.hub.metrics.dropped(Lost::NotAuthorized, 1);
+        self.hub.metrics.denied(Denied::Publish);
         let client = &self.session.client;
         tracing::debug!(%client, topic = self.verdict.0, "publish denied");
         let kind = match publish.qos {
@@ -296,6 +299,7 @@ impl Link {
             return Ok(Err(FILTER_INVALID));
         }
         if !self.access.may_subscribe(&name) {
+            self.hub.metrics.denied(Denied::Subscribe);
             return Ok(Err(NOT_AUTHORIZED));
         }
         Ok(Ok((name, Asked { options: filter.options, id, internal: false })))

@@ -121,6 +121,11 @@ impl Link {
         }
     }
 
+    /// Whether what passes counts as clients' traffic; the self-probe's does not.
+    pub(super) fn is_client(&self) -> bool {
+        self.peer.face().is_some()
+    }
+
     /// Reports the end to the stream.
     pub(super) fn report(&mut self, end: End) {
         let Some(mut leave) = self.leave.take() else { return };

@@ -167,6 +167,11 @@ impl Handshakes {
         if self.epoch == epoch { Ok(()) } else { Err(Stale) }
     }
 
+    /// Messages sent and not acknowledged to the end.
+    pub(in crate::broker) fn in_flight(&self) -> usize {
+        self.under_way
+    }
+
     /// How many more QoS >= 1 messages may be sent, given the client's Receive Maximum.
     pub(super) fn window(&self, receive_maximum: u16) -> usize {
         usize::from(receive_maximum).saturating_sub(self.under_way)

@@ -41,6 +41,8 @@ pub(super) struct Session {
     committed: AtomicU64,
     /// Its progress waits to be written.
     dirty: AtomicBool,
+    /// Messages for it that were dropped.
+    dropped: AtomicU64,
 }
 
 impl Session {
@@ -52,6 +54,7 @@ impl Session {
             handshakes: Mutex::new(Handshakes::new(sid.is_some())),
             committed: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
         }
     }
 
@@ -94,6 +97,24 @@ impl Session {
 
     pub(super) fn committed(&self) -> u64 {
         self.committed.load(Ordering::Acquire)
+    }
+
+    /// Messages for this session were dropped.
+    pub(super) fn count_dropped(&self, count: u64) {
+        if count > 0 {
+            self.dropped.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// How many, since it began.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Messages that are owed to the client, sent or not, and how many bytes of them wait in memory.
+    pub(super) fn depth(&self) -> (usize, usize) {
+        let floor = self.handshakes.lock().floor();
+        self.outbox.lock().depth(floor)
     }
 
     /// Moves what may be sent now to `out`, at most `budget` bytes (one message always fits) and no more of QoS >= 1 than the client's Receive

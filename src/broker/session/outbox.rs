@@ -166,6 +166,20 @@ impl Outbox {
         }
     }
 
+    /// Messages that wait (the store's included: positions from `floor` on, unless they have gaps), and bytes of those in memory.
+    pub(super) fn depth(&self, floor: u64) -> (usize, usize) {
+        if !self.stored {
+            return (self.queue.len(), self.bytes);
+        }
+        let stored = usize::try_from((self.last + 1).saturating_sub(floor)).unwrap_or(usize::MAX);
+        (stored.max(self.queue.len()), self.bytes)
+    }
+
+    /// Whether it holds nobody because its client reads too slowly.
+    pub(in crate::broker) fn is_lagging(&self) -> bool {
+        self.lagging
+    }
+
     /// An earlier process gave positions below this one.
     pub(super) fn recover(&mut self, next: u64) {
         self.last = next.saturating_sub(1);

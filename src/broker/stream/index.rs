@@ -104,6 +104,16 @@ impl Index {
         self.count
     }
 
+    /// Those of them to shared groups.
+    pub(super) fn shared(&self) -> usize {
+        self.groups.values().map(|group| group.members.len()).sum()
+    }
+
+    /// Whether any filter begins with this level.
+    pub(super) fn reaches(&self, first: &str) -> bool {
+        self.root.children.contains_key(first)
+    }
+
     fn forget(&mut self) {
         self.cache.clear();
         self.cached = 0;

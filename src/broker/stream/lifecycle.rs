@@ -82,7 +82,7 @@ impl State {
 
     /// The present connection of a session gives way to a new one (`[MQTT-3.1.4-3]`); its will is published unless it is delayed and the
     /// session goes on (`[MQTT-3.1.3-9]`).
-    fn take_over(&mut self, key: SessionKey, now: Now, effects: &mut Effects) {
+    pub(super) fn take_over(&mut self, key: SessionKey, now: Now, effects: &mut Effects) {
         let Some(seat) = self.seats.get_mut(key) else { return };
         let Some(old) = seat.peer.take() else {
             // It left its will to a process that is gone, and came back in time.
@@ -100,7 +100,7 @@ impl State {
     }
 
     /// A session ends: its subscriptions go, its delayed will goes out now (`[MQTT-3.1.2-8]`).
-    fn end(&mut self, key: SessionKey, now: Now, effects: &mut Effects) {
+    pub(super) fn end(&mut self, key: SessionKey, now: Now, effects: &mut Effects) {
         let Some(mut seat) = self.seats.remove(key) else { return };
         for filter in seat.filters.keys() {
             self.index.unsubscribe(key, filter);
@@ -191,8 +191,12 @@ impl State {
         let metrics = &self.metrics;
         self.holders.retain(|key| {
             let Some(seat) = seats.get(*key) else { return false };
-            let (holds, released) = seat.session.outbox.lock().check_hold(now.instant);
-            if !released.is_empty() {
+            let mut outbox = seat.session.outbox.lock();
+            let (holds, released) = outbox.check_hold(now.instant);
+            // Who is let go so that no circle closes was not kept waiting by a slow reader.
+            let lags = outbox.is_lagging() && !released.is_empty();
+            drop(outbox);
+            if lags {
                 metrics.lagging(&seat.session.client);
             }
             effects.released.extend(released);

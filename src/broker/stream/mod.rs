@@ -6,11 +6,13 @@
 
 mod index;
 mod lifecycle;
+mod look;
 mod pools;
 mod recovery;
 mod retained;
 mod seats;
 mod subscribe;
+mod sys;
 #[cfg(test)]
 mod tests;
 
@@ -23,12 +25,13 @@ use self::{
     retained::{Kept, Retained},
     seats::{Seat, Seats},
     subscribe::Bulk,
+    sys::{SYS, Sys, first_level},
 };
 use super::{
     admission::Window,
     cargo::{Ack, Cargo, Flight},
     codec::{Will, write::AckKind},
-    envelope::{Draft, Message, PublishDraft},
+    envelope::{Draft, Message, PublishDraft, now_ms},
     message::Origin,
     metrics::{Lost, Metrics},
     peer::{Peer, Reply},
@@ -90,6 +93,7 @@ pub(super) struct State {
     holders: Vec<SessionKey>,
     next_sid: u64,
     ticks: u32,
+    sys: Sys,
     pub metrics: Arc<Metrics>,
 }
 
@@ -113,6 +117,7 @@ impl State {
             holders: Vec::new(),
             next_sid: 1,
             ticks: 0,
+            sys: Sys::new(Now { ms: now_ms(), instant: Instant::now() }),
             metrics,
         }
     }
@@ -136,7 +141,11 @@ impl State {
                     effects.say(Step::Reply(peer, reply), false);
                 }
             }
-            Cargo::Tick => self.tick(now, effects),
+            Cargo::Ask(ask) => self.answer(*ask, now, effects),
+            Cargo::Tick => {
+                self.tick(now, effects);
+                self.tick_sys(now, effects);
+            }
         }
         effects.stored != before
     }
@@ -255,7 +264,10 @@ impl State {
 
     /// Keeps a retained message, unless its topic holds none.
     fn keep(&mut self, message: &Arc<Message>, effects: &mut Effects) {
-        if !message.retain || self.start_topics.iter().any(|filter| filter.matches(message.topic_str())) {
+        if !message.retain
+            || first_level(message.topic_str()) == SYS
+            || self.start_topics.iter().any(|filter| filter.matches(message.topic_str()))
+        {
             return;
         }
         match self.retained.set(message) {
@@ -318,6 +330,7 @@ impl State {
         if delivered.holds && !self.holders.contains(&key) {
             self.holders.push(key);
         }
+        seat.session.count_dropped(delivered.dropped_lagging + delivered.dropped_full);
         self.metrics.dropped(Lost::SessionLagging, delivered.dropped_lagging);
         self.metrics.dropped(Lost::QueueFull, delivered.dropped_full);
     }

@@ -1,6 +1,6 @@
 //! The session table: one seat per session, known to the dispatcher alone.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use slab::Slab;
 
@@ -34,7 +34,7 @@ pub(super) struct Seat {
     pub recovered: bool,
     /// The connection that serves it now.
     pub peer: Option<Arc<Peer>>,
-    pub filters: HashMap<TopicFilter, Asked>,
+    pub filters: BTreeMap<TopicFilter, Asked>,
     /// Seconds it outlives its connection; set by [`Seats::set_expiry`].
     expiry: u32,
     /// While away: milliseconds since 1970 when it ends.
@@ -60,7 +60,7 @@ impl Seat {
             shared: false,
             recovered: false,
             peer: None,
-            filters: HashMap::new(),
+            filters: BTreeMap::new(),
             expiry: 0,
             ends_at: None,
             will: None,
@@ -160,7 +160,8 @@ impl Seat {
 #[derive(Debug, Default)]
 pub(super) struct Seats {
     seats: Slab<Seat>,
-    by_client: HashMap<ClientId, SessionKey>,
+    /// In order, so that they can be shown page by page.
+    by_client: BTreeMap<ClientId, SessionKey>,
     persistent: usize,
 }
 
@@ -215,6 +216,13 @@ impl Seats {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (SessionKey, &Seat)> {
         self.seats.iter()
+    }
+
+    /// Clients in order, from one on.
+    pub(super) fn by_client(&self, from: Option<ClientId>) -> impl Iterator<Item = (&ClientId, &Seat)> {
+        let begin = from.map_or(Bound::Unbounded, Bound::Included);
+        let found = self.by_client.range((begin, Bound::Unbounded));
+        found.filter_map(|(client, key)| Some((client, self.seats.get(*key)?)))
     }
 
     pub(super) fn len(&self) -> usize {

@@ -96,6 +96,7 @@ impl State {
     }
 
     fn send_retained(&mut self, key: SessionKey, filter: &TopicFilter, asked: Asked, now: Now, effects: &mut Effects) {
+        self.send_sys(key, filter, asked, now, effects);
         self.forget_bulk(key, filter);
         let rest: VecDeque<_> = self.retained.matching(filter.as_str(), now.ms).into();
         let peer = self.seats.get(key).and_then(|seat| seat.peer.as_ref()).map_or(0, |peer| peer.id);
@@ -111,7 +112,13 @@ impl State {
         self.bulk.retain(|bulk| bulk.session != key || bulk.filter != *filter);
     }
 
-    fn stage_retained(&mut self, key: SessionKey, message: Arc<Message>, asked: Asked, effects: &mut Effects) {
+    pub(super) fn stage_retained(
+        &mut self,
+        key: SessionKey,
+        message: Arc<Message>,
+        asked: Asked,
+        effects: &mut Effects,
+    ) {
         let qos: QoS = message.qos.min(asked.options.qos);
         let ids = asked.id.map(|id| Arc::from([id]));
         let entry = Entry { message, qseq: 0, qos, retain: true, ids, gated: false, place: None, pool: None };

@@ -131,6 +131,7 @@ fn a_held_session_holds_nobody() {
     // Held itself while it holds: the circle is opened at the next tick, and it is not called lagging for that.
     served.own.hold();
     assert!(!served.check_after(10) && !publisher.is_held() && !other.is_held());
+    assert!(!served.outbox.is_lagging());
     assert_eq!(served.deliver(vec![small(7, QoS::AtMostOnce)], &[]).dropped_lagging, 0);
 }
 
@@ -142,6 +143,7 @@ fn a_hold_that_lasts_makes_the_session_lag_until_it_drained() {
     assert!(served.deliver(large, &[&publisher]).holds);
     assert!(served.check_after(900) && publisher.is_held());
     assert!(!served.check_after(1_100) && !publisher.is_held());
+    assert!(served.outbox.is_lagging());
     assert_eq!(kick(&served.own), None, "QoS 0 alone is dropped, not reported");
     let delivered = served.deliver(vec![small(0, QoS::AtMostOnce), small(6, QoS::AtLeastOnce)], &[&publisher]);
     assert_eq!((delivered.dropped_lagging, delivered.holds, publisher.is_held()), (1, false, false));
