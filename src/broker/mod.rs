@@ -7,7 +7,7 @@
 //! Promise: an acknowledgement means that the message is in the outbox of every live matching session. Sessions and retained messages live
 //! in memory: they outlive their connections, not the process.
 
-mod access;
+pub mod access;
 mod admission;
 mod auth;
 mod cargo;
@@ -40,7 +40,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    access::Special,
+    access::Policies,
     admission::Window,
     auth::Authenticator,
     cargo::Cargo,
@@ -128,11 +128,12 @@ impl Broker {
             Engine::start(settings.engine_test_hook).map_err(|error| BrokerError::Engine(error.to_string()))?;
         let metrics = Metrics::new(registry);
         let limits = Arc::new(settings.limits.clone());
+        let policies = Arc::new(Policies::new(settings));
         let hub = Hub {
             engine: Arc::clone(&engine),
             window: Window::new(admission::WINDOW),
-            special: Arc::new(Special::new(settings)),
-            auth: Arc::new(Authenticator::new(&settings.users)?),
+            auth: Arc::new(Authenticator::new()?),
+            policies,
             metrics: Arc::clone(&metrics),
             attention: Arc::new(Notify::new()),
             places: Arc::new(Semaphore::new(limits.clients)),

@@ -30,9 +30,11 @@ pub(super) enum Reply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Kick {
+    NotAuthorized = 0x87,
     ServerShuttingDown = 0x8b,
     SessionTakenOver = 0x8e,
     QuotaExceeded = 0x97,
+    AdministrativeAction = 0x98,
 }
 
 #[derive(Debug, Default)]

@@ -33,6 +33,7 @@ impl Running {
                 anonymous_rights: Rights { publish: true, subscribe: true, start: true },
             }],
             users: vec![],
+            access: vec![],
             limits: Limits::default(),
             start_topics: vec![TopicFilter::new("q/start").unwrap()],
             protected_topics: vec![TopicFilter::new("q/own/#").unwrap()],

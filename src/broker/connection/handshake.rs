@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     broker::{
-        access::Access,
+        access::{Access, Policy, Who},
         cargo::{Cargo, OpenCargo, Opened},
         codec::{Connect, DecodeError, Framed, Packet, Version, connect_version, decode, frame, write, write::ConnAck},
         engine::Outgoing,
@@ -197,17 +197,21 @@ async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(
     if connect.authentication_method.is_some() {
         return Err(AUTH_METHOD);
     }
-    let access = authenticate(hub, entrance, &connect).await?;
-    check_will(hub, &access, &connect)?;
+    // The policy it is judged by; a newer one is noticed when it begins to be served.
+    let policy = hub.policies.present();
+    let who = authenticate(hub, &policy, entrance, &connect).await?;
     let assigned = connect.client_id.is_empty();
     let client = client_id(&connect)?;
+    let access = policy.access(who, &client, entrance.listener());
+    check_will(hub, &access, &connect)?;
     let expiry = expiry(hub, &connect);
     let keep_alive = keep_alive(hub, &connect);
     let origin = Origin {
         door: Door::Mqtt,
         client: Some(client.clone()),
         user: access.user_name(),
-        may_start: access.may_start(),
+        // Whether this or that message may start is decided when it comes; those that may not go no further.
+        may_start: true,
     };
     let peer = Peer::new(origin, None);
     let (opened, leave) = open(hub, &peer, client, &mut connect, expiry).await?;
@@ -227,17 +231,19 @@ async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(
     Ok((Link::new(hub.clone(), peer, (opened.session, leave), access, terms, place), answer))
 }
 
-async fn authenticate(hub: &Hub, entrance: &Entrance, connect: &Connect) -> Result<Access, Refuse> {
-    let Entrance::Listener { listener, .. } = entrance else { return Ok(Access::internal(&hub.special)) };
+async fn authenticate(hub: &Hub, policy: &Policy, entrance: &Entrance, connect: &Connect) -> Result<Who, Refuse> {
+    let Entrance::Listener { listener, .. } = entrance else { return Ok(Who::Internal) };
     match &connect.user_name {
-        Some(name) if hub.auth.has_users() => {
+        Some(name) if policy.has_users() => {
             let password = connect.password.as_ref().map_or(&[][..], |password| password.expose());
-            let user = hub.auth.verify(name, password).await.ok_or(CREDENTIALS)?;
-            Ok(Access::user(&hub.special, user))
+            let user = hub.auth.verify(policy, name, password).await.ok_or(CREDENTIALS)?;
+            Ok(Who::User { user, by_password: true })
         }
-        _ if listener.allow_anonymous => Ok(Access::anonymous(&hub.special, listener.anonymous_rights)),
-        Some(_) => Err(CREDENTIALS),
-        None => Err(ANONYMOUS),
+        name => match policy.anonymous(&listener.name) {
+            Some(rights) => Ok(Who::Anonymous(rights)),
+            None if name.is_some() => Err(CREDENTIALS),
+            None => Err(ANONYMOUS),
+        },
     }
 }
 

@@ -149,7 +149,7 @@ impl Link {
     /// which the client itself may not publish is taken off, and the answer goes to the usual topic.
     fn checked_properties<'a>(&self, topic: &str, publish: &'a Publish<'_>) -> Cow<'a, [u8]> {
         let unchanged = Cow::Borrowed(publish.properties.as_ref());
-        if publish.properties.is_empty() || !self.hub.special.is_start(topic) {
+        if publish.properties.is_empty() || !self.access.is_start(topic) {
             return unchanged;
         }
         let Ok(mut parsed) = properties::from_wire(&publish.properties, None) else { return unchanged };

@@ -59,7 +59,7 @@ pub(super) struct Link {
     pub hub: Hub,
     pub peer: Arc<Peer>,
     pub session: Arc<Session>,
-    pub access: Access,
+    pub access: Arc<Access>,
     pub version: Version,
     pub terms: Terms,
     /// MQTT 5 topic aliases the client has set, by number.
@@ -87,7 +87,7 @@ impl Link {
         hub: Hub,
         peer: Arc<Peer>,
         opened: (Arc<Session>, Leave),
-        access: Access,
+        access: Arc<Access>,
         terms: Terms,
         place: OwnedSemaphorePermit,
     ) -> Self {

@@ -42,6 +42,16 @@ pub(super) enum Entrance {
     Probe,
 }
 
+impl Entrance {
+    /// Name of the listener.
+    fn listener(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Listener { listener, .. } => Some(&listener.name),
+            Self::Probe => None,
+        }
+    }
+}
+
 impl std::fmt::Display for Entrance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -92,6 +102,8 @@ impl End {
             Self::Broken { .. } => "protocol",
             Self::Kicked(Kick::SessionTakenOver) => "taken_over",
             Self::Kicked(Kick::QuotaExceeded) => "quota",
+            Self::Kicked(Kick::NotAuthorized) => "no_rights",
+            Self::Kicked(Kick::AdministrativeAction) => "administration",
             Self::Kicked(_) => "stop",
             Self::Silent => "keep_alive",
         }
@@ -157,6 +169,12 @@ fn log_end(link: &Link, end: End) {
         }
         End::Kicked(Kick::QuotaExceeded) => {
             tracing::warn!(%client, "MQTT client disconnected: it does not read its messages and its queue is full");
+        }
+        End::Kicked(Kick::NotAuthorized) => {
+            tracing::warn!(%client, "MQTT client disconnected: by the new broker.toml it may do nothing any more");
+        }
+        End::Kicked(Kick::AdministrativeAction) => {
+            tracing::warn!(%client, "MQTT client disconnected: its log-in does not hold any more");
         }
         End::Silent => {
             tracing::info!(%client, "MQTT client disconnected: nothing was heard from it for one and a half keep-alives")

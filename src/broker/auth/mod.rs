@@ -4,17 +4,14 @@
 //! key lives as long as the process), so that reconnecting clients do not become a denial of service. An unknown user costs as much time as
 //! a wrong password.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use parking_lot::Mutex;
 use ring::{hmac, rand::SystemRandom};
 use tokio::sync::Semaphore;
 
-use super::settings::User;
+use super::{access::Policy, settings::User};
 
 /// Hashings at a time; each needs 19 MiB.
 const AT_ONCE: usize = 2;
@@ -24,10 +21,9 @@ const REMEMBERED: usize = 10_000;
 const NOBODY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$c2Vuc2UtYnV0bGVyLW5vYm9keQ$1XJUiCnxqS6kKQAWIXYtMwLPk5cQRIq4Dp4a5aUhHWs";
 
-/// The users and the memory of right passwords.
+/// The memory of right passwords, and whose turn it is to be verified.
 #[derive(Debug)]
 pub(super) struct Authenticator {
-    users: HashMap<Arc<str>, Arc<User>>,
     hashing: Semaphore,
     key: hmac::Key,
     known: Mutex<HashSet<[u8; 32]>>,
@@ -39,21 +35,15 @@ pub(super) struct Authenticator {
 pub struct NoRandom;
 
 impl Authenticator {
-    pub(super) fn new(users: &[User]) -> Result<Self, NoRandom> {
+    pub(super) fn new() -> Result<Self, NoRandom> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| NoRandom)?;
-        let users = users.iter().map(|user| (Arc::clone(&user.name), Arc::new(user.clone()))).collect();
-        Ok(Self { users, hashing: Semaphore::new(AT_ONCE), key, known: Mutex::default() })
-    }
-
-    /// Whether there are users at all; without any, names and passwords mean nothing.
-    pub(super) fn has_users(&self) -> bool {
-        !self.users.is_empty()
+        Ok(Self { hashing: Semaphore::new(AT_ONCE), key, known: Mutex::default() })
     }
 
     /// The user, if the password is right.
-    pub(super) async fn verify(&self, name: &str, password: &[u8]) -> Option<Arc<User>> {
-        let user = self.users.get(name).cloned();
-        let hash = user.as_ref().map_or(NOBODY, |user| user.password_hash.as_str()).to_owned();
+    pub(super) async fn verify(&self, policy: &Policy, name: &str, password: &[u8]) -> Option<Arc<User>> {
+        let user = policy.user(name).cloned();
+        let hash = user.as_ref().map_or(NOBODY, |user| user.password_hash.expose()).to_owned();
         let tag = self.tag(name, password, &hash);
         if user.is_some() && self.known.lock().contains(&tag) {
             return user;
@@ -97,21 +87,25 @@ mod tests {
     use argon2::PasswordHasher;
 
     use super::*;
-    use crate::broker::settings::Rights;
+    use crate::{
+        broker::access::{Policies, tests::settings},
+        names::Secret,
+    };
 
-    fn user(name: &str, password: &str) -> User {
-        let password_hash = Argon2::default().hash_password(password.as_bytes()).unwrap().to_string();
-        User { name: name.into(), password_hash, rights: Rights::default(), publish: None, subscribe: None }
+    fn policies(name: &str, password: &str) -> Policies {
+        let hash = Argon2::default().hash_password(password.as_bytes()).unwrap().to_string();
+        Policies::new(&settings(vec![User::new(name, Secret::new(hash))], vec![], false))
     }
 
     #[tokio::test]
     async fn right_wrong_and_unknown() {
-        let auth = Authenticator::new(&[user("anna", "geheim")]).unwrap();
-        assert!(auth.verify("anna", b"geheim").await.is_some());
+        let auth = Authenticator::new().unwrap();
+        let policy = policies("anna", "geheim").present();
+        assert!(auth.verify(&policy, "anna", b"geheim").await.is_some());
         assert_eq!(auth.known.lock().len(), 1);
-        assert!(auth.verify("anna", b"geheim").await.is_some());
-        assert!(auth.verify("anna", b"Geheim").await.is_none());
-        assert!(auth.verify("bo", b"geheim").await.is_none());
+        assert!(auth.verify(&policy, "anna", b"geheim").await.is_some());
+        assert!(auth.verify(&policy, "anna", b"Geheim").await.is_none());
+        assert!(auth.verify(&policy, "bo", b"geheim").await.is_none());
         assert_eq!(auth.known.lock().len(), 1);
     }
 
