@@ -9,6 +9,7 @@ mod error;
 mod health;
 pub mod holder;
 mod probe;
+mod reload;
 mod signal;
 pub mod supervise;
 
@@ -89,6 +90,7 @@ pub struct App {
     registry: Registry,
     supervisor: Supervisor,
     fatal: FatalEnds,
+    reloads: Option<reload::Reloads>,
 }
 
 impl App {
@@ -103,6 +105,7 @@ impl App {
         supervisor.register(&mut registry);
         let readiness = Readiness::new();
         let carrier = Carrier::build(loaded, health::offline(&settings.mqtt)?, &mut registry)?;
+        let reloads = carrier.broker().and_then(|_| reload::Reloads::new(loaded, &mut registry));
         let receiver = settings
             .udp
             .enable
@@ -159,6 +162,7 @@ impl App {
             registry,
             supervisor,
             fatal,
+            reloads,
         })
     }
 
@@ -194,6 +198,9 @@ impl App {
     pub async fn run(self, asked: impl Future<Output = &'static str>) -> Result<(), Fatal> {
         let Self { settings, carrier, supervisor, readiness, fatal, status, .. } = self;
         let connections = carrier.connections();
+        if let Some((broker, reloads)) = carrier.broker().zip(self.reloads) {
+            start_reloads(&supervisor, broker, reloads, &readiness);
+        }
         carrier.start(&supervisor, &readiness);
         // Also with `mqttConfig.enable: false`: then nothing is forwarded, but REST still tells who is active.
         if let Some(receiver) = self.receiver {
@@ -282,6 +289,14 @@ async fn tell_when_ready(readiness: Readiness, handle: StatusHandle) {
     tracing::info!("ready");
     handle.ready();
     std::future::pending::<()>().await;
+}
+
+fn start_reloads(supervisor: &Supervisor, broker: BrokerHandle, reloads: reload::Reloads, readiness: &Readiness) {
+    let latch = Arc::new(readiness.note("broker.toml"));
+    latch.up();
+    supervisor.restarting(Stage::Work, "broker.toml", move |stop| {
+        reloads.clone().run(broker.clone(), Arc::clone(&latch), stop)
+    });
 }
 
 fn start_events(

@@ -91,6 +91,9 @@ impl Dispatcher {
             // There may be more: come back after this round.
             self.attention.notify_one();
         }
+        if self.state.sweep(now, effects) {
+            self.attention.notify_one();
+        }
         let store = &mut self.store;
         self.state.finish(effects, now, |group| store.commit(group));
         room.give_back(&self.window);

@@ -2,13 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
-use crate::{names::ClientId, telemetry::throttle::Throttle};
+use crate::{
+    names::ClientId,
+    telemetry::throttle::{Throttle, Throttles},
+};
 
 /// Why a message is not delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,10 +24,11 @@ pub(super) enum Lost {
     Expired,
     TooLargeForClient,
     RetainedFull,
+    NotReceivable,
 }
 
 impl Lost {
-    const COUNT: usize = 6;
+    const COUNT: usize = 7;
 
     const fn reason(self) -> &'static str {
         match self {
@@ -33,6 +38,7 @@ impl Lost {
             Self::Expired => "expired",
             Self::TooLargeForClient => "too_large_for_client",
             Self::RetainedFull => "retained_full",
+            Self::NotReceivable => "not_receivable",
         }
     }
 
@@ -45,6 +51,7 @@ impl Lost {
             }
             Self::Expired => "their expiry interval passed before they could be sent",
             Self::TooLargeForClient => "they are larger than the receiving client accepts",
+            Self::NotReceivable => "their subscriber may not receive them; see [[access]] in broker.toml",
             Self::RetainedFull => {
                 "no room for more retained messages; see limits.retained_topics and limits.retained_bytes in broker.toml"
             }
@@ -54,6 +61,8 @@ impl Lost {
 
 /// A line about the same reason at most this often.
 const EVERY: Duration = Duration::from_secs(10);
+/// A line about clients refused for the same reason at most this often.
+const EVERY_REFUSAL: Duration = Duration::from_secs(1);
 
 /// Label of a drop or refusal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -85,6 +94,7 @@ pub(super) struct Metrics {
     lagging: Counter,
     engine_restarts: Counter,
     lines: [Throttle; Lost::COUNT],
+    refusals: Mutex<Throttles>,
 }
 
 impl Metrics {
@@ -112,6 +122,7 @@ impl Metrics {
             lagging: Counter::default(),
             engine_restarts: Counter::default(),
             lines: [const { Throttle::every(EVERY) }; Lost::COUNT],
+            refusals: Mutex::new(Throttles::every(EVERY_REFUSAL)),
         };
         metrics.register(registry);
         Arc::new(metrics)
@@ -175,6 +186,12 @@ impl Metrics {
 
     pub(super) fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// The same for a client that is told why; `Some`: a line about it may be written, after so many that were not.
+    pub(super) fn refused_client(&self, reason: &'static str) -> Option<u64> {
+        self.refused(reason);
+        self.refusals.lock().pass(reason)
     }
 
     pub(super) fn closed(&self, reason: &'static str) {

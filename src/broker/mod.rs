@@ -132,7 +132,7 @@ impl Broker {
         let hub = Hub {
             engine: Arc::clone(&engine),
             window: Window::new(admission::WINDOW),
-            auth: Arc::new(Authenticator::new()?),
+            auth: Arc::new(Authenticator::new(&settings.limits)?),
             policies,
             metrics: Arc::clone(&metrics),
             attention: Arc::new(Notify::new()),
@@ -145,7 +145,8 @@ impl Broker {
         let dispatcher = Dispatcher {
             engine,
             egress,
-            state: State::new(settings.limits.clone(), settings.start_topics.clone(), metrics),
+            state: State::new(settings.limits.clone(), settings.start_topics.clone(), metrics)
+                .guarded(Arc::clone(&hub.policies)),
             store: MemoryStore::default(),
             window: hub.window.clone(),
             attention: Arc::clone(&hub.attention),
@@ -258,6 +259,19 @@ impl BrokerHandle {
         let (near, far) = tokio::io::duplex(MEMORY_PIPE);
         self.hub.tasks.spawn(connection::serve(self.hub.clone(), far, Entrance::Probe, None));
         near
+    }
+
+    /// Puts the users and access rules of newer settings in force, at once and as a whole; of their listeners, only anonymous doors that they
+    /// close. What else differs needs a restart: see [`Settings::needs_restart`]. Connections whose users are gone, have another password or may
+    /// do nothing any more are ended; so are subscriptions that are not allowed any more.
+    pub fn reload(&self, settings: &Settings) {
+        self.hub.policies.replace(settings);
+        self.hub.attention.notify_one();
+    }
+
+    /// The users in force, in the order of their names.
+    pub fn user_names(&self) -> Vec<Arc<str>> {
+        self.hub.policies.present().user_names()
     }
 
     /// Whether it takes messages.

@@ -13,7 +13,9 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{admission::Window, codec::write::AckKind, message::Origin, session::Session, wake::WakeCell};
+use super::{
+    access::Access, admission::Window, codec::write::AckKind, message::Origin, session::Session, wake::WakeCell,
+};
 
 /// A packet the dispatcher wants sent to a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +57,7 @@ pub(super) struct Peer {
     /// An internal publisher's own lane onto the bus; clients share the window.
     pub lane: Option<Window>,
     session: OnceLock<Arc<Session>>,
+    access: OnceLock<Arc<Access>>,
     mailbox: Mutex<Mailbox>,
     wake: WakeCell,
     holds: AtomicU32,
@@ -70,6 +73,7 @@ impl Peer {
             origin: Arc::new(origin),
             lane,
             session: OnceLock::new(),
+            access: OnceLock::new(),
             mailbox: Mutex::default(),
             wake: WakeCell::default(),
             holds: AtomicU32::new(0),
@@ -82,6 +86,15 @@ impl Peer {
     pub(super) fn set_session(&self, session: Arc<Session>) {
         // Set once, by the dispatcher, when it opens the session.
         let _ = self.session.set(session);
+    }
+
+    /// What its client may do, for what happens when the connection is gone. Set once, before it is let into the stream.
+    pub(super) fn set_access(&self, access: Arc<Access>) {
+        let _ = self.access.set(access);
+    }
+
+    pub(super) fn access(&self) -> Option<&Arc<Access>> {
+        self.access.get()
     }
 
     pub(super) fn session(&self) -> Option<&Arc<Session>> {

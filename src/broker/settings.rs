@@ -31,6 +31,33 @@ pub struct Settings {
     pub engine_test_hook: bool,
 }
 
+impl Settings {
+    /// What differs in newer settings and is not taken by [`BrokerHandle::reload`](super::BrokerHandle::reload): words of `broker.toml`.
+    pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
+        let mut keys = Vec::new();
+        let same_door = |(one, other): (&Listener, &Listener)| {
+            one.name == other.name && one.addresses == other.addresses && one.tls == other.tls
+        };
+        let opens = |(one, other): (&Listener, &Listener)| {
+            let given = other.anonymous_rights.and(one.anonymous_rights);
+            other.allow_anonymous && (!one.allow_anonymous || given != other.anonymous_rights)
+        };
+        let doors = || self.listeners.iter().zip(&newer.listeners);
+        if self.listeners.len() != newer.listeners.len() || !doors().all(same_door) {
+            keys.push("listeners");
+        } else if doors().any(opens) {
+            keys.push("listeners.allow_anonymous");
+        }
+        if self.limits != newer.limits {
+            keys.push("limits");
+        }
+        if self.protected_topics != newer.protected_topics {
+            keys.push("protect_own_topics");
+        }
+        keys
+    }
+}
+
 /// One door.
 #[derive(Debug, Clone)]
 pub struct Listener {
@@ -49,7 +76,7 @@ pub struct Listener {
 }
 
 /// TLS of a listener.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerTls {
     /// Certificate chain, PEM.
     pub cert: PathBuf,
@@ -124,7 +151,7 @@ impl User {
 }
 
 /// What nobody may exceed. Every value is a key of `[limits]` in `broker.toml`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at a time (20,000).
     pub clients: usize,

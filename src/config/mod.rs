@@ -115,6 +115,38 @@ pub struct Loaded {
     pub sources: Sources,
     /// What is remarkable, [`Settings::not_offered`] included.
     pub warnings: Vec<Diagnostic>,
+    /// What the command line said instead of the files.
+    pub overrides: Overrides,
+}
+
+impl Loaded {
+    /// The settings of a newer text of `broker.toml`, with everything else as it is.
+    ///
+    /// # Errors
+    /// All errors of the text; exit code and text as for [`load`].
+    pub fn broker_from(&self, text: &str) -> Result<crate::broker::settings::Settings, ConfigErrors> {
+        let report = Report::new(self.sources.broker.as_deref());
+        let root = tree(&report, Some(Ok(text.to_owned())), |text| toml_text::parse(text).map(Some));
+        let base = broker_file::base(report.file(), Path::new(""));
+        let cx = broker_file::Context { report: &report, base, overrides: &self.overrides, butler: &self.settings };
+        let broker = root.ok().and_then(|root| broker_file::decode(root.as_ref(), &cx));
+        let (errors, warnings) = report.into_parts();
+        broker.filter(|_| errors.is_empty()).ok_or(ConfigErrors { errors, warnings })
+    }
+
+    /// What `broker.toml` holds now; `None`: there was none when the program was started.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn broker_text(&self) -> Option<Result<String, ConfigErrors>> {
+        let file = self.sources.broker.as_deref()?;
+        Some(find::read(file).map_err(|message| {
+            let report = Report::new(Some(file));
+            report.error("", message);
+            let (errors, warnings) = report.into_parts();
+            ConfigErrors { errors, warnings }
+        }))
+    }
 }
 
 /// Finds and reads both files.
@@ -207,7 +239,8 @@ fn finish(
     }
     match settings {
         Some((settings, broker)) if errors.is_empty() => {
-            Ok(Loaded { settings, broker, data_dir: options.data(), sources, warnings })
+            let (data_dir, overrides) = (options.data(), options.overrides.clone());
+            Ok(Loaded { settings, broker, data_dir, sources, warnings, overrides })
         }
         _ => Err(ConfigErrors { errors, warnings }),
     }

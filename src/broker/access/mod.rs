@@ -80,7 +80,7 @@ impl Access {
         Self { generation, special, who, client, listener, rights, rules }
     }
 
-    fn is_internal(&self) -> bool {
+    pub(super) fn is_internal(&self) -> bool {
         matches!(self.who, Who::Internal)
     }
 

@@ -95,6 +95,12 @@ impl Policy {
         !self.users.is_empty()
     }
 
+    pub(in crate::broker) fn user_names(&self) -> Vec<Arc<str>> {
+        let mut names: Vec<_> = self.users.keys().map(Arc::clone).collect();
+        names.sort();
+        names
+    }
+
     pub(in crate::broker) fn user(&self, name: &str) -> Option<&Arc<User>> {
         self.users.get(name)
     }

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     broker::{
         access::{Access, Policy, Who},
+        auth::{Attempt, LoginRefused},
         cargo::{Cargo, OpenCargo, Opened},
         codec::{Connect, DecodeError, Framed, Packet, Version, connect_version, decode, frame, write, write::ConnAck},
         engine::Outgoing,
@@ -47,6 +48,14 @@ struct Refuse {
 const IDENTIFIER: Refuse =
     Refuse { v3: 2, v5: 0x85, reason: "client_id", text: "an empty client id needs a clean session" };
 const CREDENTIALS: Refuse = Refuse { v3: 4, v5: 0x86, reason: "credentials", text: "user name or password is wrong" };
+const FAILURES: Refuse = Refuse {
+    v3: 3,
+    v5: 0x9f,
+    reason: "login_rate",
+    text: "too many failed log-ins from this address or with this user name; later ones are looked at again",
+};
+const BUSY: Refuse =
+    Refuse { v3: 3, v5: 0x89, reason: "login_queue", text: "too many log-ins wait for their password to be verified" };
 const ANONYMOUS: Refuse =
     Refuse { v3: 5, v5: 0x87, reason: "anonymous", text: "this listener requires a user name and password" };
 const AUTH_METHOD: Refuse =
@@ -62,6 +71,16 @@ const WILL_TOPIC: Refuse = Refuse {
 const FULL: Refuse =
     Refuse { v3: 3, v5: 0x97, reason: "full", text: "the broker serves as many clients or sessions as it may" };
 const UNAVAILABLE: Refuse = Refuse { v3: 3, v5: 0x88, reason: "stopping", text: "the broker is stopping" };
+
+impl From<LoginRefused> for Refuse {
+    fn from(why: LoginRefused) -> Self {
+        match why {
+            LoginRefused::Wrong => CREDENTIALS,
+            LoginRefused::TooManyFailures => FAILURES,
+            LoginRefused::Busy => BUSY,
+        }
+    }
+}
 
 /// Why there is no CONNECT to look at.
 enum NoConnect {
@@ -105,8 +124,9 @@ pub(super) async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
             Some(link)
         }
         Err(refuse) => {
-            hub.metrics.refused(refuse.reason);
-            tracing::warn!(%entrance, "MQTT client refused: {}", refuse.text);
+            if let Some(suppressed) = hub.metrics.refused_client(refuse.reason) {
+                tracing::warn!(%entrance, suppressed, "MQTT client refused: {}", refuse.text);
+            }
             write_refusal(&mut wire.out, version, refuse);
             None
         }
@@ -214,6 +234,7 @@ async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(
         may_start: true,
     };
     let peer = Peer::new(origin, None);
+    peer.set_access(Arc::clone(&access));
     let (opened, leave) = open(hub, &peer, client, &mut connect, expiry).await?;
     let answer = Answer {
         present: opened.present,
@@ -228,15 +249,15 @@ async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(
         keep_alive,
         persistent: expiry > 0,
     };
-    Ok((Link::new(hub.clone(), peer, (opened.session, leave), access, terms, place), answer))
+    Ok((Link::new(hub.clone(), peer, (opened, leave), access, terms, place), answer))
 }
 
 async fn authenticate(hub: &Hub, policy: &Policy, entrance: &Entrance, connect: &Connect) -> Result<Who, Refuse> {
-    let Entrance::Listener { listener, .. } = entrance else { return Ok(Who::Internal) };
+    let Entrance::Listener { listener, remote } = entrance else { return Ok(Who::Internal) };
     match &connect.user_name {
         Some(name) if policy.has_users() => {
             let password = connect.password.as_ref().map_or(&[][..], |password| password.expose());
-            let user = hub.auth.verify(policy, name, password).await.ok_or(CREDENTIALS)?;
+            let user = hub.auth.verify(policy, Attempt { name, password, from: remote.ip() }).await?;
             Ok(Who::User { user, by_password: true })
         }
         name => match policy.anonymous(&listener.name) {

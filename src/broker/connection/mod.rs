@@ -5,7 +5,9 @@
 
 mod handshake;
 mod inbound;
+mod judge;
 mod link;
+mod meter;
 mod outbound;
 mod wire;
 

@@ -76,7 +76,14 @@ impl Link {
             self.terms.receive_maximum,
         );
         let Ok(Some(open)) = may else { return false };
-        match self.resend.pop_front().filter(|_| open) {
+        let next = self.resend.pop_front().filter(|_| open);
+        if let Some(Resend::Publish(id, entry)) = &next
+            && self.is_denied(entry)
+        {
+            self.settle(*id);
+            return true;
+        }
+        match next {
             Some(Resend::Publish(id, entry)) if !self.write(out, &entry, id, true, now_ms()) => self.settle(id),
             Some(Resend::PubRel(id)) => write::ack(out, self.version, AckKind::PubRel, id, 0),
             Some(Resend::Publish(..)) | None => {}
@@ -116,7 +123,19 @@ impl Link {
         self.hub.metrics.sent(counts);
     }
 
-    fn write_fresh(&self, out: &mut BytesMut, entry: &Entry, id: u16, now: u64) -> bool {
+    /// Whether a message may not be delivered; then it is counted.
+    fn is_denied(&mut self, entry: &Entry) -> bool {
+        let denied = !self.may_receive(entry.message.topic_str());
+        if denied {
+            self.hub.metrics.dropped(Lost::NotReceivable, 1);
+        }
+        denied
+    }
+
+    fn write_fresh(&mut self, out: &mut BytesMut, entry: &Entry, id: u16, now: u64) -> bool {
+        if self.is_denied(entry) {
+            return false;
+        }
         if entry.message.remaining(now).is_err() {
             self.hub.metrics.dropped(Lost::Expired, 1);
             return false;

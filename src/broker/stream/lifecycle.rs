@@ -21,7 +21,7 @@ impl State {
         if let Some(key) = found {
             self.take_over(key, now, effects);
         }
-        let key = found.filter(|key| self.resumable(*key, &cargo));
+        let key = found.filter(|key| self.resumable(*key, &cargo) && self.is_owner(*key, &peer));
         let present = key.is_some();
         if let Some(ended) = found.filter(|_| !present) {
             self.end(ended, now, effects);
@@ -36,6 +36,7 @@ impl State {
             self.seats.insert(Seat::new(Arc::new(session)))
         });
         if let Some(session) = self.seat_peer(key, &peer, &cargo, effects) {
+            self.seated(key, &peer);
             effects.opened.push((cargo.reply, Ok(Opened { session, present })));
         }
         self.metrics.sessions(self.seats.len());
@@ -81,12 +82,12 @@ impl State {
         }
         effects.released.extend(seat.session.outbox.lock().detach());
         if let Some(will) = seat.will.take_if(|will| will.delay == 0) {
-            self.publish_will(&will, Some(Arc::clone(&old.origin)), now, effects);
+            self.publish_will(&will, (Some(Arc::clone(&old.origin)), old.access()), now, effects);
         }
     }
 
     /// A session ends: its subscriptions go, its delayed will goes out now (`[MQTT-3.1.2-8]`).
-    fn end(&mut self, key: SessionKey, now: Now, effects: &mut Effects) {
+    pub(super) fn end(&mut self, key: SessionKey, now: Now, effects: &mut Effects) {
         let Some(seat) = self.seats.remove(key) else { return };
         for filter in seat.filters.keys() {
             self.index.unsubscribe(key, filter);
@@ -98,7 +99,7 @@ impl State {
         self.holders.retain(|holder| *holder != key);
         self.bulk.retain(|bulk| bulk.session() != key);
         if let Some(will) = &seat.will {
-            self.publish_will(will, seat.origin.clone(), now, effects);
+            self.publish_will(will, (seat.origin.clone(), seat.access.as_ref()), now, effects);
         }
         self.metrics.sessions(self.seats.len());
         self.metrics.subscriptions(self.index.len());
@@ -122,7 +123,7 @@ impl State {
                 seat.will_due = Some(now.ms + u64::from(will.delay) * 1000);
                 seat.will = Some(will);
             }
-            Some(will) => self.publish_will(&will, Some(Arc::clone(&peer.origin)), now, effects),
+            Some(will) => self.publish_will(&will, (Some(Arc::clone(&peer.origin)), peer.access()), now, effects),
             None => {}
         }
         if expiry == 0 {
@@ -141,10 +142,10 @@ impl State {
         for key in due {
             let left = self.seats.get_mut(key).and_then(|seat| {
                 seat.will_due = None;
-                Some((seat.will.take()?, seat.origin.clone()))
+                Some((seat.will.take()?, seat.origin.clone(), seat.access.clone()))
             });
-            if let Some((will, origin)) = left {
-                self.publish_will(&will, origin, now, effects);
+            if let Some((will, origin, access)) = left {
+                self.publish_will(&will, (origin, access.as_ref()), now, effects);
             }
         }
         let over: Vec<_> = self

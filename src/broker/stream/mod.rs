@@ -4,6 +4,7 @@
 //! subscription index, the retained tree and the session table. Invariants: effects of an envelope depend on the envelopes before it and
 //! nothing else (time comes in as an envelope too); an acknowledgement is staged only together with everything it means.
 
+mod guard;
 mod index;
 mod lifecycle;
 mod retained;
@@ -16,12 +17,14 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 pub(super) use self::index::Asked;
 use self::{
+    guard::Guard,
     index::{Index, SessionKey},
     retained::{Kept, Retained},
     seats::Seats,
     subscribe::Bulk,
 };
 use super::{
+    access::Access,
     cargo::{Ack, Cargo, Flight, SessionWord, Word},
     codec::{Will, write::AckKind},
     envelope::{Draft, Message, PublishDraft},
@@ -80,6 +83,7 @@ pub(super) struct State {
     bulk: VecDeque<Bulk>,
     holders: Vec<SessionKey>,
     ticks: u32,
+    guard: Option<Guard>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -94,6 +98,7 @@ impl State {
             bulk: VecDeque::new(),
             holders: Vec::new(),
             ticks: 0,
+            guard: None,
             metrics,
         }
     }
@@ -220,7 +225,16 @@ impl State {
     }
 
     /// Publishes a will on behalf of who left it.
-    fn publish_will(&mut self, will: &Will, origin: Option<Arc<Origin>>, now: Now, effects: &mut Effects) {
+    fn publish_will(
+        &mut self,
+        will: &Will,
+        (origin, access): (Option<Arc<Origin>>, Option<&Arc<Access>>),
+        now: Now,
+        effects: &mut Effects,
+    ) {
+        if !self.may_leave(will, origin.as_deref(), access) {
+            return;
+        }
         let draft = Draft::publish(&PublishDraft {
             topic: will.topic.as_bytes(),
             properties: &will.properties,

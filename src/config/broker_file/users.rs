@@ -56,7 +56,7 @@ fn user(item: &Item<'_>) -> Option<User> {
 
 /// A user's own rate; what is not written of it is unlimited.
 fn rate(section: &Section<'_>) -> Option<Rate> {
-    let mut per_second = |key| section.number_if_written(key, super::limits::PER_SECOND);
+    let per_second = |key| section.number_if_written(key, super::limits::PER_SECOND);
     let (messages, bytes) = (per_second("messages_per_second"), per_second("bytes_per_second"));
     (messages.is_some() || bytes.is_some()).then(|| Rate { messages: messages.unwrap_or(0), bytes: bytes.unwrap_or(0) })
 }
