@@ -30,6 +30,7 @@ pub use self::{
     find::{default_data_dir, host_name, own_addresses},
 };
 use self::{diagnostic::Report, settings::Settings, tree::Node, yaml::SyntaxError};
+use crate::names::Secret;
 
 /// What the command line says instead of the files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -117,6 +118,8 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
     /// What the command line said instead of the files.
     pub overrides: Overrides,
+    /// The text of `broker.toml` as it was read; it holds hashes of passwords.
+    pub broker_read: Option<Secret>,
 }
 
 impl Loaded {
@@ -174,13 +177,16 @@ struct Reported;
 fn load_from(options: &LoadOptions, sources: Sources) -> Result<Loaded, ConfigErrors> {
     let butler_text = sources.butler.as_deref().map(find::read);
     let broker_text = sources.broker.as_deref().map(find::read);
+    let read = broker_text.as_ref().and_then(|text| text.as_ref().ok()).map(Secret::new);
     let butler_report = Report::new(sources.butler.as_deref());
     let broker_report = Report::new(sources.broker.as_deref());
     let butler_root = tree(&butler_report, butler_text, yaml::parse);
     let broker_root = tree(&broker_report, broker_text, |text| toml_text::parse(text).map(Some));
     let texts = (butler_root, broker_root);
     let (settings, broker) = decode(options, &texts, &butler_report, &broker_report);
-    finish(settings.zip(broker), options, sources, [butler_report, broker_report])
+    let mut loaded = finish(settings.zip(broker), options, sources, [butler_report, broker_report])?;
+    loaded.broker_read = read;
+    Ok(loaded)
 }
 
 /// Both trees to settings. If `butler.yaml` cannot be used, `broker.toml` is still read, for its own errors.
@@ -240,7 +246,7 @@ fn finish(
     match settings {
         Some((settings, broker)) if errors.is_empty() => {
             let (data_dir, overrides) = (options.data(), options.overrides.clone());
-            Ok(Loaded { settings, broker, data_dir, sources, warnings, overrides })
+            Ok(Loaded { settings, broker, data_dir, sources, warnings, overrides, broker_read: None })
         }
         _ => Err(ConfigErrors { errors, warnings }),
     }

@@ -1,10 +1,22 @@
 //! The order of judgement: start topics, protected topics, rules, the user's own keys; and what becomes of a client under a new policy.
 
-use super::{rule::Rule, *};
+use super::{pattern::ClientPattern, rule::Rule, *};
 use crate::{
     broker::settings::{Actions, Limits, Listener, Settings, TopicPattern},
-    names::{Secret, TopicName},
+    names::{Secret, TopicName, matches},
 };
+
+// The fuzz target and this test ask for the same.
+#[path = "../../../fuzz/fuzz_targets/rules_hold.rs"]
+mod rules_hold;
+
+#[test]
+fn the_seeds_of_the_fuzz_target_hold() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/access_rules");
+    let seeds: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let rules = seeds.iter().map(|seed| rules_hold::judge(&std::fs::read(seed).unwrap())).sum::<usize>();
+    assert_eq!((seeds.len(), rules), (6, 14));
+}
 
 fn filters(list: &[&str]) -> Vec<TopicFilter> {
     list.iter().map(|text| TopicFilter::new(text).unwrap()).collect()
@@ -109,7 +121,7 @@ fn rules_come_before_the_users_own_lists() {
         ("plant/secret/a", false),
         ("news/+", true),
         ("$share/g/news/+", true),
-        ("$share/g/plant/+/x", true),
+        ("$share/g/plant/+/x/y", true),
         ("$share/g/plant/+/+", false),
         ("#", false),
     ] {

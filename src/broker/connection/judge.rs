@@ -64,10 +64,12 @@ impl Link {
         *verdict
     }
 
+    /// Whether deliveries have to be asked about.
+    pub(super) fn sieves(&self) -> bool {
+        self.verdicts.sieve
+    }
+
     pub(super) fn may_receive(&mut self, topic: &str) -> bool {
-        if !self.verdicts.sieve {
-            return true;
-        }
         let (last, verdict) = &mut self.verdicts.receive;
         if last != topic {
             *verdict = self.access.may_receive(topic);

@@ -10,7 +10,7 @@ use crate::{
         tree::short,
         walk::{Item, Section, nearest},
     },
-    names::Secret,
+    names::{Secret, TopicFilter},
 };
 
 /// What a user without `rights` may do.
@@ -41,6 +41,9 @@ fn user(item: &Item<'_>) -> Option<User> {
     let rights = section.list_if_written("rights").map_or(DEFAULT_RIGHTS, |items| rights(&items));
     let publish = section.filters("publish");
     let subscribe = section.filters("subscribe");
+    for (key, list) in [("publish", &publish), ("subscribe", &subscribe)] {
+        no_placeholders(&section, key, list.as_deref().unwrap_or_default());
+    }
     let rate = rate(&section);
     for key in ["password", "publish_deny", "subscribe_deny"] {
         let why = if key == "password" {
@@ -52,6 +55,13 @@ fn user(item: &Item<'_>) -> Option<User> {
     }
     section.refuse_unknown();
     Some(User { name: Arc::from(name?), password_hash: password_hash?, groups, rights, publish, subscribe, rate })
+}
+
+fn no_placeholders(section: &Section<'_>, key: &str, filters: &[TopicFilter]) {
+    if filters.iter().any(|filter| filter.as_str().contains("%u") || filter.as_str().contains("%c")) {
+        let message = "`%u` and `%c` stand for themselves here; in [[access]] they are the user and the client id";
+        section.report().warn(&section.path_of(key), message);
+    }
 }
 
 /// A user's own rate; what is not written of it is unlimited.
