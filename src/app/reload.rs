@@ -97,7 +97,7 @@ impl Watched {
 
     /// One look.
     fn see(&mut self, found: Found) {
-        let seen = found.as_ref().map(String::clone).map_err(ToString::to_string);
+        let seen = found.clone().map_err(|errors| errors.to_string());
         if self.last.as_ref() != Some(&seen) {
             (self.last, self.settled) = (Some(seen), false);
         } else if !self.settled {
@@ -179,6 +179,7 @@ mod tests {
             let reloads = Reloads::new(&loaded, &mut registry).unwrap();
             let broker = Broker::bind(&loaded.broker, &mut registry).unwrap();
             let latch = Arc::new(readiness.note("broker.toml"));
+            latch.up();
             Self { watched: Watched::new(reloads, broker.handle(), latch), readiness, registry }
         }
 

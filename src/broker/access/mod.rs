@@ -84,6 +84,11 @@ impl Access {
         matches!(self.who, Who::Internal)
     }
 
+    /// Whether its user is gone.
+    pub(super) fn is_nobody(&self) -> bool {
+        matches!(self.who, Who::Nobody)
+    }
+
     fn user(&self) -> Option<&User> {
         match &self.who {
             Who::User { user, .. } => Some(user),

@@ -131,12 +131,15 @@ fn pieces(text: &str) -> Result<Vec<Piece>, PatternError> {
 }
 
 fn fill(pieces: &[Piece], user: &str, client: &str) -> String {
-    let text = |piece| match piece {
-        &Piece::Text(ref text) => &**text,
-        Piece::User => user,
-        Piece::Client => client,
-    };
-    pieces.iter().map(text).collect()
+    let mut filled = String::new();
+    for piece in pieces {
+        filled.push_str(match piece {
+            Piece::Text(text) => text,
+            Piece::User => user,
+            Piece::Client => client,
+        });
+    }
+    filled
 }
 
 /// Client ids, by a text in which `*` stands for any characters, or none.

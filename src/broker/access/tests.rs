@@ -1,5 +1,7 @@
 //! The order of judgement: start topics, protected topics, rules, the user's own keys; and what becomes of a client under a new policy.
 
+use proptest::prelude::*;
+
 use super::{pattern::ClientPattern, rule::Rule, *};
 use crate::{
     broker::settings::{Actions, Limits, Listener, Settings, TopicPattern},
@@ -16,6 +18,19 @@ fn the_seeds_of_the_fuzz_target_hold() {
     let seeds: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     let rules = seeds.iter().map(|seed| rules_hold::judge(&std::fs::read(seed).unwrap())).sum::<usize>();
     assert_eq!((seeds.len(), rules), (6, 14));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_rules_and_names_hold(
+        names in "[ab+#/$%ucå]{0,5}\n[ab+#/$%ucå-]{0,5}\n",
+        asked in "[ab$/]{0,6}\n[ab$+#/]{0,6}",
+        rules in prop::collection::vec("\n[+-][0-9a-f]( @?([ab$+#å]|%[ucx%]|/){0,5}){0,3}", 0..6),
+    ) {
+        rules_hold::judge(format!("{names}{asked}{}", rules.concat()).as_bytes());
+    }
 }
 
 fn filters(list: &[&str]) -> Vec<TopicFilter> {

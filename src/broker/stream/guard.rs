@@ -116,7 +116,10 @@ impl State {
             (Some(access), _) => policy.renew(access),
             // A session of an earlier run whose client has not come back.
             (None, Some(origin)) if origin.user.is_some() => match policy.access_of(origin) {
-                Some(access) => (access, None),
+                Some(access) => {
+                    let ended = access.is_nobody().then_some(Ended::Nobody);
+                    (access, ended)
+                }
                 None => return,
             },
             _ => return,
@@ -143,6 +146,129 @@ impl State {
                 tracing::info!(client = %seat.session.client, %filter, "MQTT subscription ended: it is not allowed any more");
             }
             self.unsubscribe_one(key, &filter);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::{
+        broker::{
+            access::{Who, tests::settings},
+            codec::SubscribeOptions,
+            message::Door,
+            metrics::Metrics,
+            session::{Marks, Session},
+            settings::{Limits, User},
+            stream::{Asked, seats::Seat},
+        },
+        names::{ClientId, QoS, Secret},
+    };
+
+    const NOW: fn() -> Now = || Now { ms: 0, instant: Instant::now() };
+
+    fn users(names: &[&str]) -> Vec<User> {
+        names.iter().map(|name| User::new(name, Secret::new("h"))).collect()
+    }
+
+    /// Sessions of away clients of two users in turn, each with one subscription.
+    fn state(policies: &Arc<Policies>, sessions: usize) -> State {
+        let metrics = Metrics::new(&mut Registry::default());
+        let mut state = State::new(Limits::default(), Vec::new(), metrics).guarded(Arc::clone(policies));
+        let options =
+            SubscribeOptions { qos: QoS::AtLeastOnce, no_local: false, retain_as_published: false, retain_handling: 0 };
+        let asked = Asked { options, id: None, internal: false };
+        for number in 0..sessions {
+            let policy = policies.present();
+            let user = Arc::clone(policy.user(["anna", "bo"][number % 2]).unwrap());
+            let client = ClientId::new(number.to_string()).unwrap();
+            let origin = Origin {
+                door: Door::Mqtt,
+                client: Some(client.clone()),
+                user: Some(Arc::clone(&user.name)),
+                may_start: true,
+            };
+            let mut seat = Seat::new(Arc::new(Session::new(client.clone(), Marks::of(1 << 20, 100))));
+            seat.origin = Some(Arc::new(origin));
+            // Every third is of an earlier run: only whose it was is known.
+            let who = Who::User { user, by_password: true };
+            seat.access = (number % 3 > 0).then(|| policy.access(who, &client, None));
+            let filter = TopicFilter::new("a/#").unwrap();
+            seat.filters.insert(filter.clone(), asked);
+            let key = state.seats.insert(seat);
+            state.index.subscribe(key, &filter, asked);
+        }
+        state
+    }
+
+    /// Sweeps to the end; how many rounds it takes.
+    fn sweep(state: &mut State) -> usize {
+        let mut effects = Effects::default();
+        let rounds = (1..100).find(|_| !state.sweep(NOW(), &mut effects)).unwrap();
+        assert!(!state.sweep(NOW(), &mut effects), "once is enough");
+        rounds
+    }
+
+    #[test]
+    fn every_session_is_looked_at_once_in_portions() {
+        let policies = Arc::new(Policies::new(&settings(users(&["anna", "bo"]), vec![], false)));
+        let mut state = state(&policies, 300);
+        assert_eq!((sweep(&mut state), state.index.len()), (1, 300), "nothing changed: nothing to do");
+        policies.replace(&settings(users(&["anna", "bo"]), vec![], false));
+        assert_eq!((sweep(&mut state), state.index.len()), (3, 300), "nothing that matters changed");
+        let mut narrow = users(&["anna", "bo"]);
+        narrow[0].subscribe = Some(vec![TopicFilter::new("b/#").unwrap()]);
+        policies.replace(&settings(narrow, vec![], false));
+        assert_eq!((sweep(&mut state), state.index.len(), state.seats.len()), (3, 150, 300), "anna's are ended");
+        policies.replace(&settings(users(&["anna"]), vec![], false));
+        sweep(&mut state);
+        assert_eq!((state.index.len(), state.seats.len()), (0, 150), "bo's sessions are gone");
+    }
+
+    #[test]
+    fn a_policy_replaced_under_way_is_swept_from_the_beginning() {
+        let policies = Arc::new(Policies::new(&settings(users(&["anna", "bo"]), vec![], false)));
+        let mut state = state(&policies, 300);
+        policies.replace(&settings(users(&["anna", "bo"]), vec![], false));
+        assert!(state.sweep(NOW(), &mut Effects::default()));
+        policies.replace(&settings(users(&["bo"]), vec![], false));
+        sweep(&mut state);
+        assert_eq!(state.seats.len(), 150);
+    }
+
+    #[test]
+    fn a_will_of_an_earlier_run_is_judged_by_whose_it_was() {
+        let policies = Arc::new(Policies::new(&settings(users(&["anna"]), vec![], false)));
+        let state = state(&policies, 0);
+        let will = |topic: &str| Will {
+            topic: topic.to_owned(),
+            payload: Default::default(),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            delay: 0,
+            expiry: None,
+            properties: Default::default(),
+        };
+        let by = |user: Option<&str>| Origin {
+            door: Door::Mqtt,
+            client: Some(ClientId::new("c").unwrap()),
+            user: user.map(Arc::from),
+            may_start: false,
+        };
+        for (user, topic, expected) in [
+            (Some("anna"), "x", true),
+            (Some("anna"), "q/own/x", false),
+            (Some("anna"), "q/start", false),
+            (Some("gone"), "x", false),
+            (None, "x", true),
+            (None, "q/start", false),
+        ] {
+            assert_eq!(state.may_leave(&will(topic), Some(&by(user)), None), expected, "{user:?} {topic}");
         }
     }
 }

@@ -24,8 +24,8 @@ fn rule(item: &Item<'_>, users: &[User], listeners: &[Arc<str>]) -> Option<Rule>
     let named = names(&section, "users", &known_users, "user");
     let groups = names(&section, "groups", &known_groups, "member of a group");
     let listeners = names(&section, "listeners", listeners, "listener");
-    let clients = patterns(&section, "clients", |text| ClientPattern::new(text));
-    let topics = patterns(&section, "topics", |text| TopicPattern::new(text));
+    let clients = patterns(&section, "clients", ClientPattern::new);
+    let topics = patterns(&section, "topics", TopicPattern::new);
     section.refuse_unknown();
     let (allow, actions) = match (allow, deny) {
         (Some(actions), None) => (true, actions),
