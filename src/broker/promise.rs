@@ -12,6 +12,7 @@ use super::{
     codec::write::AckKind,
     peer::{Peer, Reply},
     session::Session,
+    store::Sid,
 };
 
 /// MQTT 5: "Quota exceeded", for what the store could not take.
@@ -50,6 +51,16 @@ impl Promise {
     /// Messages up to this position may be sent to the session's client.
     pub(super) fn mark(&mut self, session: &Arc<Session>, qseq: u64) {
         self.marks.push((Arc::clone(session), qseq));
+    }
+
+    /// The sessions whose queues it decides.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.marks.iter().map(|(session, _)| session)
+    }
+
+    /// The highest position sent to the client of a session, if it is one of these.
+    pub(super) fn sent_to(&self, sid: Sid) -> Option<u64> {
+        self.sessions().find(|session| session.sid == Some(sid)).map(|session| session.sent())
     }
 
     pub(super) fn push(&mut self, step: Step) {

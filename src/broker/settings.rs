@@ -25,6 +25,45 @@ pub struct Settings {
     pub engine_test_hook: bool,
 }
 
+/// What is kept across restarts, where, and how much of it.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    /// Directory of the store; `None`: it lives in memory, and ends with the process.
+    pub directory: Option<PathBuf>,
+    /// Bytes of everything stored, above which nothing more is taken until it drains (4 GiB).
+    pub max_bytes: u64,
+    /// Bytes of one session's queue (256 MiB).
+    pub session_bytes: u64,
+    /// Messages of one session's queue (1,000,000).
+    pub session_messages: u64,
+    /// What happens beyond them.
+    pub policy: QueuePolicy,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            max_bytes: 4 << 30,
+            session_bytes: 256 << 20,
+            session_messages: 1_000_000,
+            policy: QueuePolicy::DropOldest,
+        }
+    }
+}
+
+/// What happens to a stored message whose session's queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QueuePolicy {
+    /// The oldest that was not sent yet is dropped.
+    #[default]
+    DropOldest,
+    /// The new one is dropped.
+    DropNew,
+    /// The new one is dropped, and its publisher is told.
+    Reject,
+}
+
 /// One door.
 #[derive(Debug, Clone)]
 pub struct Listener {

@@ -40,6 +40,8 @@ pub(super) struct Session {
     committed: AtomicU64,
     /// Its progress waits to be written.
     dirty: AtomicBool,
+    /// Its queue in the store is full, and publishers are to be told.
+    over_quota: AtomicBool,
 }
 
 impl Session {
@@ -51,6 +53,7 @@ impl Session {
             handshakes: Mutex::new(Handshakes::new(sid.is_some())),
             committed: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
+            over_quota: AtomicBool::new(false),
         }
     }
 
@@ -139,6 +142,25 @@ impl Session {
     /// Notes that progress waits to be written; `false`: that was noted already.
     pub(super) fn mark_dirty(&self) -> bool {
         !self.dirty.swap(true, Ordering::AcqRel)
+    }
+
+    /// The highest position ever sent to the client.
+    pub(super) fn sent(&self) -> u64 {
+        self.handshakes.lock().sent()
+    }
+
+    /// Whether the client waits for its progress to be written: a PUBREL or PUBCOMP follows.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.handshakes.lock().is_waited_for()
+    }
+
+    /// Whether its queue in the store is full and the policy is to turn messages for it away.
+    pub(super) fn is_over_quota(&self) -> bool {
+        self.over_quota.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_over_quota(&self, over: bool) {
+        self.over_quota.store(over, Ordering::Release);
     }
 
     /// How far the client has acknowledged; from here on the session counts as written.
