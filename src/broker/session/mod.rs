@@ -43,6 +43,8 @@ pub(super) struct Session {
     dirty: AtomicBool,
     /// Messages for it that were dropped.
     dropped: AtomicU64,
+    /// Its queue in the store is full, and publishers are to be told.
+    over_quota: AtomicBool,
 }
 
 impl Session {
@@ -55,6 +57,7 @@ impl Session {
             committed: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
+            over_quota: AtomicBool::new(false),
         }
     }
 
@@ -194,6 +197,25 @@ impl Session {
     /// Notes that progress waits to be written; `false`: that was noted already.
     pub(super) fn mark_dirty(&self) -> bool {
         !self.dirty.swap(true, Ordering::AcqRel)
+    }
+
+    /// The highest position ever sent to the client.
+    pub(super) fn sent(&self) -> u64 {
+        self.handshakes.lock().sent()
+    }
+
+    /// Whether the client waits for its progress to be written: a PUBREL or PUBCOMP follows.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.handshakes.lock().is_waited_for()
+    }
+
+    /// Whether its queue in the store is full and the policy is to turn messages for it away.
+    pub(super) fn is_over_quota(&self) -> bool {
+        self.over_quota.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_over_quota(&self, over: bool) {
+        self.over_quota.store(over, Ordering::Release);
     }
 
     /// How far the client has acknowledged; from here on the session counts as written.
