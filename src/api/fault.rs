@@ -58,6 +58,8 @@ pub enum Kind {
     Slow,
     /// The broker cannot take the message now.
     Unavailable,
+    /// The broker's store cannot take the message now.
+    StoreFull,
     /// Qlik Sense, or the part that asks it, cannot be reached now; nothing was started.
     SenseUnavailable,
     /// The work took too long.
@@ -81,6 +83,7 @@ impl Kind {
             Self::Forbidden => 403,
             Self::Slow => 408,
             Self::Unavailable | Self::SenseUnavailable | Self::Overdue => 503,
+            Self::StoreFull => 507,
             Self::NotOffered => 501,
             Self::Internal => 500,
         }
@@ -99,6 +102,7 @@ impl Kind {
             Self::Forbidden => "Forbidden",
             Self::Slow => "RequestTimeout",
             Self::Unavailable | Self::SenseUnavailable | Self::Overdue => "ServiceUnavailable",
+            Self::StoreFull => "InsufficientStorage",
             Self::NotOffered => "NotImplemented",
             Self::Internal => "Internal",
         }
@@ -130,6 +134,7 @@ impl Kind {
             Self::Unavailable => "broker_unavailable",
             Self::SenseUnavailable => "qrs_unreachable",
             Self::Overdue => "timeout",
+            Self::StoreFull => "store_full",
             Self::NotOffered => "not_offered",
             Self::Internal => "internal",
         }

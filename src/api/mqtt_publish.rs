@@ -134,6 +134,7 @@ fn retain(object: &Map<String, Value>) -> Result<bool, Fault> {
 pub(super) fn refused(error: &PublishError) -> Fault {
     let kind = match error {
         PublishError::TooLarge { .. } => Kind::TooLarge,
+        PublishError::Full(_) => Kind::StoreFull,
         PublishError::Unavailable(_) | PublishError::Timeout(_) | PublishError::Refused(_) => Kind::Unavailable,
     };
     Fault::new(kind, error.to_string())

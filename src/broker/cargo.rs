@@ -25,6 +25,8 @@ pub(super) type Word = Result<bool, Refusal>;
 pub(super) enum Refusal {
     /// It is stopping.
     Stopping,
+    /// The store cannot take it.
+    Full,
 }
 
 /// Whom to tell that a publish was taken.
@@ -79,7 +81,7 @@ pub(super) struct Opened {
     pub present: bool,
 }
 
-/// No session to be had: too many of them are kept.
+/// No session to be had: too many of them are kept, or the store cannot take it.
 #[derive(Debug)]
 pub(super) struct OpenRefused;
 
@@ -115,6 +117,8 @@ pub(super) struct Flight {
     pub envelope: Bytes,
     /// Bytes of the bus it occupies; 0 for control envelopes, which are bounded by their connections.
     pub cost: u32,
+    /// Bytes it occupies before the store; 0: it is nothing that could be stored.
+    pub stored: u32,
     pub peer: Option<Arc<Peer>>,
     pub cargo: Cargo,
     pub since: std::time::Instant,

@@ -7,7 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     access::Special, admission::Window, auth::Authenticator, engine::Engine, metrics::Metrics, session::Marks,
-    settings::Limits,
+    settings::Limits, store::Store,
 };
 
 /// Shared, immutable after start.
@@ -15,6 +15,8 @@ use super::{
 pub(super) struct Hub {
     pub engine: Arc<Engine>,
     pub window: Window,
+    pub store_window: Window,
+    pub store: Arc<Store>,
     pub limits: Arc<Limits>,
     pub special: Arc<Special>,
     pub auth: Arc<Authenticator>,

@@ -27,10 +27,11 @@ pub(super) enum Lost {
     Expired,
     TooLargeForClient,
     RetainedFull,
+    GroupLeft,
 }
 
 impl Lost {
-    const COUNT: usize = 6;
+    const COUNT: usize = 7;
 
     const fn reason(self) -> &'static str {
         match self {
@@ -40,6 +41,7 @@ impl Lost {
             Self::Expired => "expired",
             Self::TooLargeForClient => "too_large_for_client",
             Self::RetainedFull => "retained_full",
+            Self::GroupLeft => "group_left",
         }
     }
 
@@ -55,6 +57,7 @@ impl Lost {
             Self::RetainedFull => {
                 "no room for more retained messages; see limits.retained_topics and limits.retained_bytes in broker.toml"
             }
+            Self::GroupLeft => "the last member of a shared subscription left without acknowledging them",
         }
     }
 }

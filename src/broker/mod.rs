@@ -22,6 +22,7 @@ mod listener;
 pub mod message;
 mod metrics;
 mod peer;
+mod promise;
 pub mod seen;
 mod session;
 pub mod settings;
@@ -55,7 +56,7 @@ use self::{
     metrics::Metrics,
     seen::Desk,
     settings::Settings,
-    store::MemoryStore,
+    store::Store,
     stream::State,
 };
 pub use self::{
@@ -130,9 +131,12 @@ impl Broker {
             Engine::start(settings.engine_test_hook).map_err(|error| BrokerError::Engine(error.to_string()))?;
         let metrics = Metrics::new(registry);
         let limits = Arc::new(settings.limits.clone());
+        let store = Arc::new(Store::default());
         let hub = Hub {
             engine: Arc::clone(&engine),
             window: Window::new(admission::WINDOW),
+            store_window: Window::new(admission::STORE_WINDOW),
+            store: Arc::clone(&store),
             special: Arc::new(Special::new(settings)),
             auth: Arc::new(Authenticator::new(&settings.users)?),
             metrics: Arc::clone(&metrics),
@@ -146,9 +150,16 @@ impl Broker {
         let dispatcher = Dispatcher {
             engine,
             egress,
-            state: State::new(settings.limits.clone(), settings.start_topics.clone(), metrics),
-            store: MemoryStore::default(),
+            state: State::new(
+                settings.limits.clone(),
+                settings.start_topics.clone(),
+                hub.store_window.clone(),
+                Arc::clone(&hub.attention),
+                metrics,
+            ),
+            store,
             window: hub.window.clone(),
+            store_window: hub.store_window.clone(),
             attention: Arc::clone(&hub.attention),
             deaths: VecDeque::new(),
             patience: if settings.engine_test_hook { usize::MAX } else { dispatcher::PATIENCE },
@@ -227,7 +238,11 @@ async fn tick(hub: Hub) {
             _ = interval.tick() => {}
             () = hub.stop.cancelled() => return,
         }
-        if hub.engine.submit(None, [Outgoing { draft: Draft::control(), cost: 0, cargo: Cargo::Tick }]).is_err() {
+        if hub
+            .engine
+            .submit(None, [Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo: Cargo::Tick }])
+            .is_err()
+        {
             return;
         }
         if hub.engine.is_deaf() {

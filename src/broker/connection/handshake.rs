@@ -312,7 +312,7 @@ async fn open(
         marks: hub.marks(),
         reply,
     };
-    let outgoing = Outgoing { draft: Draft::control(), cost: 0, cargo: Cargo::Open(Box::new(cargo)) };
+    let outgoing = Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo: Cargo::Open(Box::new(cargo)) };
     let leave = Leave::new(hub, peer);
     hub.engine.submit(Some(peer), [outgoing]).map_err(|_| UNAVAILABLE)?;
     match tokio::time::timeout(OPEN_TIME, answer).await {

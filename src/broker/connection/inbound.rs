@@ -19,7 +19,7 @@ use crate::{
         envelope::{Draft, PublishDraft, now_ms},
         metrics::{Denied, Lost},
         peer::{Kick, Reply},
-        session::{Incoming, Stale},
+        session::{Incoming, Released, Stale},
         stream::Asked,
     },
     names::{QoS, TopicFilter},
@@ -131,20 +131,22 @@ impl Link {
             expires: publish.expiry.map_or(0, |seconds| now + u64::from(seconds) * 1000),
         });
         let ack = if publish.qos == QoS::AtMostOnce { AckTo::None } else { AckTo::Client };
-        self.park_costed(draft, Cargo::Publish(ack));
+        let keeps = publish.qos != QoS::AtMostOnce || publish.retain;
+        self.park_costed(draft, keeps, Cargo::Publish(ack));
         Ok(())
     }
 
-    fn park_costed(&mut self, draft: Draft, cargo: Cargo) {
+    fn park_costed(&mut self, draft: Draft, keeps: bool, cargo: Cargo) {
         let cost = cost(draft.len(), WINDOW);
-        self.park(Outgoing { draft, cost, cargo });
+        let stored = if keeps { cost } else { 0 };
+        self.park(Outgoing { draft, cost, stored, cargo });
     }
 
     /// Parks what travels beside its envelope; `size` is what it occupies there, bytes.
     fn park_cargo(&mut self, size: usize, cargo: Cargo) {
         let draft = Draft::control();
         let cost = cost(draft.len() + size, WINDOW);
-        self.park(Outgoing { draft, cost, cargo });
+        self.park(Outgoing { draft, cost, stored: 0, cargo });
     }
 
     /// The properties that travel. The answer to a start is published by this program, which may publish everywhere; so a Response Topic on
@@ -215,7 +217,7 @@ impl Link {
         };
         self.count_inbound()?;
         let reply = Reply::Ack { kind, packet_id: publish.packet_id, reason };
-        self.park_costed(Draft::control(), Cargo::Reply(reply));
+        self.park_costed(Draft::control(), false, Cargo::Reply(reply));
         Ok(())
     }
 
@@ -240,30 +242,36 @@ impl Link {
     fn puback(&mut self, ack: Ack) -> Result<(), End> {
         // An unknown id is no reason to part: it may be late.
         self.session.handshakes.lock().puback(self.peer.id, ack.packet_id)?;
+        self.touch();
         Ok(())
     }
 
     fn pubrec(&mut self, ack: Ack, out: &mut BytesMut) -> Result<(), End> {
-        let known = self.session.handshakes.lock().pubrec(self.peer.id, ack.packet_id, ack.reason)?;
-        if ack.reason < 0x80 || !known {
-            let reason = if known { 0 } else { PACKET_ID_NOT_FOUND };
-            write::ack(out, self.version, AckKind::PubRel, ack.packet_id, reason);
+        let released = self.session.handshakes.lock().pubrec(self.peer.id, ack.packet_id, ack.reason)?;
+        match released {
+            Released::Now => write::ack(out, self.version, AckKind::PubRel, ack.packet_id, 0),
+            Released::Unknown => write::ack(out, self.version, AckKind::PubRel, ack.packet_id, PACKET_ID_NOT_FOUND),
+            Released::Later | Released::Ended => self.touch(),
         }
         Ok(())
     }
 
     fn pubrel(&mut self, ack: Ack, out: &mut BytesMut) -> Result<(), End> {
-        let known = self.session.handshakes.lock().pubrel(self.peer.id, ack.packet_id)?;
-        if known {
-            self.inbound = self.inbound.saturating_sub(1);
+        let released = self.session.handshakes.lock().pubrel(self.peer.id, ack.packet_id)?;
+        match released {
+            Released::Later => self.touch(),
+            Released::Now => {
+                self.inbound = self.inbound.saturating_sub(1);
+                write::ack(out, self.version, AckKind::PubComp, ack.packet_id, 0);
+            }
+            _ => write::ack(out, self.version, AckKind::PubComp, ack.packet_id, PACKET_ID_NOT_FOUND),
         }
-        let reason = if known { 0 } else { PACKET_ID_NOT_FOUND };
-        write::ack(out, self.version, AckKind::PubComp, ack.packet_id, reason);
         Ok(())
     }
 
     fn pubcomp(&mut self, ack: Ack) -> Result<(), End> {
         self.session.handshakes.lock().pubcomp(self.peer.id, ack.packet_id)?;
+        self.touch();
         Ok(())
     }
 

@@ -160,7 +160,8 @@ impl Drop for Leave {
         let expiry = self.expiry.map(|seconds| seconds.min(self.hub.limits.session_expiry));
         let cargo = Cargo::Close(CloseCargo { with_will: self.with_will, expiry });
         // A stopping broker takes nothing more; then there are no sessions to tell either.
-        let _ = self.hub.engine.submit(Some(&self.peer), [Outgoing { draft: Draft::control(), cost: 0, cargo }]);
+        let _ =
+            self.hub.engine.submit(Some(&self.peer), [Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo }]);
     }
 }
 

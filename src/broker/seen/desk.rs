@@ -115,7 +115,7 @@ impl Desk {
         let (reply, answer) = oneshot::channel();
         let ask = Ask { wanted: wanted(reply), turn };
         // No cost: a handful of empty envelopes, bounded by the turns.
-        let outgoing = Outgoing { draft: Draft::control(), cost: 0, cargo: Cargo::Ask(Box::new(ask)) };
+        let outgoing = Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo: Cargo::Ask(Box::new(ask)) };
         self.hub.engine.submit(None, [outgoing]).map_err(|_| DeskError::Stopping)?;
         answer.await.map_err(|_| DeskError::Stopping)
     }

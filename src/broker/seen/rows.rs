@@ -60,9 +60,9 @@ pub struct Client {
     pub session_ends: Option<u64>,
     /// Subscriptions.
     pub subscriptions: usize,
-    /// Messages waiting for it.
+    /// Messages waiting for it; of what only the store has, the most there can be.
     pub queued_messages: usize,
-    /// Their bytes, with what they occupy beside topic and payload.
+    /// Bytes of those in memory, with what they occupy beside topic and payload.
     pub queued_bytes: usize,
     /// Messages of QoS 1 and 2 sent to it and not acknowledged.
     pub in_flight: usize,
@@ -72,7 +72,7 @@ pub struct Client {
 
 impl From<ClientRow> for Client {
     fn from(row: ClientRow) -> Self {
-        let (queued_messages, queued_bytes) = row.session.outbox.lock().depth();
+        let (queued_messages, queued_bytes) = row.session.depth();
         let in_flight = row.session.handshakes.lock().in_flight();
         Self {
             id: row.session.client.clone(),

@@ -68,10 +68,12 @@ impl Retained {
     }
 
     /// Lets go of what expired: it is not handed out any more, and keeps room from others.
-    pub(super) fn purge(&mut self, now: u64) {
-        let (topics, bytes) = purge(&mut self.root, now);
-        self.topics -= topics;
-        self.bytes -= bytes;
+    pub(super) fn purge(&mut self, now: u64) -> Vec<Arc<Message>> {
+        let mut gone = Vec::new();
+        purge(&mut self.root, now, &mut gone);
+        self.topics -= gone.len();
+        self.bytes -= gone.iter().map(|message| message.size()).sum::<usize>();
+        gone
     }
 
     /// The present value of a topic.
@@ -114,16 +116,12 @@ fn collect(node: &Node, filter: &[&str], first: bool, found: &mut Vec<Arc<Messag
     }
 }
 
-/// Topics and bytes that went.
-fn purge(node: &mut Node, now: u64) -> (usize, usize) {
-    let expired = node.message.take_if(|message| message.remaining(now).is_err());
-    let mut gone = expired.map_or((0, 0), |message| (1, message.size()));
+fn purge(node: &mut Node, now: u64, gone: &mut Vec<Arc<Message>>) {
+    gone.extend(node.message.take_if(|message| message.remaining(now).is_err()));
     node.children.retain(|_, child| {
-        let (topics, bytes) = purge(child, now);
-        gone = (gone.0 + topics, gone.1 + bytes);
+        purge(child, now, gone);
         child.message.is_some() || !child.children.is_empty()
     });
-    gone
 }
 
 fn remove(node: &mut Node, path: &[&str]) -> Option<Arc<Message>> {

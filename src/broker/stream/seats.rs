@@ -10,15 +10,28 @@ use crate::{
         codec::Will,
         message::Origin,
         peer::Peer,
-        session::{Entry, Session},
+        session::{Entry, Marks, Session},
+        store::{Owner, RecoveredSession, SessionRecord, Sid, WillRecord},
     },
     names::{ClientId, QoS, TopicFilter},
 };
 
+/// MQTT 5: a session that never ends by itself.
+pub(super) const FOREVER: u32 = u32::MAX;
+/// What a client has to come back after a restart before its will is published, milliseconds.
+const RETURN: u64 = 5_000;
+
 /// A session as the stream sees it.
 #[derive(Debug)]
 pub(super) struct Seat {
+    pub owner: Owner,
     pub session: Arc<Session>,
+    /// Its number in the store; also of a session that is kept for its will only.
+    pub sid: Option<Sid>,
+    /// It was a member of a shared group once, or may have been in an earlier process: messages for groups may wait in it.
+    pub shared: bool,
+    /// It outlived the process, and its client has not come back.
+    pub recovered: bool,
     /// The connection that serves it now.
     pub peer: Option<Arc<Peer>>,
     pub filters: BTreeMap<TopicFilter, Asked>,
@@ -41,7 +54,11 @@ pub(super) struct Seat {
 impl Seat {
     pub(super) fn new(session: Arc<Session>) -> Self {
         Self {
+            owner: Owner::Client,
+            sid: session.sid,
             session,
+            shared: false,
+            recovered: false,
             peer: None,
             filters: BTreeMap::new(),
             expiry: 0,
@@ -52,6 +69,67 @@ impl Seat {
             next_qseq: 1,
             stage: Vec::new(),
             origins: Vec::new(),
+        }
+    }
+
+    /// The queue of a shared group.
+    pub(super) fn of_group(session: Session, filter: &TopicFilter) -> Self {
+        Self { owner: Owner::Group(filter.clone()), ..Self::new(Arc::new(session)) }
+    }
+
+    /// A session that outlived the process. Its client counts as gone since `now` (milliseconds since 1970) if it was connected.
+    pub(super) fn recover(kept: &RecoveredSession, marks: Marks, now: u64) -> Self {
+        let record = &kept.record;
+        // One that ends with its connection ended with the process: what is left of it is its will.
+        let session = if record.expiry > 0 || record.owner != Owner::Client {
+            Session::recovered(kept, marks)
+        } else {
+            Session::new(record.client.clone(), marks, None)
+        };
+        let left_at = record.left_at.unwrap_or(now);
+        let (will, origin, due) = match &record.will {
+            Some(left) => (Some(left.will.clone()), left.origin.clone(), left.due),
+            None => (None, None, None),
+        };
+        let will_due = will.as_ref().map(|will| due.unwrap_or(now + RETURN.max(u64::from(will.delay) * 1000)));
+        let ends_at = match record.expiry {
+            _ if record.owner != Owner::Client => None,
+            // Kept for its will only.
+            0 => will_due.or(Some(now)),
+            FOREVER => None,
+            expiry => Some(left_at + u64::from(expiry) * 1000),
+        };
+        Self {
+            owner: record.owner.clone(),
+            sid: Some(kept.sid),
+            shared: true,
+            recovered: true,
+            filters: kept.filters.iter().cloned().collect(),
+            expiry: record.expiry,
+            ends_at,
+            will,
+            origin: origin.map(Arc::new),
+            will_due,
+            next_qseq: kept.next_qseq.max(1),
+            ..Self::new(Arc::new(session))
+        }
+    }
+
+    /// What is to be kept of it.
+    pub(super) fn record(&self) -> SessionRecord {
+        let left_at = self.ends_at.map(|end| end.saturating_sub(u64::from(self.expiry) * 1000));
+        let will = self.will.as_ref().map(|will| WillRecord {
+            will: will.clone(),
+            origin: self.origin.as_deref().cloned(),
+            due: self.will_due,
+        });
+        let left_at = if self.peer.is_some() { None } else { left_at.or(Some(0)) };
+        SessionRecord {
+            owner: self.owner.clone(),
+            client: self.session.client.clone(),
+            expiry: self.expiry,
+            left_at,
+            will,
         }
     }
 
@@ -102,15 +180,23 @@ impl Seats {
 
     pub(super) fn insert(&mut self, seat: Seat) -> SessionKey {
         let client = seat.session.client.clone();
+        self.persistent += usize::from(seat.is_persistent());
         let key = self.seats.insert(seat);
         self.by_client.insert(client, key);
         key
     }
 
+    /// One that no client can claim.
+    pub(super) fn insert_alone(&mut self, seat: Seat) -> SessionKey {
+        self.seats.insert(seat)
+    }
+
     pub(super) fn remove(&mut self, key: SessionKey) -> Option<Seat> {
         let seat = self.seats.try_remove(key)?;
-        self.by_client.remove(&seat.session.client);
-        self.persistent -= usize::from(seat.is_persistent());
+        if seat.owner == Owner::Client {
+            self.by_client.remove(&seat.session.client);
+            self.persistent -= usize::from(seat.is_persistent());
+        }
         Some(seat)
     }
 
@@ -140,7 +226,7 @@ impl Seats {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.seats.len()
+        self.by_client.len()
     }
 
     /// The seat a connection serves now; `None` once it was taken over.

@@ -73,7 +73,7 @@ impl State {
                 stats.connected += usize::from(seat.peer.is_some());
                 stats.disconnected += usize::from(seat.peer.is_none());
             }
-            let (messages, bytes) = seat.session.outbox.lock().depth();
+            let (messages, bytes) = seat.session.depth();
             stats.queued += messages;
             stats.queued_bytes += bytes;
             stats.in_flight += seat.session.handshakes.lock().in_flight();
@@ -154,14 +154,15 @@ fn message(name: &str, value: &str, now: Now) -> Option<Arc<Message>> {
 #[cfg(test)]
 mod tests {
     use prometheus_client::registry::Registry;
+    use tokio::sync::Notify;
 
     use super::*;
-    use crate::broker::{codec::SubscribeOptions, metrics::Metrics, settings::Limits};
+    use crate::broker::{admission::Window, codec::SubscribeOptions, metrics::Metrics, settings::Limits};
 
     #[test]
     fn values_are_made_only_while_a_filter_reaches_them() {
         let metrics = Metrics::new(&mut Registry::default());
-        let mut state = State::new(Limits::default(), Vec::new(), metrics);
+        let mut state = State::new(Limits::default(), Vec::new(), Window::new(1), Arc::new(Notify::new()), metrics);
         let mut now = Now { ms: 1, instant: state.sys.began };
         let options =
             SubscribeOptions { qos: QoS::AtMostOnce, no_local: false, retain_as_published: false, retain_handling: 0 };
