@@ -39,12 +39,12 @@ pub(super) struct Session {
     pub handshakes: Mutex<Handshakes>,
     /// Queue positions up to here are decided: committed and to be sent, or refused and gone.
     committed: AtomicU64,
-    /// Its progress waits to be written.
-    dirty: AtomicBool,
     /// Messages for it that were dropped.
     dropped: AtomicU64,
     /// Its queue in the store is full, and publishers are to be told.
     over_quota: AtomicBool,
+    /// Its progress waits to be written.
+    dirty: AtomicBool,
 }
 
 impl Session {
@@ -55,9 +55,9 @@ impl Session {
             outbox: Mutex::new(Outbox::new(marks, sid.is_some())),
             handshakes: Mutex::new(Handshakes::new(sid.is_some())),
             committed: AtomicU64::new(0),
-            dirty: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
             over_quota: AtomicBool::new(false),
+            dirty: AtomicBool::new(false),
         }
     }
 
@@ -109,15 +109,15 @@ impl Session {
         }
     }
 
-    /// How many, since it began.
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    /// Messages that are owed to the client, sent or not, and how many bytes of them wait in memory.
+    /// Messages that wait for the client, and the bytes of those in memory.
     pub(super) fn depth(&self) -> (usize, usize) {
         let floor = self.handshakes.lock().floor();
         self.outbox.lock().depth(floor)
+    }
+
+    /// How many, since it began.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Moves what may be sent now to `out`, at most `budget` bytes (one message always fits) and no more of QoS >= 1 than the client's Receive
