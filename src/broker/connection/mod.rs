@@ -105,7 +105,7 @@ impl End {
             Self::Kicked(Kick::SessionTakenOver) => "taken_over",
             Self::Kicked(Kick::QuotaExceeded) => "quota",
             Self::Kicked(Kick::NotAuthorized) => "no_rights",
-            Self::Kicked(Kick::AdministrativeAction) => "administration",
+            Self::Kicked(Kick::AdministrativeAction) => "administrator",
             Self::Kicked(_) => "stop",
             Self::Silent => "keep_alive",
         }
@@ -171,14 +171,6 @@ fn log_end(link: &Link, end: End) {
         }
         End::Kicked(Kick::QuotaExceeded) => {
             tracing::warn!(%client, "MQTT client disconnected: it does not read its messages and its queue is full");
-        }
-        End::Kicked(kick @ (Kick::NotAuthorized | Kick::AdministrativeAction)) => {
-            let Some(suppressed) = link.hub.metrics.may_say(end.reason()) else { return };
-            let why = match kick {
-                Kick::NotAuthorized => "by the new broker.toml it may do nothing any more",
-                _ => "by the new broker.toml its log-in does not hold any more",
-            };
-            tracing::warn!(%client, suppressed, "MQTT client disconnected: {why}");
         }
         End::Silent => {
             tracing::info!(%client, "MQTT client disconnected: nothing was heard from it for one and a half keep-alives")
