@@ -46,6 +46,8 @@ pub enum Kind {
     Content,
     /// A value is not allowed.
     Value,
+    /// What is asked for does not fit what is there.
+    Conflict,
     /// Something required is missing.
     Missing,
     /// The body or message is too large.
@@ -76,6 +78,7 @@ impl Kind {
             Self::Method(_) => 405,
             Self::Missing if matches!(space, Space::V4(Generation::V5_4)) => 409,
             Self::Override | Self::Content | Self::Value | Self::Missing => 400,
+            Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::Forbidden => 403,
             Self::Slow => 408,
@@ -92,6 +95,7 @@ impl Kind {
             Self::NotFound => "ResourceNotFound",
             Self::Method(_) => "MethodNotAllowed",
             Self::Override | Self::Value => "BadRequest",
+            Self::Conflict => "Conflict",
             Self::Content => "InvalidContent",
             Self::Missing => "MissingParameter",
             Self::TooLarge => "PayloadTooLarge",
@@ -123,6 +127,7 @@ impl Kind {
             Self::Content => "unreadable_body",
             Self::Value => "invalid_value",
             Self::Missing => "missing_value",
+            Self::Conflict => "conflict",
             Self::TooLarge => "too_large",
             Self::Forbidden => "forbidden",
             Self::Slow => "body_timeout",

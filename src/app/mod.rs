@@ -8,6 +8,8 @@ mod directory;
 mod error;
 mod health;
 pub mod holder;
+#[cfg(test)]
+mod metrics_table;
 mod probe;
 mod signal;
 pub mod supervise;
@@ -34,7 +36,7 @@ use crate::{
         status::{Status, StatusHandle, StatusSettings},
     },
     broker::BrokerHandle,
-    bus::Bus,
+    bus::{Bus, desk::Desk},
     config::{Loaded, settings::Settings},
     names::{NameError, TopicFilter},
     sense::{
@@ -193,7 +195,7 @@ impl App {
     /// If a part that the program cannot do without ended by itself.
     pub async fn run(self, asked: impl Future<Output = &'static str>) -> Result<(), Fatal> {
         let Self { settings, carrier, supervisor, readiness, fatal, status, .. } = self;
-        let connections = carrier.connections();
+        let (connections, desk) = (carrier.connections(), carrier.desk());
         carrier.start(&supervisor, &readiness);
         // Also with `mqttConfig.enable: false`: then nothing is forwarded, but REST still tells who is active.
         if let Some(receiver) = self.receiver {
@@ -209,6 +211,7 @@ impl App {
                 settings: settings.clone(),
                 protected_topics: self.protected,
                 bus: self.buses.rest,
+                desk,
                 starter: self.starter,
                 users: self.users,
                 readiness: readiness.clone(),
@@ -340,6 +343,7 @@ struct Rest {
     settings: Settings,
     protected_topics: Vec<TopicFilter>,
     bus: Bus,
+    desk: Option<Desk>,
     starter: Starter,
     users: ActiveUsers,
     readiness: Readiness,
@@ -359,6 +363,7 @@ impl Rest {
             broker: settings.mqtt.broker_reason.clone(),
             rest: settings.rest,
             bus: self.bus,
+            desk: self.desk,
             start_task: Arc::new(move |request: Request| {
                 let start = Arc::clone(&start);
                 Box::pin(async move { start_task::handle(&start, &request).await })

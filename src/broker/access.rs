@@ -14,6 +14,8 @@ pub(super) struct Special {
     start: Vec<TopicFilter>,
     protected: Vec<TopicFilter>,
     open: Vec<TopicFilter>,
+    /// Whether clients without a user may read `$SYS` from elsewhere, too.
+    anonymous_sys: bool,
     own_prefix: TopicName,
 }
 
@@ -23,6 +25,7 @@ impl Special {
             start: settings.start_topics.clone(),
             protected: settings.protected_topics.clone(),
             open: settings.open_topics.clone(),
+            anonymous_sys: settings.anonymous_sys,
             own_prefix: settings.own_prefix.clone(),
         }
     }
@@ -53,20 +56,27 @@ pub(super) struct Access {
     user: Option<Arc<User>>,
     /// A part of this program: nothing is special to it.
     internal: bool,
+    /// `$SYS` may be read: by users and from this machine.
+    sys: bool,
 }
 
 impl Access {
     pub(super) fn anonymous(special: &Arc<Special>, rights: Rights) -> Self {
-        Self { special: Arc::clone(special), rights, user: None, internal: false }
+        Self { special: Arc::clone(special), rights, user: None, internal: false, sys: special.anonymous_sys }
+    }
+
+    /// From this machine.
+    pub(super) fn here(self) -> Self {
+        Self { sys: true, ..self }
     }
 
     pub(super) fn user(special: &Arc<Special>, user: Arc<User>) -> Self {
-        Self { special: Arc::clone(special), rights: user.rights, user: Some(user), internal: false }
+        Self { special: Arc::clone(special), rights: user.rights, user: Some(user), internal: false, sys: true }
     }
 
     pub(super) fn internal(special: &Arc<Special>) -> Self {
         let rights = Rights { publish: true, subscribe: true, start: true };
-        Self { special: Arc::clone(special), rights, user: None, internal: true }
+        Self { special: Arc::clone(special), rights, user: None, internal: true, sys: true }
     }
 
     pub(super) fn may_start(&self) -> bool {
@@ -102,7 +112,7 @@ impl Access {
 
     /// Whether a subscription may be made: every topic it can match must be allowed.
     pub(super) fn may_subscribe(&self, filter: &TopicFilter) -> bool {
-        if !self.rights.subscribe {
+        if !self.rights.subscribe || (!self.sys && filter.pattern().split('/').next() == Some("$SYS")) {
             return false;
         }
         match self.user.as_ref().and_then(|user| user.subscribe.as_ref()) {
@@ -178,11 +188,42 @@ mod tests {
             start: filters(&["q/start"]),
             protected: filters(&["q/own/#", "q/failed"]),
             open: filters(&["q/own/ping"]),
+            anonymous_sys: false,
             own_prefix: TopicName::new("q/own").unwrap(),
         });
         let publish = publish.map(|list| filters(&list));
         let user = User { name: "u".into(), password_hash: String::new(), rights, publish, subscribe: None };
         Access::user(&special, Arc::new(user))
+    }
+
+    #[test]
+    fn what_the_broker_says_of_itself_is_for_users_and_this_machine() {
+        let rights = Rights { publish: true, subscribe: true, start: false };
+        let special = |anonymous_sys| {
+            let prefix = TopicName::new("q/own").unwrap();
+            let (start, protected, open) = (Vec::new(), Vec::new(), Vec::new());
+            Arc::new(Special { start, protected, open, anonymous_sys, own_prefix: prefix })
+        };
+        let stranger = Access::anonymous(&special(false), rights);
+        let cases = [
+            ("$SYS/#", false),
+            ("$SYS", false),
+            ("$SYS/broker/uptime", false),
+            ("$share/g/$SYS/#", false),
+            ("#", true),
+            ("+/broker/uptime", true),
+            ("$SYSTEM/#", true),
+            ("a/$SYS", true),
+        ];
+        for (filter, by_stranger) in cases {
+            let filter = TopicFilter::new(filter).unwrap();
+            assert_eq!(stranger.may_subscribe(&filter), by_stranger, "{filter}");
+            assert!(stranger.clone().here().may_subscribe(&filter), "{filter}");
+            assert!(Access::anonymous(&special(true), rights).may_subscribe(&filter), "{filter}");
+            assert!(access(rights, None).may_subscribe(&filter), "{filter}");
+        }
+        let deaf = Access::anonymous(&special(true), Rights { subscribe: false, ..rights }).here();
+        assert!(!deaf.may_subscribe(&TopicFilter::new("$SYS/#").unwrap()));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::{
 pub(super) struct Hub {
     pub engine: Arc<Engine>,
     pub window: Window,
+    pub store_window: Window,
     pub store: Arc<Store>,
     pub limits: Arc<Limits>,
     pub special: Arc<Special>,

@@ -116,7 +116,7 @@ impl Publisher {
         let cargo = Cargo::Publish(Ack::Internal { word: sender, origin });
         self.hub
             .engine
-            .submit(Some(&self.peer), [Outgoing { draft, cost, cargo }])
+            .submit(Some(&self.peer), [Outgoing { draft, cost, stored: 0, cargo }])
             .map_err(|_| InternalError::Stopping)?;
         Ok(Pending(receiver))
     }
@@ -160,7 +160,7 @@ async fn open(hub: &Hub, name: &str) -> Result<(Arc<Peer>, Arc<Session>), Intern
 
 fn control(hub: &Hub, peer: &Arc<Peer>, cargo: Cargo) -> Result<(), InternalError> {
     hub.engine
-        .submit(Some(peer), [Outgoing { draft: Draft::control(), cost: 0, cargo }])
+        .submit(Some(peer), [Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo }])
         .map_err(|_| InternalError::Stopping)
 }
 

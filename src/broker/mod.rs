@@ -23,6 +23,7 @@ pub mod message;
 mod metrics;
 mod peer;
 mod promise;
+pub mod seen;
 mod session;
 pub mod settings;
 mod store;
@@ -53,6 +54,7 @@ use self::{
     listener::Bound,
     message::{Delivery, Door},
     metrics::Metrics,
+    seen::Desk,
     settings::Settings,
     store::Store,
     stream::State,
@@ -133,6 +135,7 @@ impl Broker {
         let hub = Hub {
             engine: Arc::clone(&engine),
             window: Window::new(admission::WINDOW),
+            store_window: Window::new(admission::STORE_WINDOW),
             store: Arc::clone(&store),
             special: Arc::new(Special::new(settings)),
             auth: Arc::new(Authenticator::new(&settings.users)?),
@@ -147,9 +150,16 @@ impl Broker {
         let dispatcher = Dispatcher {
             engine,
             egress,
-            state: State::new(settings.limits.clone(), settings.start_topics.clone(), metrics),
+            state: State::new(
+                settings.limits.clone(),
+                settings.start_topics.clone(),
+                hub.store_window.clone(),
+                Arc::clone(&hub.attention),
+                metrics,
+            ),
             store,
             window: hub.window.clone(),
+            store_window: hub.store_window.clone(),
             attention: Arc::clone(&hub.attention),
             deaths: VecDeque::new(),
             patience: if settings.engine_test_hook { usize::MAX } else { dispatcher::PATIENCE },
@@ -228,7 +238,11 @@ async fn tick(hub: Hub) {
             _ = interval.tick() => {}
             () = hub.stop.cancelled() => return,
         }
-        if hub.engine.submit(None, [Outgoing { draft: Draft::control(), cost: 0, cargo: Cargo::Tick }]).is_err() {
+        if hub
+            .engine
+            .submit(None, [Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo: Cargo::Tick }])
+            .is_err()
+        {
             return;
         }
         if hub.engine.is_deaf() {
@@ -260,6 +274,11 @@ impl BrokerHandle {
         let (near, far) = tokio::io::duplex(MEMORY_PIPE);
         self.hub.tasks.spawn(connection::serve(self.hub.clone(), far, Entrance::Probe, None));
         near
+    }
+
+    /// Where the broker is looked at and steered; ask once and clone it, its turns are counted.
+    pub fn desk(&self) -> Desk {
+        Desk::new(self.hub.clone())
     }
 
     /// Whether it takes messages.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::{
+    admission::{Room, Window},
     cargo::{OpenRefused, Refusal, SessionWord, Word},
     codec::write::AckKind,
     peer::{Peer, Reply},
@@ -33,6 +34,8 @@ pub(super) enum Step {
     Word(oneshot::Sender<Word>, bool),
     Opened(oneshot::Sender<SessionWord>, SessionWord),
     Subscribed(oneshot::Sender<()>),
+    /// A queue without a client was emptied up to a position.
+    HandedOver(Arc<Session>, u64),
 }
 
 /// See the module.
@@ -41,11 +44,23 @@ pub(super) struct Promise {
     /// Sessions whose queues are decided up to a position.
     marks: Vec<(Arc<Session>, u64)>,
     steps: Vec<Step>,
+    /// Room before the store that ends with it.
+    room: Room,
+    window: Option<Window>,
 }
 
 impl Promise {
     pub(super) fn is_empty(&self) -> bool {
         self.marks.is_empty() && self.steps.is_empty()
+    }
+
+    /// Room that is given back when it is decided.
+    pub(super) fn owe(&mut self, peer: &Arc<Peer>, cost: u32) {
+        self.room.add(peer, cost);
+    }
+
+    pub(super) fn room_of(&mut self, window: &Window) {
+        self.window = Some(window.clone());
     }
 
     /// Messages up to this position may be sent to the session's client.
@@ -72,34 +87,30 @@ impl Promise {
 
     /// Everything is committed.
     pub(super) fn keep(self) {
-        for (session, qseq) in self.marks {
-            session.commit(qseq);
-        }
-        let mut batch = Batch::default();
-        for step in self.steps {
-            let peer = step.peer().cloned();
-            step.keep(&mut batch);
-            if let Some(peer) = peer {
-                batch.settled(&peer);
-            }
-        }
-        batch.send();
+        self.settle(Session::commit, Step::keep);
     }
 
     /// Nothing of it is committed: what was not sent yet is taken back, and everybody is told.
     pub(super) fn break_off(self) {
+        self.settle(Session::refuse, Step::break_off);
+    }
+
+    fn settle(self, mark: impl Fn(&Session, u64), say: impl Fn(Step, &mut Batch)) {
         for (session, qseq) in self.marks {
-            session.refuse(qseq);
+            mark(&session, qseq);
         }
         let mut batch = Batch::default();
         for step in self.steps {
             let peer = step.peer().cloned();
-            step.break_off(&mut batch);
+            say(step, &mut batch);
             if let Some(peer) = peer {
                 batch.settled(&peer);
             }
         }
         batch.send();
+        if let Some(window) = self.window {
+            self.room.give_back_stored(&window);
+        }
     }
 }
 
@@ -120,6 +131,7 @@ impl Step {
             Self::Word(sender, matched) => drop(sender.send(Ok(matched))),
             Self::Opened(sender, word) => drop(sender.send(word)),
             Self::Subscribed(sender) => drop(sender.send(())),
+            Self::HandedOver(session, qseq) => session.handed_over(qseq),
         }
     }
 
@@ -131,6 +143,7 @@ impl Step {
             Self::Opened(sender, _) => drop(sender.send(Err(OpenRefused))),
             // The subscription holds in this process; only parts of this program wait for this.
             Self::Subscribed(sender) => drop(sender.send(())),
+            Self::HandedOver(session, _) => session.take_back(),
         }
     }
 }

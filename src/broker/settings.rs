@@ -19,6 +19,8 @@ pub struct Settings {
     pub protected_topics: Vec<TopicFilter>,
     /// Exceptions from both lists: whoever may publish at all may publish here (the self-test `<own topics>/ping`).
     pub open_topics: Vec<TopicFilter>,
+    /// Whether clients without a user may read `$SYS` from other machines, too. Users and this machine always may.
+    pub anonymous_sys: bool,
     /// Prefix under which a user without topic lists may not publish.
     pub own_prefix: TopicName,
     /// Whether `BrokerHandle::kill_engine` works, and any number of engine deaths is tolerated. For tests; never set by configuration.

@@ -7,6 +7,7 @@
 pub mod external;
 pub mod wire;
 
+pub mod desk;
 pub mod embedded;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};

@@ -37,6 +37,7 @@ impl Running {
             start_topics: vec![TopicFilter::new("q/start").unwrap()],
             protected_topics: vec![TopicFilter::new("q/own/#").unwrap()],
             open_topics: vec![TopicFilter::new("q/own/ping").unwrap()],
+            anonymous_sys: false,
             own_prefix: TopicName::new("q/own").unwrap(),
             engine_test_hook: true,
         };

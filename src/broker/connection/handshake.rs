@@ -25,7 +25,9 @@ use crate::{
         envelope::Draft,
         hub::Hub,
         message::{Door, Origin},
+        metrics::Denied,
         peer::Peer,
+        seen::Face,
     },
     names::ClientId,
 };
@@ -101,11 +103,18 @@ pub(super) async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
     let version = connect.version;
     match admit(hub, entrance, connect).await {
         Ok((link, answer)) => {
+            if let Some(face) = link.peer.face() {
+                wire.meter.introduce(&face.traffic, version);
+                hub.metrics.login(if link.peer.origin.user.is_some() { "user" } else { "anonymous" });
+            }
             answer.write(&mut wire.out, hub, &link);
             Some(link)
         }
         Err(refuse) => {
             hub.metrics.refused(refuse.reason);
+            if refuse.reason == WILL.reason {
+                hub.metrics.denied(Denied::Will);
+            }
             tracing::warn!(%entrance, "MQTT client refused: {}", refuse.text);
             write_refusal(&mut wire.out, version, refuse);
             None
@@ -210,6 +219,9 @@ async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(
         may_start: access.may_start(),
     };
     let peer = Peer::new(origin, None);
+    if let Entrance::Listener { listener, remote } = entrance {
+        peer.introduce(Face::new(*remote, Arc::clone(&listener.name), connect.version, keep_alive));
+    }
     let (opened, leave) = open(hub, &peer, client, &mut connect, expiry).await?;
     let answer = Answer {
         present: opened.present,
@@ -228,14 +240,17 @@ async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(
 }
 
 async fn authenticate(hub: &Hub, entrance: &Entrance, connect: &Connect) -> Result<Access, Refuse> {
-    let Entrance::Listener { listener, .. } = entrance else { return Ok(Access::internal(&hub.special)) };
+    let Entrance::Listener { listener, remote } = entrance else { return Ok(Access::internal(&hub.special)) };
     match &connect.user_name {
         Some(name) if hub.auth.has_users() => {
             let password = connect.password.as_ref().map_or(&[][..], |password| password.expose());
             let user = hub.auth.verify(name, password).await.ok_or(CREDENTIALS)?;
             Ok(Access::user(&hub.special, user))
         }
-        _ if listener.allow_anonymous => Ok(Access::anonymous(&hub.special, listener.anonymous_rights)),
+        _ if listener.allow_anonymous => {
+            let access = Access::anonymous(&hub.special, listener.anonymous_rights);
+            Ok(if remote.ip().to_canonical().is_loopback() { access.here() } else { access })
+        }
         Some(_) => Err(CREDENTIALS),
         None => Err(ANONYMOUS),
     }
@@ -297,7 +312,7 @@ async fn open(
         marks: hub.marks(),
         reply,
     };
-    let outgoing = Outgoing { draft: Draft::control(), cost: 0, cargo: Cargo::Open(Box::new(cargo)) };
+    let outgoing = Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo: Cargo::Open(Box::new(cargo)) };
     let leave = Leave::new(hub, peer);
     hub.engine.submit(Some(peer), [outgoing]).map_err(|_| UNAVAILABLE)?;
     match tokio::time::timeout(OPEN_TIME, answer).await {

@@ -17,7 +17,7 @@ use crate::{
         },
         engine::Outgoing,
         envelope::{Draft, PublishDraft, now_ms},
-        metrics::Lost,
+        metrics::{Denied, Lost},
         peer::{Kick, Reply},
         session::{Incoming, Released, Stale},
         stream::Asked,
@@ -102,7 +102,9 @@ impl Link {
     }
 
     fn publish(&mut self, publish: Publish<'_>, now: u64, out: &mut BytesMut) -> Result<(), End> {
-        self.hub.metrics.received(publish.qos as u8);
+        if self.is_client() {
+            self.hub.metrics.received(publish.qos as u8);
+        }
         let alias = self.resolve(&publish)?;
         let topic = alias.as_deref().unwrap_or(publish.topic);
         if !self.may_publish(topic) {
@@ -129,20 +131,22 @@ impl Link {
             expires: publish.expiry.map_or(0, |seconds| now + u64::from(seconds) * 1000),
         });
         let ack = if publish.qos == QoS::AtMostOnce { AckTo::None } else { AckTo::Client };
-        self.park_costed(draft, Cargo::Publish(ack));
+        let keeps = publish.qos != QoS::AtMostOnce || publish.retain;
+        self.park_costed(draft, keeps, Cargo::Publish(ack));
         Ok(())
     }
 
-    fn park_costed(&mut self, draft: Draft, cargo: Cargo) {
+    fn park_costed(&mut self, draft: Draft, keeps: bool, cargo: Cargo) {
         let cost = cost(draft.len(), WINDOW);
-        self.park(Outgoing { draft, cost, cargo });
+        let stored = if keeps { cost } else { 0 };
+        self.park(Outgoing { draft, cost, stored, cargo });
     }
 
     /// Parks what travels beside its envelope; `size` is what it occupies there, bytes.
     fn park_cargo(&mut self, size: usize, cargo: Cargo) {
         let draft = Draft::control();
         let cost = cost(draft.len() + size, WINDOW);
-        self.park(Outgoing { draft, cost, cargo });
+        self.park(Outgoing { draft, cost, stored: 0, cargo });
     }
 
     /// The properties that travel. The answer to a start is published by this program, which may publish everywhere; so a Response Topic on
@@ -197,6 +201,7 @@ impl Link {
     /// (`[MQTT-3.3.5-2]` of 3.1.1). The answer keeps its place among those to earlier packets.
     fn deny(&mut self, publish: &Publish<'_>) -> Result<(), End> {
         self.hub.metrics.dropped(Lost::NotAuthorized, 1);
+        self.hub.metrics.denied(Denied::Publish);
         let client = &self.session.client;
         tracing::debug!(%client, topic = self.verdict.0, "publish denied");
         let kind = match publish.qos {
@@ -212,7 +217,7 @@ impl Link {
         };
         self.count_inbound()?;
         let reply = Reply::Ack { kind, packet_id: publish.packet_id, reason };
-        self.park_costed(Draft::control(), Cargo::Reply(reply));
+        self.park_costed(Draft::control(), false, Cargo::Reply(reply));
         Ok(())
     }
 
@@ -294,6 +299,7 @@ impl Link {
             return Ok(Err(FILTER_INVALID));
         }
         if !self.access.may_subscribe(&name) {
+            self.hub.metrics.denied(Denied::Subscribe);
             return Ok(Err(NOT_AUTHORIZED));
         }
         Ok(Ok((name, Asked { options: filter.options, id, internal: false })))

@@ -22,7 +22,7 @@ use tokio::{
 use super::{End, Leave, wire::Wire};
 use crate::broker::{
     access::Access,
-    admission::{SHARE, Turnstile, weight},
+    admission::{Turnstile, weight},
     codec::Version,
     engine::Outgoing,
     hub::Hub,
@@ -76,6 +76,9 @@ pub(super) struct Link {
     pub parcels: Vec<Parcel>,
     pub replies: Vec<Reply>,
     turnstile: Turnstile,
+    store_turnstile: Turnstile,
+    /// Room before the store that the next batch has already.
+    granted: u32,
     last_heard: Instant,
     leave: Option<Leave>,
     _place: OwnedSemaphorePermit,
@@ -93,6 +96,7 @@ impl Link {
         let (session, mut leave) = opened;
         leave.with_will = true;
         let turnstile = Turnstile::new(hub.window.clone());
+        let store_turnstile = Turnstile::new(hub.store_window.clone());
         Self {
             hub,
             peer,
@@ -109,10 +113,17 @@ impl Link {
             parcels: Vec::new(),
             replies: Vec::new(),
             turnstile,
+            store_turnstile,
+            granted: 0,
             last_heard: Instant::now(),
             leave: Some(leave),
             _place: place,
         }
+    }
+
+    /// Whether what passes counts as clients' traffic; the self-probe's does not.
+    pub(super) fn is_client(&self) -> bool {
+        self.peer.face().is_some()
     }
 
     /// Reports the end to the stream.
@@ -172,8 +183,10 @@ impl Link {
                 _ => Poll::Ready(()),
             }
         });
-        if tokio::time::timeout(patience, all).await.is_err() {
-            let rest = self.pending.drain(..).map(|outgoing| Outgoing { cost: 0, ..outgoing });
+        let late = tokio::time::timeout(patience, all).await.is_err();
+        self.give_up_grant();
+        if late {
+            let rest = self.pending.drain(..).map(|outgoing| Outgoing { cost: 0, stored: 0, ..outgoing });
             // A stopping broker takes nothing more.
             let _ = self.hub.engine.submit(Some(&self.peer), rest);
         }
@@ -244,13 +257,16 @@ impl Link {
         if self.peer.is_held() {
             // Who may not go on keeps nobody from it.
             self.turnstile.leave();
+            self.store_turnstile.leave();
+            self.give_up_grant();
             return Ok(false);
         }
         while !self.pending.is_empty() && !self.peer.is_held() {
-            let (count, cost) = self.batch();
-            if !self.poll_room(cost, cx) {
+            let (count, cost, stored) = self.batch();
+            if !self.poll_stored(stored, cx) || !self.poll_room(cost, cx) {
                 break;
             }
+            self.granted = 0;
             let batch = self.pending.drain(..count);
             let bytes = &mut self.pending_bytes;
             let counted = batch.inspect(|outgoing| *bytes -= weight(outgoing.draft.len(), outgoing.cost));
@@ -260,27 +276,50 @@ impl Link {
         Ok(moved)
     }
 
-    /// The next envelopes that fit a batch, at least one, and what they cost.
-    fn batch(&self) -> (usize, u32) {
-        let (mut count, mut cost) = (0, 0u32);
+    /// The next envelopes that fit a batch, at least one, and what they cost on the bus and before the store.
+    fn batch(&self) -> (usize, u32, u32) {
+        let (mut count, mut cost, mut stored) = (0, 0u32, 0);
         for outgoing in &self.pending {
             let more = cost.saturating_add(outgoing.cost);
             if count > 0 && more > BATCH {
                 break;
             }
-            (count, cost) = (count + 1, more);
+            (count, cost, stored) = (count + 1, more, stored + outgoing.stored);
         }
-        (count, cost)
+        (count, cost, stored)
+    }
+
+    /// Takes room before the store: of this connection's share and of the common window. What was granted stays granted while the bus is full.
+    fn poll_stored(&mut self, stored: u32, cx: &mut Context<'_>) -> bool {
+        let more = stored.saturating_sub(self.granted);
+        if more == 0 {
+            return true;
+        }
+        if !self.peer.enter_store(more) {
+            return false;
+        }
+        if self.store_turnstile.poll_take(more, cx) {
+            self.granted += more;
+            return true;
+        }
+        self.peer.leave_store(more);
+        false
+    }
+
+    fn give_up_grant(&mut self) {
+        let granted = std::mem::take(&mut self.granted);
+        self.peer.leave_store(granted);
+        self.hub.store_window.give_back(granted);
     }
 
     /// Takes room on the bus: of this connection's share and of the common window.
     fn poll_room(&mut self, cost: u32, cx: &mut Context<'_>) -> bool {
-        if !self.peer.enter(cost, SHARE) {
+        if !self.peer.enter_bus(cost) {
             return false;
         }
         let taken = self.turnstile.poll_take(cost, cx);
         if !taken {
-            self.peer.leave(cost);
+            self.peer.leave_bus(cost);
         }
         taken
     }

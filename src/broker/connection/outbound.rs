@@ -118,12 +118,15 @@ impl Link {
                 }
             }
         }
-        self.hub.metrics.sent(counts);
+        if self.is_client() {
+            self.hub.metrics.sent(counts);
+        }
     }
 
     fn write_timely(&self, out: &mut BytesMut, entry: &Entry, id: u16, again: bool, now: u64) -> bool {
         if !again && entry.message.remaining(now).is_err() {
             self.hub.metrics.dropped(Lost::Expired, 1);
+            self.session.count_dropped(1);
             return false;
         }
         self.write(out, entry, id, again, now)
@@ -163,6 +166,7 @@ impl Link {
             && write::publish_size(self.version, &packet) > self.terms.largest_packet
         {
             self.hub.metrics.dropped(Lost::TooLargeForClient, 1);
+            self.session.count_dropped(1);
             return false;
         }
         write::publish(out, self.version, &packet);

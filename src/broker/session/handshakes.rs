@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use super::Entry;
 use crate::{
     broker::{
         codec::write::AckKind,
@@ -45,6 +46,8 @@ struct Open {
     phase: Phase,
     /// Sent by the present connection.
     here: bool,
+    /// The message, where memory alone has it and another member of a shared group may have to get it.
+    heirloom: Option<Entry>,
 }
 
 /// Where an incoming QoS 2 message stands.
@@ -142,7 +145,13 @@ impl Handshakes {
         let released = progress.released.iter().map(|qseq| (*qseq, Phase::Released));
         let mut open: Vec<_> = done.chain(released).collect();
         open.sort_unstable_by_key(|(qseq, _)| *qseq);
-        let open = open.into_iter().map(|(qseq, phase)| Open { qseq, qos: QoS::ExactlyOnce, phase, here: false });
+        let open = open.into_iter().map(|(qseq, phase)| Open {
+            qseq,
+            qos: QoS::ExactlyOnce,
+            phase,
+            here: false,
+            heirloom: None,
+        });
         self.outgoing = open.collect();
         self.incoming = incoming.iter().map(|id| (*id, Inbound::Received)).collect();
     }
@@ -169,13 +178,18 @@ impl Handshakes {
         if self.epoch == epoch { Ok(()) } else { Err(Stale) }
     }
 
+    /// Messages sent and not acknowledged to the end.
+    pub(in crate::broker) fn in_flight(&self) -> usize {
+        self.under_way
+    }
+
     /// How many more QoS >= 1 messages may be sent, given the client's Receive Maximum.
     pub(super) fn window(&self, receive_maximum: u16) -> usize {
         usize::from(receive_maximum).saturating_sub(self.under_way)
     }
 
     /// Everything below is done with.
-    fn floor(&self) -> u64 {
+    pub(super) fn floor(&self) -> u64 {
         let oldest = self.outgoing.front().map(|open| open.qseq).filter(|qseq| *qseq <= self.taken);
         oldest.unwrap_or(self.taken + 1)
     }
@@ -187,8 +201,11 @@ impl Handshakes {
     }
 
     /// Registers a message of QoS >= 1 that is about to be sent.
-    pub(super) fn open(&mut self, qseq: u64, qos: QoS) {
-        let open = Open { qseq, qos, phase: Phase::Sent, here: true };
+    pub(super) fn open(&mut self, entry: &Entry) {
+        let (qseq, qos) = (entry.qseq, entry.qos);
+        let inherited = entry.pool.is_some() && !self.stored && qos == QoS::AtLeastOnce;
+        let heirloom = inherited.then(|| entry.clone());
+        let open = Open { qseq, qos, phase: Phase::Sent, here: true, heirloom };
         match self.place(qseq) {
             Ok(place) => {
                 if let Some(known) = self.outgoing.get_mut(place) {
@@ -244,6 +261,7 @@ impl Handshakes {
     fn acknowledge(&mut self, place: usize) {
         if let Some(open) = self.outgoing.get_mut(place) {
             open.phase = Phase::Done;
+            open.heirloom = None;
             self.under_way = self.under_way.saturating_sub(usize::from(open.here));
         }
         self.prune();
@@ -351,6 +369,13 @@ impl Handshakes {
                 Ok(Released::Now)
             }
         }
+    }
+
+    /// Messages for shared groups that were sent and not acknowledged, QoS 1, and that only memory has.
+    pub(super) fn close_down(&mut self) -> Vec<Entry> {
+        // No peer has this id.
+        self.epoch = 0;
+        self.outgoing.iter().filter_map(|open| open.heirloom.clone()).collect()
     }
 
     /// What is to be written of all this.

@@ -7,6 +7,7 @@
 //! whose peer id is the session's epoch touches the handshakes.
 
 mod handshakes;
+mod hold;
 mod outbox;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ use parking_lot::Mutex;
 
 pub(super) use self::{
     handshakes::{Handshakes, Incoming, Released, Stale, packet_id},
-    outbox::{Entry, Marks, Outbox, Parcel, Taken},
+    outbox::{Entry, Marks, Outbox, Owed, Parcel, Taken},
 };
 use super::{
     peer::Peer,
@@ -42,6 +43,8 @@ pub(super) struct Session {
     dirty: AtomicBool,
     /// Its queue in the store is full, and publishers are to be told.
     over_quota: AtomicBool,
+    /// Messages for it that were dropped.
+    dropped: AtomicU64,
 }
 
 impl Session {
@@ -54,6 +57,7 @@ impl Session {
             committed: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
             over_quota: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
         }
     }
 
@@ -73,7 +77,7 @@ impl Session {
         self.outbox.lock().attach(Arc::clone(peer), floor)
     }
 
-    /// The connection is gone; returns the publishers that may go on.
+    /// The connection is gone; returns the publishers that may go on. Of a session that only memory has, what is left goes with it.
     pub(super) fn detach(&self) -> Vec<Arc<Peer>> {
         let mut handshakes = self.handshakes.lock();
         handshakes.detach();
@@ -96,6 +100,24 @@ impl Session {
 
     pub(super) fn committed(&self) -> u64 {
         self.committed.load(Ordering::Acquire)
+    }
+
+    /// Messages for this session were dropped.
+    pub(super) fn count_dropped(&self, count: u64) {
+        if count > 0 {
+            self.dropped.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// How many, since it began.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Messages that are owed to the client, sent or not, and how many bytes of them wait in memory.
+    pub(super) fn depth(&self) -> (usize, usize) {
+        let floor = self.handshakes.lock().floor();
+        self.outbox.lock().depth(floor)
     }
 
     /// Moves what may be sent now to `out`, at most `budget` bytes (one message always fits) and no more of QoS >= 1 than the client's Receive
@@ -137,6 +159,39 @@ impl Session {
     /// A part of the queue was read back (`None`: it could not be; it is asked for again).
     pub(super) fn page(&self, wanted: Wanted, page: Option<Page>) {
         self.outbox.lock().page(wanted, page);
+    }
+
+    /// What a queue without a client has next.
+    pub(super) fn next_owed(&self) -> Owed {
+        let mut handshakes = self.handshakes.lock();
+        self.outbox.lock().next_owed(&mut handshakes, self.committed())
+    }
+
+    /// Whether nothing waits in it.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.outbox.lock().owes_nothing()
+    }
+
+    /// The session ends: its connection gets nothing from here on. Returns what it was to get for shared groups and has not acknowledged, or
+    /// was not sent yet, as far as only memory has it.
+    pub(super) fn close_down(&self) -> Vec<Entry> {
+        let mut handshakes = self.handshakes.lock();
+        let mut debts = handshakes.close_down();
+        if self.sid.is_none() {
+            debts.extend(self.outbox.lock().shared_entries());
+        }
+        debts
+    }
+
+    /// Everything up to a position went to others, and that is committed.
+    pub(super) fn handed_over(&self, qseq: u64) {
+        self.handshakes.lock().pass(qseq);
+    }
+
+    /// It is not committed: it is to be handed over again.
+    pub(super) fn take_back(&self) {
+        let floor = self.handshakes.lock().floor();
+        self.outbox.lock().rewind(floor);
     }
 
     /// Notes that progress waits to be written; `false`: that was noted already.

@@ -7,27 +7,21 @@
 //! A stored session may be *behind*: what it holds in memory is the newest part of its queue, without gaps; what is older, from `behind` to
 //! `skipped`, is read back from the store in pages. Nothing is both in a page and in memory.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-use super::handshakes::{Handshakes, Standing, horizon_of, packet_id};
+use super::{
+    handshakes::{Handshakes, Standing, horizon_of, packet_id},
+    hold::Holds,
+};
 use crate::{
     broker::{
         envelope::Message,
         peer::{Kick, Peer},
-        store::{Page, Place, Row, Wanted},
+        store::{Page, Place, Row, Sid, Wanted},
     },
     names::QoS,
 };
 
-/// A hold longer than this at a stretch makes a session lagging.
-const LONGEST_HOLD: Duration = Duration::from_secs(1);
-/// As does this much within [`HOLD_WINDOW`].
-const MOST_HOLD: Duration = Duration::from_secs(10);
-const HOLD_WINDOW: Duration = Duration::from_secs(60);
 /// A larger queue than this is not kept while it is empty.
 const KEPT: usize = 1_024;
 
@@ -66,12 +60,14 @@ pub(in crate::broker) struct Entry {
     pub gated: bool,
     /// Where the store has it.
     pub place: Option<Place>,
+    /// The shared group it was sent for.
+    pub pool: Option<Sid>,
 }
 
 impl Entry {
     fn read_back(row: Row, message: Arc<Message>) -> Self {
-        let Row { qseq, place, qos, retain, ids } = row;
-        Self { message, qseq, qos, retain, ids, gated: true, place: Some(place) }
+        let Row { qseq, place, qos, retain, ids, pool } = row;
+        Self { message, qseq, qos, retain, ids, gated: true, place: Some(place), pool }
     }
 }
 
@@ -85,6 +81,19 @@ pub(in crate::broker) enum Parcel {
     },
     /// PUBREL again, with its id.
     PubRel(u16),
+}
+
+/// What a queue without a client has next.
+#[derive(Debug)]
+pub(in crate::broker) enum Owed {
+    /// A message, and whether it may have been sent to somebody.
+    Entry { entry: Entry, sent: bool },
+    /// Part of the queue is to be read back first.
+    Page,
+    /// Something that is not there yet; the session's peer is woken.
+    Later,
+    /// Nothing.
+    Nothing,
 }
 
 /// What became of a delivery.
@@ -133,10 +142,7 @@ pub(in crate::broker) struct Outbox {
     /// The connection, while there is one.
     peer: Option<Arc<Peer>>,
     lagging: bool,
-    holding: BTreeMap<u64, Arc<Peer>>,
-    held_since: Option<Instant>,
-    held_recently: Duration,
-    window_start: Option<Instant>,
+    holds: Holds,
     bulk_waits: bool,
 }
 
@@ -155,12 +161,23 @@ impl Outbox {
             turn: 0,
             peer: None,
             lagging: false,
-            holding: BTreeMap::new(),
-            held_since: None,
-            held_recently: Duration::ZERO,
-            window_start: None,
+            holds: Holds::default(),
             bulk_waits: false,
         }
+    }
+
+    /// Messages that wait (the store's included: positions from `floor` on, unless they have gaps), and bytes of those in memory.
+    pub(super) fn depth(&self, floor: u64) -> (usize, usize) {
+        if !self.stored {
+            return (self.queue.len(), self.bytes);
+        }
+        let stored = usize::try_from((self.last + 1).saturating_sub(floor)).unwrap_or(usize::MAX);
+        (stored.max(self.queue.len()), self.bytes)
+    }
+
+    /// Whether it holds nobody because its client reads too slowly.
+    pub(in crate::broker) fn is_lagging(&self) -> bool {
+        self.lagging
     }
 
     /// An earlier process gave positions below this one.
@@ -188,7 +205,7 @@ impl Outbox {
         self.bytes = 0;
         (self.loading, self.bulk_waits) = (false, false);
         self.turn += 1;
-        self.release_all()
+        self.holds.release()
     }
 
     pub(super) fn wake(&self) {
@@ -217,7 +234,8 @@ impl Outbox {
             self.add(entry, &mut delivered);
         }
         if self.bytes > self.marks.high && !self.lagging && self.behind.is_none() {
-            delivered.holds = self.hold(origins, now);
+            let own = self.peer.as_ref().filter(|own| !own.is_held());
+            delivered.holds = own.is_some_and(|own| self.holds.hold(own.id, origins, now));
         }
         delivered
     }
@@ -269,40 +287,14 @@ impl Outbox {
         }
     }
 
-    fn hold<'a>(&mut self, origins: impl Iterator<Item = &'a Arc<Peer>>, now: Instant) -> bool {
-        let Some(own) = self.peer.as_ref().filter(|own| !own.is_held()) else { return false };
-        let own = own.id;
-        for origin in origins.filter(|origin| origin.id != own) {
-            self.holding.entry(origin.id).or_insert_with(|| {
-                origin.hold();
-                Arc::clone(origin)
-            });
-        }
-        if !self.holding.is_empty() {
-            self.held_since.get_or_insert(now);
-        }
-        !self.holding.is_empty()
-    }
-
-    fn release_all(&mut self) -> Vec<Arc<Peer>> {
-        if let Some(since) = self.held_since.take() {
-            self.held_recently += since.elapsed();
-        }
-        std::mem::take(&mut self.holding).into_values().collect()
-    }
-
     /// Checks a hold that lasts. Returns whether the session still holds somebody, and who is let go because it lags.
     pub(in crate::broker) fn check_hold(&mut self, now: Instant) -> (bool, Vec<Arc<Peer>>) {
-        let Some(since) = self.held_since else { return (false, Vec::new()) };
-        if self.window_start.is_none_or(|start| now.duration_since(start) > HOLD_WINDOW) {
-            self.window_start = Some(now);
-            self.held_recently = Duration::ZERO;
-        }
-        let held = now.duration_since(since);
         // Its own connection is held by others now: holding on could close a circle.
         let circle = self.peer.as_ref().is_some_and(|own| own.is_held());
-        if !circle && held <= LONGEST_HOLD && self.held_recently + held <= MOST_HOLD {
-            return (true, Vec::new());
+        match self.holds.last(now) {
+            None => return (false, Vec::new()),
+            Some(false) if !circle => return (true, Vec::new()),
+            Some(_) => {}
         }
         self.lagging |= !circle;
         if self.lagging && !self.stored {
@@ -311,7 +303,7 @@ impl Outbox {
                 peer.kick(Kick::QuotaExceeded);
             }
         }
-        (false, self.release_all())
+        (false, self.holds.release())
     }
 
     /// Takes back gated entries above `decided` and up to `last`: they could not be stored.
@@ -381,7 +373,7 @@ impl Outbox {
             let Some(entry) = self.loaded.pop_front() else { break };
             match standing {
                 Standing::Fresh | Standing::Again => {
-                    handshakes.open(entry.qseq, entry.qos);
+                    handshakes.open(&entry);
                     spent += entry.message.size();
                     out.push(Parcel::Publish { entry, again: standing == Standing::Again });
                 }
@@ -419,7 +411,7 @@ impl Outbox {
                 window -= 1;
                 // Positions have gaps where messages were dropped: none may be taken whose id would meet that of one before it.
                 horizon = horizon.min(horizon_of(entry.qseq));
-                handshakes.open(entry.qseq, entry.qos);
+                handshakes.open(&entry);
             }
             spent += entry.message.size();
             out.push(Parcel::Publish { entry, again: false });
@@ -443,6 +435,55 @@ impl Outbox {
         taken
     }
 
+    /// See [`super::Session::next_owed`].
+    pub(super) fn next_owed(&mut self, handshakes: &mut Handshakes, decided: u64) -> Owed {
+        while let Some(entry) = self.loaded.pop_front() {
+            match handshakes.standing(entry.qseq) {
+                Standing::Fresh => return Owed::Entry { entry, sent: false },
+                Standing::Again => return Owed::Entry { entry, sent: true },
+                Standing::Release | Standing::Settled => {}
+            }
+        }
+        if self.behind.is_some() {
+            if self.loading || self.wanted(decided).is_none() {
+                return Owed::Later;
+            }
+            self.loading = true;
+            return Owed::Page;
+        }
+        match self.queue.front() {
+            None => return Owed::Nothing,
+            Some(front) if front.gated && front.qseq > decided => return Owed::Later,
+            Some(_) => {}
+        }
+        let Some(entry) = self.queue.pop_front() else { return Owed::Nothing };
+        self.bytes = self.bytes.saturating_sub(entry.message.size());
+        Owed::Entry { entry, sent: false }
+    }
+
+    /// Whether nothing waits here or in the store.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.loaded.is_empty() && self.behind.is_none() && self.queue.is_empty()
+    }
+
+    /// What memory holds of messages for shared groups, QoS >= 1.
+    pub(super) fn shared_entries(&self) -> Vec<Entry> {
+        let shared = |entry: &&Entry| entry.pool.is_some() && entry.qos != QoS::AtMostOnce;
+        self.queue.iter().filter(shared).cloned().collect()
+    }
+
+    /// What was taken since `floor` is to be taken again: it was not committed.
+    pub(super) fn rewind(&mut self, floor: u64) {
+        self.loaded = VecDeque::new();
+        self.queue = VecDeque::new();
+        self.bytes = 0;
+        self.loading = false;
+        self.turn += 1;
+        self.skipped = self.last;
+        self.behind = Some(floor).filter(|floor| *floor <= self.last);
+        self.wake();
+    }
+
     fn drained(&mut self, taken: &mut Taken) {
         if self.bytes >= self.marks.low {
             return;
@@ -451,7 +492,7 @@ impl Outbox {
         if self.queue.is_empty() && self.queue.capacity() > KEPT {
             self.queue = VecDeque::new();
         }
-        taken.released = self.release_all();
+        taken.released = self.holds.release();
         taken.nudge = std::mem::take(&mut self.bulk_waits);
     }
 }

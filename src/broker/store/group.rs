@@ -33,11 +33,36 @@ pub(in crate::broker) struct Row {
     pub retain: bool,
     /// Subscription identifiers of MQTT 5.
     pub ids: Option<Arc<[u32]>>,
+    /// The shared group it was sent for.
+    pub pool: Option<Sid>,
+}
+
+/// Whose queue it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::broker) enum Owner {
+    /// A client's session.
+    #[default]
+    Client,
+    /// A shared group's: messages wait in it while no member is there.
+    Group(TopicFilter),
+    /// A session that ended; what it owes shared groups is still to be handed over.
+    Estate,
+}
+
+impl Owner {
+    /// The group's filter.
+    pub(in crate::broker) fn group(&self) -> Option<&TopicFilter> {
+        match self {
+            Self::Group(filter) => Some(filter),
+            _ => None,
+        }
+    }
 }
 
 /// A session as it is kept.
 #[derive(Debug, Clone)]
 pub(in crate::broker) struct SessionRecord {
+    pub owner: Owner,
     pub client: ClientId,
     /// Seconds it outlives its connection; `u32::MAX`: for ever. 0: kept for its will only.
     pub expiry: u32,
@@ -69,6 +94,9 @@ pub(in crate::broker) enum Change {
     Retain(Arc<Message>),
     /// An incoming QoS 2 id is open.
     Received(Sid, u16),
+    /// Everything below this position of a queue was handed over to others by rows of the same group. If the group cannot be committed, this
+    /// is not made up for later.
+    Advance(Sid, u64),
 }
 
 /// See the module.

@@ -29,8 +29,10 @@ impl MemoryStore {
             }
         }
         for change in group.changes {
-            if let Change::End(sid, _) = change {
-                rows.retain(|(owner, _), _| *owner != sid);
+            match change {
+                Change::End(sid, _) => rows.retain(|(owner, _), _| *owner != sid),
+                Change::Advance(sid, floor) => rows.retain(|(owner, qseq), _| *owner != sid || *qseq >= floor),
+                _ => {}
             }
         }
         drop(rows);

@@ -46,7 +46,7 @@ impl State {
         self.metrics.sessions(self.seats.len());
     }
 
-    fn new_sid(&mut self) -> Sid {
+    pub(super) fn new_sid(&mut self) -> Sid {
         self.next_sid += 1;
         Sid(self.next_sid - 1)
     }
@@ -82,7 +82,7 @@ impl State {
 
     /// The present connection of a session gives way to a new one (`[MQTT-3.1.4-3]`); its will is published unless it is delayed and the
     /// session goes on (`[MQTT-3.1.3-9]`).
-    fn take_over(&mut self, key: SessionKey, now: Now, effects: &mut Effects) {
+    pub(super) fn take_over(&mut self, key: SessionKey, now: Now, effects: &mut Effects) {
         let Some(seat) = self.seats.get_mut(key) else { return };
         let Some(old) = seat.peer.take() else {
             // It left its will to a process that is gone, and came back in time.
@@ -93,28 +93,27 @@ impl State {
         if old.said_goodbye() {
             seat.will = None;
         }
-        effects.released.extend(seat.session.detach());
+        effects.part(seat);
         if let Some(will) = seat.will.take_if(|will| will.delay == 0) {
             self.publish_will(&will, Some(Arc::clone(&old.origin)), now, effects);
         }
     }
 
     /// A session ends: its subscriptions go, its delayed will goes out now (`[MQTT-3.1.2-8]`).
-    fn end(&mut self, key: SessionKey, now: Now, effects: &mut Effects) {
-        let Some(seat) = self.seats.remove(key) else { return };
+    pub(super) fn end(&mut self, key: SessionKey, now: Now, effects: &mut Effects) {
+        let Some(mut seat) = self.seats.remove(key) else { return };
         for filter in seat.filters.keys() {
             self.index.unsubscribe(key, filter);
+            self.leave_group(filter, effects);
         }
         // Its place may be given to the next session: nothing staged for the old one may reach it.
         effects.touched.retain(|touched| *touched != key);
-        if let Some(sid) = seat.sid {
-            effects.change(Change::End(sid, seat.session.client.clone()));
-        }
-        effects.released.extend(seat.session.detach());
         self.holders.retain(|holder| *holder != key);
         self.bulk.retain(|bulk| bulk.session() != key);
-        if let Some(will) = &seat.will {
-            self.publish_will(will, seat.origin.clone(), now, effects);
+        let (will, origin) = (seat.will.take(), seat.origin.take());
+        self.bequeath(seat, effects);
+        if let Some(will) = &will {
+            self.publish_will(will, origin, now, effects);
         }
         self.metrics.sessions(self.seats.len());
         self.metrics.subscriptions(self.index.len());
@@ -131,7 +130,7 @@ impl State {
         seat.ends_at = (expiry != FOREVER).then(|| now.ms + u64::from(expiry) * 1000);
         let will = if cargo.with_will { seat.will.take() } else { None };
         seat.will = None;
-        effects.released.extend(seat.session.detach());
+        effects.part(seat);
         match will {
             Some(will) if will.delay > 0 && expiry > 0 => {
                 seat.will_due = Some(now.ms + u64::from(will.delay) * 1000);
@@ -183,6 +182,7 @@ impl State {
                 effects.change(Change::Retain(Arc::new(expired.emptied())));
             }
         }
+        self.revisit_pools();
         self.check_holds(now, effects);
     }
 
@@ -191,8 +191,12 @@ impl State {
         let metrics = &self.metrics;
         self.holders.retain(|key| {
             let Some(seat) = seats.get(*key) else { return false };
-            let (holds, released) = seat.session.outbox.lock().check_hold(now.instant);
-            if !released.is_empty() {
+            let mut outbox = seat.session.outbox.lock();
+            let (holds, released) = outbox.check_hold(now.instant);
+            // Who is let go so that no circle closes was not kept waiting by a slow reader.
+            let lags = outbox.is_lagging() && !released.is_empty();
+            drop(outbox);
+            if lags {
                 metrics.lagging(&seat.session.client);
             }
             effects.released.extend(released);

@@ -6,10 +6,13 @@
 
 mod index;
 mod lifecycle;
+mod look;
+mod pools;
 mod recovery;
 mod retained;
 mod seats;
 mod subscribe;
+mod sys;
 #[cfg(test)]
 mod tests;
 
@@ -18,23 +21,27 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 pub(super) use self::index::Asked;
 use self::{
     index::{Index, SessionKey},
+    pools::Pools,
     retained::{Kept, Retained},
     seats::{Seat, Seats},
     subscribe::Bulk,
+    sys::{SYS, Sys, first_level},
 };
 use super::{
+    admission::Window,
     cargo::{Ack, Cargo, Flight},
     codec::{Will, write::AckKind},
-    envelope::{Draft, Message, PublishDraft},
+    envelope::{Draft, Message, PublishDraft, now_ms},
     message::Origin,
     metrics::{Lost, Metrics},
     peer::{Peer, Reply},
     promise::{self, Step},
-    session::Entry,
+    session::{Entry, Session},
     settings::Limits,
-    store::{Change, Group, Row},
+    store::{Change, Group, Owner, Row},
 };
 use crate::names::{QoS, TopicFilter};
+use tokio::sync::Notify;
 
 /// MQTT 5: "No matching subscribers".
 const NO_MATCH: u8 = 0x10;
@@ -64,6 +71,8 @@ pub(super) struct Effects {
     released: Vec<Arc<Peer>>,
     /// What must be committed, and what may be said only then.
     group: Group,
+    /// Queues without a client of which a part is to be read back.
+    pages: Vec<Arc<Session>>,
     /// How often something to be stored was staged: an envelope that changes it waits for the commit.
     stored: u64,
 }
@@ -77,31 +86,45 @@ pub(super) struct State {
     limits: Limits,
     /// Topics that hold no retained message.
     start_topics: Vec<TopicFilter>,
+    /// Where room is given back when something is committed.
+    store_window: Window,
+    pools: Pools,
     bulk: VecDeque<Bulk>,
     holders: Vec<SessionKey>,
     next_sid: u64,
     ticks: u32,
+    sys: Sys,
     pub metrics: Arc<Metrics>,
 }
 
 impl State {
-    pub(super) fn new(limits: Limits, start_topics: Vec<TopicFilter>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        limits: Limits,
+        start_topics: Vec<TopicFilter>,
+        store_window: Window,
+        attention: Arc<Notify>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             index: Index::default(),
             retained: Retained::new(limits.retained_topics, limits.retained_bytes),
             seats: Seats::default(),
             limits,
             start_topics,
+            store_window,
+            pools: Pools::new(attention),
             bulk: VecDeque::new(),
             holders: Vec::new(),
             next_sid: 1,
             ticks: 0,
+            sys: Sys::new(Now { ms: now_ms(), instant: Instant::now() }),
             metrics,
         }
     }
 
-    /// Applies one envelope.
-    pub(super) fn apply(&mut self, flight: Flight, now: Now, effects: &mut Effects) {
+    /// Applies one envelope; whether something of it waits for a commit.
+    pub(super) fn apply(&mut self, flight: Flight, now: Now, effects: &mut Effects) -> bool {
+        let before = effects.stored;
         let Flight { envelope, peer, cargo, .. } = flight;
         match cargo {
             Cargo::Publish(ack) => {
@@ -118,8 +141,13 @@ impl State {
                     effects.say(Step::Reply(peer, reply), false);
                 }
             }
-            Cargo::Tick => self.tick(now, effects),
+            Cargo::Ask(ask) => self.answer(*ask, now, effects),
+            Cargo::Tick => {
+                self.tick(now, effects);
+                self.tick_sys(now, effects);
+            }
         }
+        effects.stored != before
     }
 
     fn publish(&mut self, mut message: Message, peer: Option<Arc<Peer>>, ack: Ack, effects: &mut Effects) {
@@ -169,7 +197,8 @@ impl State {
                 let retain = found.retain_as_published && message.retain;
                 let qos = message.qos.min(found.qos);
                 let message = Arc::clone(&message);
-                let entry = Entry { message, qseq: 0, qos, retain, ids: found.ids.clone(), gated, place: None };
+                let ids = found.ids.clone();
+                let entry = Entry { message, qseq: 0, qos, retain, ids, gated, place: None, pool: None };
                 self.stage(found.session, entry, place, effects);
             }
         }
@@ -196,6 +225,7 @@ impl State {
         client.is_some() && self.seats.get(session).map(|seat| &seat.session.client) == client
     }
 
+    /// One member of a group gets a message; if nobody is there, the group's queue.
     fn stage_shared(
         &mut self,
         group: &index::GroupKey,
@@ -204,17 +234,12 @@ impl State {
         place: Option<u16>,
         effects: &mut Effects,
     ) {
-        let seats = &self.seats;
-        let fits = |key: SessionKey| {
-            let peer = seats.get(key).and_then(|seat| seat.peer.as_ref());
-            peer.is_some_and(|peer| !peer.is_held())
-        };
-        if let Some((session, asked)) = self.index.pick(group, fits) {
-            let retain = asked.options.retain_as_published && message.retain;
-            let ids = asked.id.map(|id| Arc::from([id]));
-            let qos = message.qos.min(asked.options.qos);
-            let entry = Entry { message: Arc::clone(message), qseq: 0, qos, retain, ids, gated, place: None };
-            self.stage(session, entry, place, effects);
+        let member = self.live_member(group);
+        let queue = member.map(|(session, _)| session).or_else(|| self.queue_of(group, message.qos));
+        if let Some(receiver) = queue {
+            let pool = self.pools.sid(group);
+            let entry = pools::entry_for_group(message, member.map(|(_, asked)| asked), pool);
+            self.stage(receiver, Entry { gated, ..entry }, place, effects);
         }
     }
 
@@ -239,7 +264,10 @@ impl State {
 
     /// Keeps a retained message, unless its topic holds none.
     fn keep(&mut self, message: &Arc<Message>, effects: &mut Effects) {
-        if !message.retain || self.start_topics.iter().any(|filter| filter.matches(message.topic_str())) {
+        if !message.retain
+            || first_level(message.topic_str()) == SYS
+            || self.start_topics.iter().any(|filter| filter.matches(message.topic_str()))
+        {
             return;
         }
         match self.retained.set(message) {
@@ -279,12 +307,17 @@ impl State {
         }
         effects.origins.clear();
         effects.send();
-        effects.take_group()
+        effects.take_group(&self.store_window)
     }
 
     fn deliver(&mut self, key: SessionKey, effects: &mut Effects, now: Now) {
         let Some(seat) = self.seats.get_mut(key) else { return };
         effects.promise_entries(seat);
+        if seat.owner != Owner::Client {
+            // A queue without a client holds nobody: it goes to the store. There is something in it now.
+            seat.origins.clear();
+            self.pools.drain(key);
+        }
         let sources = seat.origins.iter().filter_map(|place| effects.origins.get(usize::from(*place)));
         let delivered = seat.session.outbox.lock().deliver(&mut seat.stage, sources, now.instant);
         seat.origins.clear();
@@ -297,6 +330,7 @@ impl State {
         if delivered.holds && !self.holders.contains(&key) {
             self.holders.push(key);
         }
+        seat.session.count_dropped(delivered.dropped_lagging + delivered.dropped_full);
         self.metrics.dropped(Lost::SessionLagging, delivered.dropped_lagging);
         self.metrics.dropped(Lost::QueueFull, delivered.dropped_full);
     }
@@ -339,6 +373,30 @@ impl Effects {
         }
     }
 
+    /// Room that is given back with the group's commit.
+    pub(super) fn owe(&mut self, peer: &Arc<Peer>, cost: u32) {
+        self.group.promise.owe(peer, cost);
+    }
+
+    /// A session and its connection part. One that only memory has ends with that, and still has to say what it owes.
+    fn part(&mut self, seat: &Seat) {
+        if seat.session.sid.is_some() {
+            self.released.extend(seat.session.detach());
+        }
+    }
+
+    /// A session is kept no longer.
+    fn end(&mut self, seat: &Seat) {
+        if let Some(sid) = seat.sid {
+            self.change(Change::End(sid, seat.session.client.clone()));
+        }
+    }
+
+    /// What is to be read back.
+    pub(super) fn take_pages(&mut self) -> Vec<Arc<Session>> {
+        std::mem::take(&mut self.pages)
+    }
+
     /// Stages a change of what is kept.
     fn change(&mut self, change: Change) {
         self.stored += 1;
@@ -357,17 +415,18 @@ impl Effects {
         self.group.promise.mark(&seat.session, last);
         let Some(sid) = seat.session.sid else { return };
         let rows = gated.filter_map(|entry| {
-            let ids = entry.ids.clone();
-            Some(Row { qseq: entry.qseq, place: entry.place?, qos: entry.qos, retain: entry.retain, ids })
+            let (ids, pool) = (entry.ids.clone(), entry.pool);
+            Some(Row { qseq: entry.qseq, place: entry.place?, qos: entry.qos, retain: entry.retain, ids, pool })
         });
         self.group.queues.push((sid, rows.collect()));
     }
 
     /// The round's group, if there is anything to commit or to wait for.
-    fn take_group(&mut self) -> Option<Group> {
+    fn take_group(&mut self, window: &Window) -> Option<Group> {
         if self.group.is_empty() {
             return None;
         }
+        self.group.promise.room_of(window);
         let next = Group::new(self.group.batch + 1);
         Some(std::mem::replace(&mut self.group, next))
     }

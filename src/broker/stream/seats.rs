@@ -1,6 +1,6 @@
 //! The session table: one seat per session, known to the dispatcher alone.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use slab::Slab;
 
@@ -11,7 +11,7 @@ use crate::{
         message::Origin,
         peer::Peer,
         session::{Entry, Marks, Session},
-        store::{RecoveredSession, SessionRecord, Sid, WillRecord},
+        store::{Owner, RecoveredSession, SessionRecord, Sid, WillRecord},
     },
     names::{ClientId, QoS, TopicFilter},
 };
@@ -24,14 +24,17 @@ const RETURN: u64 = 5_000;
 /// A session as the stream sees it.
 #[derive(Debug)]
 pub(super) struct Seat {
+    pub owner: Owner,
     pub session: Arc<Session>,
     /// Its number in the store; also of a session that is kept for its will only.
     pub sid: Option<Sid>,
+    /// It was a member of a shared group once, or may have been in an earlier process: messages for groups may wait in it.
+    pub shared: bool,
     /// It outlived the process, and its client has not come back.
     pub recovered: bool,
     /// The connection that serves it now.
     pub peer: Option<Arc<Peer>>,
-    pub filters: HashMap<TopicFilter, Asked>,
+    pub filters: BTreeMap<TopicFilter, Asked>,
     /// Seconds it outlives its connection; set by [`Seats::set_expiry`].
     expiry: u32,
     /// While away: milliseconds since 1970 when it ends.
@@ -51,11 +54,13 @@ pub(super) struct Seat {
 impl Seat {
     pub(super) fn new(session: Arc<Session>) -> Self {
         Self {
+            owner: Owner::Client,
             sid: session.sid,
             session,
+            shared: false,
             recovered: false,
             peer: None,
-            filters: HashMap::new(),
+            filters: BTreeMap::new(),
             expiry: 0,
             ends_at: None,
             will: None,
@@ -67,11 +72,16 @@ impl Seat {
         }
     }
 
+    /// The queue of a shared group.
+    pub(super) fn of_group(session: Session, filter: &TopicFilter) -> Self {
+        Self { owner: Owner::Group(filter.clone()), ..Self::new(Arc::new(session)) }
+    }
+
     /// A session that outlived the process. Its client counts as gone since `now` (milliseconds since 1970) if it was connected.
     pub(super) fn recover(kept: &RecoveredSession, marks: Marks, now: u64) -> Self {
         let record = &kept.record;
         // One that ends with its connection ended with the process: what is left of it is its will.
-        let session = if record.expiry > 0 {
+        let session = if record.expiry > 0 || record.owner != Owner::Client {
             Session::recovered(kept, marks)
         } else {
             Session::new(record.client.clone(), marks, None)
@@ -83,13 +93,16 @@ impl Seat {
         };
         let will_due = will.as_ref().map(|will| due.unwrap_or(now + RETURN.max(u64::from(will.delay) * 1000)));
         let ends_at = match record.expiry {
+            _ if record.owner != Owner::Client => None,
             // Kept for its will only.
             0 => will_due.or(Some(now)),
             FOREVER => None,
             expiry => Some(left_at + u64::from(expiry) * 1000),
         };
         Self {
+            owner: record.owner.clone(),
             sid: Some(kept.sid),
+            shared: true,
             recovered: true,
             filters: kept.filters.iter().cloned().collect(),
             expiry: record.expiry,
@@ -111,7 +124,13 @@ impl Seat {
             due: self.will_due,
         });
         let left_at = if self.peer.is_some() { None } else { left_at.or(Some(0)) };
-        SessionRecord { client: self.session.client.clone(), expiry: self.expiry, left_at, will }
+        SessionRecord {
+            owner: self.owner.clone(),
+            client: self.session.client.clone(),
+            expiry: self.expiry,
+            left_at,
+            will,
+        }
     }
 
     pub(super) fn expiry(&self) -> u32 {
@@ -141,7 +160,8 @@ impl Seat {
 #[derive(Debug, Default)]
 pub(super) struct Seats {
     seats: Slab<Seat>,
-    by_client: HashMap<ClientId, SessionKey>,
+    /// In order, so that they can be shown page by page.
+    by_client: BTreeMap<ClientId, SessionKey>,
     persistent: usize,
 }
 
@@ -166,10 +186,17 @@ impl Seats {
         key
     }
 
+    /// One that no client can claim.
+    pub(super) fn insert_alone(&mut self, seat: Seat) -> SessionKey {
+        self.seats.insert(seat)
+    }
+
     pub(super) fn remove(&mut self, key: SessionKey) -> Option<Seat> {
         let seat = self.seats.try_remove(key)?;
-        self.by_client.remove(&seat.session.client);
-        self.persistent -= usize::from(seat.is_persistent());
+        if seat.owner == Owner::Client {
+            self.by_client.remove(&seat.session.client);
+            self.persistent -= usize::from(seat.is_persistent());
+        }
         Some(seat)
     }
 
@@ -191,8 +218,15 @@ impl Seats {
         self.seats.iter()
     }
 
+    /// Clients in order, from one on.
+    pub(super) fn by_client(&self, from: Option<ClientId>) -> impl Iterator<Item = (&ClientId, &Seat)> {
+        let begin = from.map_or(Bound::Unbounded, Bound::Included);
+        let found = self.by_client.range((begin, Bound::Unbounded));
+        found.filter_map(|(client, key)| Some((client, self.seats.get(*key)?)))
+    }
+
     pub(super) fn len(&self) -> usize {
-        self.seats.len()
+        self.by_client.len()
     }
 
     /// The seat a connection serves now; `None` once it was taken over.

@@ -83,6 +83,7 @@ impl State {
             effects.change(Change::Subscribe(sid, filter.clone(), asked));
         }
         let new = self.index.subscribe(key, filter, asked);
+        self.join_group(key, filter, effects);
         let wanted = match asked.options.retain_handling {
             0 => true,
             1 => new,
@@ -95,6 +96,7 @@ impl State {
     }
 
     fn send_retained(&mut self, key: SessionKey, filter: &TopicFilter, asked: Asked, now: Now, effects: &mut Effects) {
+        self.send_sys(key, filter, asked, now, effects);
         self.forget_bulk(key, filter);
         let rest: VecDeque<_> = self.retained.matching(filter.as_str(), now.ms).into();
         let peer = self.seats.get(key).and_then(|seat| seat.peer.as_ref()).map_or(0, |peer| peer.id);
@@ -110,10 +112,16 @@ impl State {
         self.bulk.retain(|bulk| bulk.session != key || bulk.filter != *filter);
     }
 
-    fn stage_retained(&mut self, key: SessionKey, message: Arc<Message>, asked: Asked, effects: &mut Effects) {
+    pub(super) fn stage_retained(
+        &mut self,
+        key: SessionKey,
+        message: Arc<Message>,
+        asked: Asked,
+        effects: &mut Effects,
+    ) {
         let qos: QoS = message.qos.min(asked.options.qos);
         let ids = asked.id.map(|id| Arc::from([id]));
-        let entry = Entry { message, qseq: 0, qos, retain: true, ids, gated: false, place: None };
+        let entry = Entry { message, qseq: 0, qos, retain: true, ids, gated: false, place: None, pool: None };
         self.stage(key, entry, None, effects);
     }
 
@@ -182,6 +190,10 @@ impl State {
             effects.change(Change::Unsubscribe(sid, filter.clone()));
         }
         self.forget_bulk(key, filter);
-        if self.index.unsubscribe(key, filter) { 0 } else { NO_SUBSCRIPTION }
+        if !self.index.unsubscribe(key, filter) {
+            return NO_SUBSCRIPTION;
+        }
+        self.leave_group(filter, effects);
+        0
     }
 }

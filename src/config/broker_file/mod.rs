@@ -31,6 +31,7 @@ pub(super) struct Context<'a> {
 pub(super) fn decode(root: Option<&Node>, cx: &Context<'_>) -> Option<Settings> {
     let top = Section::root(cx.report, root);
     let protect = top.flag("protect_own_topics", true);
+    let anonymous_sys = top.flag("anonymous_sys", false);
     let users = users::decode(&top);
     let listeners = listeners::decode(&top, users.is_empty(), cx);
     let limits = limits::decode(top.section("limits"));
@@ -46,6 +47,7 @@ pub(super) fn decode(root: Option<&Node>, cx: &Context<'_>) -> Option<Settings> 
         protected_topics: if protect { protected_topics(cx.butler) } else { Vec::new() },
         // A prefix so long that no level fits behind it has no self-test.
         open_topics: mqtt.own_topics.join("ping").map(Into::into).into_iter().collect(),
+        anonymous_sys,
         own_prefix: mqtt.own_topics.clone(),
         engine_test_hook: false,
     })

@@ -3,12 +3,12 @@
 //! ```text
 //! last u64 | bytes u64 | rows u32 | sources u32
 //! sources x (batch u64, group u64, size u64)
-//! rows x (position - key u32, source u16, index u32, flags u8, [ids: count u16, count x u32])
+//! rows x (position - key u32, source u16, index u32, flags u8, [pool u64], [ids: count u16, count x u32])
 //! ```
 //!
 //! `last` is the position of the last row (the first is the key), `bytes` the size of the messages, as quotas count them; a source is a group
 //! and the batch its messages lie in, with the size of that value: so references can be counted without reading a message. Flags: bits 0-1
-//! QoS, 2 retain, 3 subscription ids follow.
+//! QoS, 2 retain, 3 subscription ids follow, 4 the shared group it was sent for follows.
 
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ use crate::{
 
 const RETAIN: u8 = 4;
 const IDS: u8 = 8;
+const POOL: u8 = 16;
 const SOURCE: usize = 24;
 
 /// Where messages of a queue value lie.
@@ -61,8 +62,12 @@ pub(in crate::broker::store) fn write(sid: Sid, rows: &[&Row], bytes: u64, sourc
         packed.extend_from_slice(&u16::try_from(source).ok()?.to_le_bytes());
         packed.extend_from_slice(&row.place.index.to_le_bytes());
         let ids = row.ids.as_deref().unwrap_or_default();
-        let flags = row.qos as u8 | if row.retain { RETAIN } else { 0 } | if ids.is_empty() { 0 } else { IDS };
-        packed.push(flags);
+        let flag = |is: bool, bit: u8| if is { bit } else { 0 };
+        let more = flag(!ids.is_empty(), IDS) | flag(row.pool.is_some(), POOL);
+        packed.push(row.qos as u8 | flag(row.retain, RETAIN) | more);
+        if let Some(pool) = row.pool {
+            packed.extend_from_slice(&pool.0.to_le_bytes());
+        }
         if !ids.is_empty() {
             packed.extend_from_slice(&u16::try_from(ids.len()).ok()?.to_le_bytes());
             ids.iter().for_each(|id| packed.extend_from_slice(&id.to_le_bytes()));
@@ -110,6 +115,7 @@ impl<'a> Queued<'a> {
             self.summary.sources.get(usize::from(fields.u16()?)).ok_or(Damaged::Malformed("no such source"))?;
         let (index, flags) = (fields.u32()?, fields.u8()?);
         let qos = QoS::from_u8(flags & 3).ok_or(Damaged::Malformed("a QoS is none"))?;
+        let pool = if flags & POOL == 0 { None } else { Some(Sid(fields.u64()?)) };
         let ids = if flags & IDS == 0 {
             None
         } else {
@@ -118,7 +124,7 @@ impl<'a> Queued<'a> {
             Some((0..count).map(|_| bytes.u32()).collect::<Result<Arc<[u32]>, _>>()?)
         };
         let place = Place { batch: source.group, index };
-        Ok((Row { qseq, place, qos, retain: flags & RETAIN != 0, ids }, source.batch))
+        Ok((Row { qseq, place, qos, retain: flags & RETAIN != 0, ids, pool }, source.batch))
     }
 }
 

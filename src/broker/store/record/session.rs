@@ -7,7 +7,7 @@ use crate::{
     broker::{
         codec::{SubscribeOptions, Will},
         message::{Door, Origin},
-        store::{Progress, SessionRecord, Sid, WillRecord},
+        store::{Owner, Progress, SessionRecord, Sid, WillRecord},
         stream::Asked,
     },
     names::{ClientId, QoS, TopicFilter},
@@ -19,6 +19,14 @@ pub(in crate::broker::store) fn write_session(sid: Sid, session: &SessionRecord)
         out.extend_from_slice(&session.expiry.to_le_bytes());
         put::option(out, session.left_at, long);
         put::option(out, session.will.as_ref(), write_will);
+        match &session.owner {
+            Owner::Client => out.push(0),
+            Owner::Group(filter) => {
+                out.push(1);
+                put::blob(out, filter.as_str().as_bytes());
+            }
+            Owner::Estate => out.push(2),
+        }
     })
 }
 
@@ -28,8 +36,18 @@ pub(in crate::broker::store) fn read_session(sid: Sid, record: &[u8]) -> Result<
     let expiry = fields.u32()?;
     let left_at = fields.option(Fields::u64)?;
     let will = fields.option(read_will)?;
+    let owner = match fields.u8()? {
+        0 => Owner::Client,
+        1 => Owner::Group(topic_filter(fields.text()?)?),
+        2 => Owner::Estate,
+        _ => return Err(Damaged::Malformed("an owner is none")),
+    };
     fields.end()?;
-    Ok(SessionRecord { client, expiry, left_at, will })
+    Ok(SessionRecord { owner, client, expiry, left_at, will })
+}
+
+fn topic_filter(text: &str) -> Result<TopicFilter, Damaged> {
+    TopicFilter::new(text).map_err(|_| Damaged::Malformed("a topic filter is none"))
 }
 
 fn long(out: &mut Vec<u8>, value: u64) {
@@ -125,8 +143,7 @@ pub(in crate::broker::store) fn read_subscription(
     };
     let (internal, id) = (fields.flag()?, fields.option(Fields::u32)?);
     fields.end()?;
-    let filter = TopicFilter::new(filter).map_err(|_| Damaged::Malformed("a topic filter is none"))?;
-    Ok((filter, Asked { options, id, internal }))
+    Ok((topic_filter(filter)?, Asked { options, id, internal }))
 }
 
 /// Without the ids that are completed: these are to be forgotten, not kept.

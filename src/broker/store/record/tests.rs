@@ -43,7 +43,7 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
             position += step;
             let ids = Some(Arc::from(ids)).filter(|ids: &Arc<[u32]>| !ids.is_empty());
             let qos = if two { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
-            Row { qseq: position, place: Place { batch, index }, qos, retain, ids }
+            Row { qseq: position, place: Place { batch, index }, qos, retain, ids, pool: two.then_some(Sid(step)) }
         };
         rows.into_iter().map(row).collect()
     })

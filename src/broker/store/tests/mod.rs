@@ -88,7 +88,13 @@ fn number(message: &Message) -> u64 {
 }
 
 fn record(client: &str, expiry: u32, left_at: Option<u64>) -> Box<SessionRecord> {
-    Box::new(SessionRecord { client: ClientId::new(client).unwrap(), expiry, left_at, will: None })
+    Box::new(SessionRecord {
+        owner: Owner::Client,
+        client: ClientId::new(client).unwrap(),
+        expiry,
+        left_at,
+        will: None,
+    })
 }
 
 fn asked(qos: QoS) -> Asked {
@@ -99,7 +105,7 @@ fn asked(qos: QoS) -> Asked {
 /// Adds a row with its message to a group.
 fn queue(group: &mut Group, sid: Sid, qseq: u64, message: &Arc<Message>) {
     let place = group.place(message);
-    let row = Row { qseq, place, qos: QoS::AtLeastOnce, retain: false, ids: Some(Arc::from([1, 2])) };
+    let row = Row { qseq, place, qos: QoS::AtLeastOnce, retain: false, ids: Some(Arc::from([1, 2])), pool: None };
     match group.queues.iter_mut().find(|(owner, _)| *owner == sid) {
         Some((_, rows)) => rows.push(row),
         None => group.queues.push((sid, vec![row])),

@@ -16,7 +16,7 @@ impl Real {
     fn new() -> Self {
         let metrics = Metrics::new(&mut Registry::default());
         Self {
-            state: State::new(Limits::default(), Vec::new(), metrics),
+            state: State::new(Limits::default(), Vec::new(), Window::new(1 << 20), Arc::default(), metrics),
             effects: Effects::default(),
             store: Store::default(),
             now: Now { ms: 1_000_000, instant: Instant::now() },
@@ -29,17 +29,31 @@ impl Real {
     fn apply(&mut self, draft: Draft, peer: Option<Arc<Peer>>, cargo: Cargo) -> BTreeMap<usize, Vec<Got>> {
         self.number += 1;
         let envelope = draft.stamp(0, self.number);
-        let flight = Flight { seq: self.number, envelope, cost: 0, peer, cargo, since: self.now.instant };
+        let flight = Flight { seq: self.number, envelope, cost: 0, stored: 0, peer, cargo, since: self.now.instant };
         self.state.apply(flight, self.now, &mut self.effects);
         let mut staged = BTreeMap::new();
-        for (_, seat) in self.state.seats.iter().filter(|(_, seat)| !seat.stage.is_empty()) {
+        while self.round(&mut staged) {}
+        staged
+    }
+
+    /// The rest of a round; whether there is more to do.
+    fn round(&mut self, staged: &mut BTreeMap<usize, Vec<Got>>) -> bool {
+        let mut more = self.state.has_pools() && self.state.advance_pools(&mut self.effects);
+        let clients = self.state.seats.iter().filter(|(_, seat)| seat.owner == Owner::Client);
+        for (_, seat) in clients.filter(|(_, seat)| !seat.stage.is_empty()) {
             let client = seat.session.client.as_str().parse().unwrap();
-            staged.insert(client, seat.stage.iter().map(Got::of).collect());
+            staged.entry(client).or_default().extend(seat.stage.iter().map(Got::of));
         }
         if let Some(group) = self.state.finish(&mut self.effects, self.now) {
+            // Its rows may be what a queue waits for.
+            more |= self.state.has_pools() && !group.queues.is_empty();
             self.store.submit(group);
         }
-        staged
+        for session in self.effects.take_pages() {
+            self.store.load(&session);
+            more = true;
+        }
+        more
     }
 
     fn control(&mut self, peer: Option<Arc<Peer>>, cargo: Cargo) -> BTreeMap<usize, Vec<Got>> {
@@ -150,6 +164,9 @@ impl Run {
     fn unsubscribe(&mut self, client: usize, filter: usize) {
         let Some((peer, _)) = self.real.connections.get(&client).cloned() else { return };
         let known = self.model.sessions.get_mut(&client).unwrap().filters.remove(&filter).is_some();
+        if known {
+            self.model.left([filter].into_iter());
+        }
         let filters = vec![Ok(TopicFilter::new(FILTERS[filter]).unwrap())];
         let cargo = Cargo::Unsubscribe(Box::new(UnsubscribeCargo { packet_id: 8, filters }));
         assert!(self.real.control(Some(Arc::clone(&peer)), cargo).is_empty());
