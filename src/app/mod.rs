@@ -11,6 +11,7 @@ pub mod holder;
 #[cfg(test)]
 mod metrics_table;
 mod probe;
+mod reload;
 mod signal;
 pub mod supervise;
 
@@ -91,6 +92,7 @@ pub struct App {
     registry: Registry,
     supervisor: Supervisor,
     fatal: FatalEnds,
+    reloads: Option<reload::Reloads>,
 }
 
 impl App {
@@ -105,6 +107,7 @@ impl App {
         supervisor.register(&mut registry);
         let readiness = Readiness::new();
         let carrier = Carrier::build(loaded, health::offline(&settings.mqtt)?, &mut registry)?;
+        let reloads = carrier.broker().and_then(|_| reload::Reloads::new(loaded, &mut registry));
         let receiver = settings
             .udp
             .enable
@@ -161,6 +164,7 @@ impl App {
             registry,
             supervisor,
             fatal,
+            reloads,
         })
     }
 
@@ -196,6 +200,9 @@ impl App {
     pub async fn run(self, asked: impl Future<Output = &'static str>) -> Result<(), Fatal> {
         let Self { settings, carrier, supervisor, readiness, fatal, status, .. } = self;
         let (connections, desk) = (carrier.connections(), carrier.desk());
+        if let Some((broker, reloads)) = carrier.broker().zip(self.reloads) {
+            start_reloads(&supervisor, broker, reloads, &readiness);
+        }
         carrier.start(&supervisor, &readiness);
         // Also with `mqttConfig.enable: false`: then nothing is forwarded, but REST still tells who is active.
         if let Some(receiver) = self.receiver {
@@ -285,6 +292,14 @@ async fn tell_when_ready(readiness: Readiness, handle: StatusHandle) {
     tracing::info!("ready");
     handle.ready();
     std::future::pending::<()>().await;
+}
+
+fn start_reloads(supervisor: &Supervisor, broker: BrokerHandle, reloads: reload::Reloads, readiness: &Readiness) {
+    let latch = Arc::new(readiness.note("broker.toml"));
+    latch.up();
+    supervisor.restarting(Stage::Work, "broker.toml", move |stop| {
+        reloads.clone().run(broker.clone(), Arc::clone(&latch), stop)
+    });
 }
 
 fn start_events(

@@ -105,6 +105,9 @@ impl Dispatcher {
             // There may be more: come back after this round.
             self.attention.notify_one();
         }
+        if self.state.sweep(now, effects) {
+            self.attention.notify_one();
+        }
         if self.state.has_pools() && self.state.advance_pools(effects) {
             self.attention.notify_one();
         }

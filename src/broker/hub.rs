@@ -6,7 +6,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    access::Special, admission::Window, auth::Authenticator, engine::Engine, metrics::Metrics, session::Marks,
+    access::Policies, admission::Window, auth::Authenticator, engine::Engine, metrics::Metrics, session::Marks,
     settings::Limits, store::Store,
 };
 
@@ -18,7 +18,7 @@ pub(super) struct Hub {
     pub store_window: Window,
     pub store: Arc<Store>,
     pub limits: Arc<Limits>,
-    pub special: Arc<Special>,
+    pub policies: Arc<Policies>,
     pub auth: Arc<Authenticator>,
     pub metrics: Arc<Metrics>,
     /// Wakes the dispatcher, see there.

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -15,7 +16,10 @@ use prometheus_client::{
 };
 
 use super::seen::{LOADS, Stats, Totals};
-use crate::{names::ClientId, telemetry::throttle::Throttle};
+use crate::{
+    names::ClientId,
+    telemetry::throttle::{Throttle, Throttles},
+};
 
 /// Why a message is not delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,10 +32,11 @@ pub(super) enum Lost {
     TooLargeForClient,
     RetainedFull,
     GroupLeft,
+    NotReceivable,
 }
 
 impl Lost {
-    const COUNT: usize = 7;
+    const COUNT: usize = 8;
 
     const fn reason(self) -> &'static str {
         match self {
@@ -42,6 +47,7 @@ impl Lost {
             Self::TooLargeForClient => "too_large_for_client",
             Self::RetainedFull => "retained_full",
             Self::GroupLeft => "group_left",
+            Self::NotReceivable => "not_receivable",
         }
     }
 
@@ -54,6 +60,7 @@ impl Lost {
             }
             Self::Expired => "their expiry interval passed before they could be sent",
             Self::TooLargeForClient => "they are larger than the receiving client accepts",
+            Self::NotReceivable => "their subscriber may not receive them; see [[access]] in broker.toml",
             Self::RetainedFull => {
                 "no room for more retained messages; see limits.retained_topics and limits.retained_bytes in broker.toml"
             }
@@ -64,6 +71,8 @@ impl Lost {
 
 /// A line about the same reason at most this often.
 const EVERY: Duration = Duration::from_secs(10);
+/// A line about clients refused for the same reason at most this often.
+const EVERY_REFUSAL: Duration = Duration::from_secs(1);
 
 /// Label of a drop or refusal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -132,6 +141,7 @@ pub(super) struct Metrics {
     /// What passes through all connections.
     pub totals: Arc<Totals>,
     lines: [Throttle; Lost::COUNT],
+    refusals: Mutex<Throttles>,
 }
 
 impl Metrics {
@@ -169,6 +179,7 @@ impl Metrics {
             engine_restarts: Counter::default(),
             totals: Totals::new(registry),
             lines: [const { Throttle::every(EVERY) }; Lost::COUNT],
+            refusals: Mutex::new(Throttles::every(EVERY_REFUSAL)),
         };
         metrics.register(registry);
         Arc::new(metrics)
@@ -255,6 +266,12 @@ impl Metrics {
 
     pub(super) fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// The same for a client that is told why; `Some`: a line about it may be written, after so many that were not.
+    pub(super) fn refused_client(&self, reason: &'static str) -> Option<u64> {
+        self.refused(reason);
+        self.refusals.lock().pass(reason)
     }
 
     /// The self-probe, which has no listener, is no client.

@@ -7,7 +7,7 @@
 //! Promise: an acknowledgement means that the message is in the outbox of every live matching session. Sessions and retained messages live
 //! in memory: they outlive their connections, not the process.
 
-mod access;
+pub mod access;
 mod admission;
 mod auth;
 mod cargo;
@@ -42,7 +42,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    access::Special,
+    access::Policies,
     admission::Window,
     auth::Authenticator,
     cargo::Cargo,
@@ -132,13 +132,14 @@ impl Broker {
         let metrics = Metrics::new(registry);
         let limits = Arc::new(settings.limits.clone());
         let store = Arc::new(Store::default());
+        let policies = Arc::new(Policies::new(settings));
         let hub = Hub {
             engine: Arc::clone(&engine),
             window: Window::new(admission::WINDOW),
             store_window: Window::new(admission::STORE_WINDOW),
             store: Arc::clone(&store),
-            special: Arc::new(Special::new(settings)),
-            auth: Arc::new(Authenticator::new(&settings.users)?),
+            auth: Arc::new(Authenticator::new(&settings.limits)?),
+            policies,
             metrics: Arc::clone(&metrics),
             attention: Arc::new(Notify::new()),
             places: Arc::new(Semaphore::new(limits.clients)),
@@ -156,7 +157,8 @@ impl Broker {
                 hub.store_window.clone(),
                 Arc::clone(&hub.attention),
                 metrics,
-            ),
+            )
+            .guarded(Arc::clone(&hub.policies)),
             store,
             window: hub.window.clone(),
             store_window: hub.store_window.clone(),
@@ -279,6 +281,19 @@ impl BrokerHandle {
     /// Where the broker is looked at and steered; ask once and clone it, its turns are counted.
     pub fn desk(&self) -> Desk {
         Desk::new(self.hub.clone())
+    }
+
+    /// Puts the users and access rules of newer settings in force, at once and as a whole; of their listeners, only anonymous doors that they
+    /// close. What else differs needs a restart: see [`Settings::needs_restart`]. Connections whose users are gone, have another password or may
+    /// do nothing any more are ended; so are subscriptions that are not allowed any more.
+    pub fn reload(&self, settings: &Settings) {
+        self.hub.policies.replace(settings);
+        self.hub.attention.notify_one();
+    }
+
+    /// The users in force, in the order of their names.
+    pub fn user_names(&self) -> Vec<Arc<str>> {
+        self.hub.policies.present().user_names()
     }
 
     /// Whether it takes messages.

@@ -14,6 +14,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
+    access::Access,
     admission::{Account, SHARE, STORE_SHARE, Window},
     codec::write::AckKind,
     message::Origin,
@@ -33,14 +34,33 @@ pub(super) enum Reply {
     UnsubAck { packet_id: u16, codes: Vec<u8> },
 }
 
-/// Why a connection is closed from inside. The numbers are MQTT 5's DISCONNECT reason codes.
+/// Why a connection is closed from inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub(super) enum Kick {
-    ServerShuttingDown = 0x8b,
-    SessionTakenOver = 0x8e,
-    QuotaExceeded = 0x97,
-    AdministrativeAction = 0x98,
+    /// By new rules it may do nothing any more.
+    NotAuthorized,
+    ServerShuttingDown,
+    SessionTakenOver,
+    /// It does not read what it is owed.
+    QuotaExceeded,
+    /// The store could not take what it sent, and its version of MQTT has no other word for that.
+    Unstored,
+    AdministrativeAction,
+    /// Its user is gone, or has another password.
+    LoggedOut,
+}
+
+impl Kick {
+    /// MQTT 5's DISCONNECT reason code.
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::NotAuthorized => 0x87,
+            Self::ServerShuttingDown => 0x8b,
+            Self::SessionTakenOver => 0x8e,
+            Self::QuotaExceeded | Self::Unstored => 0x97,
+            Self::AdministrativeAction | Self::LoggedOut => 0x98,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +82,7 @@ pub(super) struct Peer {
     pub lane: Option<Window>,
     session: OnceLock<Arc<Session>>,
     face: OnceLock<Face>,
+    access: OnceLock<Arc<Access>>,
     mailbox: Mutex<Mailbox>,
     wake: WakeCell,
     holds: AtomicU32,
@@ -80,6 +101,7 @@ impl Peer {
             lane,
             session: OnceLock::new(),
             face: OnceLock::new(),
+            access: OnceLock::new(),
             mailbox: Mutex::default(),
             wake: WakeCell::default(),
             holds: AtomicU32::new(0),
@@ -93,6 +115,15 @@ impl Peer {
     pub(super) fn set_session(&self, session: Arc<Session>) {
         // Set once, by the dispatcher, when it opens the session.
         let _ = self.session.set(session);
+    }
+
+    /// What its client may do, for what happens when the connection is gone. Set once, before it is let into the stream.
+    pub(super) fn set_access(&self, access: Arc<Access>) {
+        let _ = self.access.set(access);
+    }
+
+    pub(super) fn access(&self) -> Option<&Arc<Access>> {
+        self.access.get()
     }
 
     pub(super) fn session(&self) -> Option<&Arc<Session>> {

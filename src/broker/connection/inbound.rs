@@ -74,6 +74,9 @@ impl Link {
                 Framed::Complete { first, body, length } => {
                     let packet = decode(first, body, self.version)?;
                     self.packet(packet, now, out)?;
+                    if let Some(meter) = &mut self.meter {
+                        meter.count(first >> 4 == 3, length);
+                    }
                     done += length;
                 }
                 Framed::Incomplete { .. } => break,
@@ -153,7 +156,7 @@ impl Link {
     /// which the client itself may not publish is taken off, and the answer goes to the usual topic.
     fn checked_properties<'a>(&self, topic: &str, publish: &'a Publish<'_>) -> Cow<'a, [u8]> {
         let unchanged = Cow::Borrowed(publish.properties.as_ref());
-        if publish.properties.is_empty() || !self.hub.special.is_start(topic) {
+        if publish.properties.is_empty() || !self.access.is_start(topic) {
             return unchanged;
         }
         let Ok(mut parsed) = properties::from_wire(&publish.properties, None) else { return unchanged };
@@ -186,30 +189,19 @@ impl Link {
         Ok(None)
     }
 
-    /// Publishers mostly stay with a topic: the last answer is remembered.
-    fn may_publish(&mut self, topic: &str) -> bool {
-        if self.verdict.0 != topic {
-            let levels = topic.split('/').count() <= self.hub.limits.topic_levels;
-            let may = levels && self.access.may_publish(topic);
-            topic.clone_into(&mut self.verdict.0);
-            self.verdict.1 = may;
-        }
-        self.verdict.1
-    }
-
     /// A publish that is not allowed: 5.0 is told so; 3.1.1 has no word for it, so the message is acknowledged and goes nowhere
     /// (`[MQTT-3.3.5-2]` of 3.1.1). The answer keeps its place among those to earlier packets.
     fn deny(&mut self, publish: &Publish<'_>) -> Result<(), End> {
         self.hub.metrics.dropped(Lost::NotAuthorized, 1);
         self.hub.metrics.denied(Denied::Publish);
         let client = &self.session.client;
-        tracing::debug!(%client, topic = self.verdict.0, "publish denied");
+        tracing::debug!(%client, topic = self.verdicts.published(), "publish denied");
         let kind = match publish.qos {
             QoS::AtMostOnce => return Ok(()),
             QoS::AtLeastOnce => AckKind::PubAck,
             QoS::ExactlyOnce => AckKind::PubRec,
         };
-        let too_deep = self.verdict.0.split('/').count() > self.hub.limits.topic_levels;
+        let too_deep = self.verdicts.published().split('/').count() > self.hub.limits.topic_levels;
         let reason = match self.version {
             Version::V3 => 0,
             Version::V5 if too_deep => TOPIC_INVALID,

@@ -19,10 +19,11 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{End, Leave, wire::Wire};
+use super::{End, Leave, judge::Verdicts, meter::Meter, wire::Wire};
 use crate::broker::{
     access::Access,
     admission::{Turnstile, weight},
+    cargo::Opened,
     codec::Version,
     engine::Outgoing,
     hub::Hub,
@@ -59,7 +60,7 @@ pub(super) struct Link {
     pub hub: Hub,
     pub peer: Arc<Peer>,
     pub session: Arc<Session>,
-    pub access: Access,
+    pub access: Arc<Access>,
     pub version: Version,
     pub terms: Terms,
     /// MQTT 5 topic aliases the client has set, by number.
@@ -71,8 +72,9 @@ pub(super) struct Link {
     pub inbound: usize,
     /// The client said goodbye; what it sent before is still submitted.
     pub ending: Option<End>,
-    /// The last topic that was looked at, and whether it may be published on.
-    pub verdict: (String, bool),
+    pub verdicts: Verdicts,
+    /// How much the client sends, where that is limited.
+    pub meter: Option<Box<Meter>>,
     pub parcels: Vec<Parcel>,
     pub replies: Vec<Reply>,
     turnstile: Turnstile,
@@ -88,13 +90,15 @@ impl Link {
     pub(super) fn new(
         hub: Hub,
         peer: Arc<Peer>,
-        opened: (Arc<Session>, Leave),
-        access: Access,
+        (opened, mut leave): (Opened, Leave),
+        access: Arc<Access>,
         terms: Terms,
         place: OwnedSemaphorePermit,
     ) -> Self {
-        let (session, mut leave) = opened;
         leave.with_will = true;
+        let verdicts = Verdicts::new(&access, opened.present);
+        let meter = Meter::of(&access, &hub.limits);
+        let session = opened.session;
         let turnstile = Turnstile::new(hub.window.clone());
         let store_turnstile = Turnstile::new(hub.store_window.clone());
         Self {
@@ -109,7 +113,8 @@ impl Link {
             pending_bytes: 0,
             inbound: 0,
             ending: None,
-            verdict: (String::new(), false),
+            verdicts,
+            meter,
             parcels: Vec::new(),
             replies: Vec::new(),
             turnstile,
@@ -217,7 +222,9 @@ impl Link {
         wire: &mut Wire<S>,
         cx: &mut Context<'_>,
     ) -> Result<bool, End> {
+        self.renew()?;
         let mut busy = self.take_replies(&mut wire.out)?;
+        busy |= self.meter.as_mut().is_some_and(|meter| meter.poll_rested(cx));
         busy |= self.poll_submit(cx)?;
         if let Some(end) = self.ending.filter(|_| self.pending.is_empty()) {
             return Err(end);
@@ -241,9 +248,13 @@ impl Link {
         Ok(busy)
     }
 
-    /// Whether more may be read: the park has room, and the peer reads what it is sent.
+    /// Whether more may be read: the park has room, the peer reads what it is sent, and does not send more than it may.
     pub(super) fn may_read(&self, unwritten: usize) -> bool {
-        self.ending.is_none() && self.pending_bytes < PARK && unwritten < OUT_STOP
+        self.ending.is_none() && self.pending_bytes < PARK && unwritten < OUT_STOP && !self.rests()
+    }
+
+    fn rests(&self) -> bool {
+        self.meter.as_ref().is_some_and(|meter| meter.rests())
     }
 
     /// Parks an envelope until there is room on the bus.
@@ -333,6 +344,10 @@ impl Link {
     /// One deadline, looked at again when it passes, instead of a timer moved with every packet.
     fn poll_timer(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Result<(), End> {
         let Some(patience) = self.patience() else { return Ok(()) };
+        if self.rests() {
+            // It is not silent: it is not listened to.
+            self.last_heard = Instant::now();
+        }
         while timer.as_mut().poll(cx).is_ready() {
             let deadline = self.last_heard + patience;
             if deadline <= Instant::now() {

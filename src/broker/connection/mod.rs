@@ -5,7 +5,9 @@
 
 mod handshake;
 mod inbound;
+mod judge;
 mod link;
+mod meter;
 mod outbound;
 mod wire;
 
@@ -90,7 +92,7 @@ impl End {
         match self {
             Self::Gone | Self::Disconnect { .. } => None,
             Self::Broken { code, .. } => Some(code),
-            Self::Kicked(kick) => Some(kick as u8),
+            Self::Kicked(kick) => Some(kick.code()),
             Self::Silent => Some(0x8d),
         }
     }
@@ -103,7 +105,10 @@ impl End {
             Self::Broken { .. } => "protocol",
             Self::Kicked(Kick::SessionTakenOver) => "taken_over",
             Self::Kicked(Kick::QuotaExceeded) => "quota",
+            Self::Kicked(Kick::Unstored) => "store_full",
+            Self::Kicked(Kick::NotAuthorized) => "no_rights",
             Self::Kicked(Kick::AdministrativeAction) => "administrator",
+            Self::Kicked(Kick::LoggedOut) => "logged_out",
             Self::Kicked(_) => "stop",
             Self::Silent => "keep_alive",
         }
@@ -174,8 +179,17 @@ fn log_end(link: &Link, end: End) {
         End::Kicked(Kick::QuotaExceeded) => {
             tracing::warn!(%client, "MQTT client disconnected: it does not read its messages and its queue is full");
         }
+        End::Kicked(Kick::Unstored) => {
+            tracing::warn!(%client, "MQTT client disconnected: the store could not take what it sent");
+        }
         End::Kicked(Kick::AdministrativeAction) => {
             tracing::info!(%client, "MQTT client disconnected: an administrator asked for it");
+        }
+        End::Kicked(Kick::NotAuthorized) => {
+            tracing::warn!(%client, "MQTT client disconnected: by the new broker.toml it may do nothing any more");
+        }
+        End::Kicked(Kick::LoggedOut) => {
+            tracing::warn!(%client, "MQTT client disconnected: its log-in does not hold any more");
         }
         End::Silent => {
             tracing::info!(%client, "MQTT client disconnected: nothing was heard from it for one and a half keep-alives")

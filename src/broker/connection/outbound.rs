@@ -39,7 +39,7 @@ impl Link {
         for reply in replies.drain(..) {
             if self.version == Version::V3 && is_unstored(&reply) {
                 // 3.1.1 has no word for "not taken" but the end of the connection.
-                return Err(End::Kicked(Kick::QuotaExceeded));
+                return Err(End::Kicked(Kick::Unstored));
             }
             self.reply(&reply, out);
         }
@@ -123,7 +123,20 @@ impl Link {
         }
     }
 
-    fn write_timely(&self, out: &mut BytesMut, entry: &Entry, id: u16, again: bool, now: u64) -> bool {
+    /// Whether a message may not be delivered; then it is counted.
+    fn is_denied(&mut self, entry: &Entry) -> bool {
+        let denied = self.sieves() && !self.may_receive(entry.message.topic_str());
+        if denied {
+            self.hub.metrics.dropped(Lost::NotReceivable, 1);
+            self.session.count_dropped(1);
+        }
+        denied
+    }
+
+    fn write_timely(&mut self, out: &mut BytesMut, entry: &Entry, id: u16, again: bool, now: u64) -> bool {
+        if self.is_denied(entry) {
+            return false;
+        }
         if !again && entry.message.remaining(now).is_err() {
             self.hub.metrics.dropped(Lost::Expired, 1);
             self.session.count_dropped(1);

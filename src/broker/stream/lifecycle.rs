@@ -25,7 +25,7 @@ impl State {
         if let Some(key) = found {
             self.take_over(key, now, effects);
         }
-        let key = found.filter(|key| self.resumable(*key, &cargo));
+        let key = found.filter(|key| self.resumable(*key, &cargo) && self.is_owner(*key, &peer));
         let present = key.is_some();
         if let Some(ended) = found.filter(|_| !present) {
             self.end(ended, now, effects);
@@ -41,6 +41,7 @@ impl State {
             self.seats.insert(Seat::new(Arc::new(session)))
         });
         if let Some(session) = self.seat_peer(key, &peer, &cargo, effects) {
+            self.seated(key, &peer, effects);
             effects.say(Step::Opened(cargo.reply, Ok(Opened { session, present })), effects.stored != before);
         }
         self.metrics.sessions(self.seats.len());
@@ -95,7 +96,7 @@ impl State {
         }
         effects.part(seat);
         if let Some(will) = seat.will.take_if(|will| will.delay == 0) {
-            self.publish_will(&will, Some(Arc::clone(&old.origin)), now, effects);
+            self.publish_will(&will, (Some(Arc::clone(&old.origin)), old.access()), now, effects);
         }
     }
 
@@ -110,10 +111,10 @@ impl State {
         effects.touched.retain(|touched| *touched != key);
         self.holders.retain(|holder| *holder != key);
         self.bulk.retain(|bulk| bulk.session() != key);
-        let (will, origin) = (seat.will.take(), seat.origin.take());
+        let (will, origin, access) = (seat.will.take(), seat.origin.take(), seat.access.take());
         self.bequeath(seat, effects);
         if let Some(will) = &will {
-            self.publish_will(will, origin, now, effects);
+            self.publish_will(will, (origin, access.as_ref()), now, effects);
         }
         self.metrics.sessions(self.seats.len());
         self.metrics.subscriptions(self.index.len());
@@ -136,7 +137,7 @@ impl State {
                 seat.will_due = Some(now.ms + u64::from(will.delay) * 1000);
                 seat.will = Some(will);
             }
-            Some(will) => self.publish_will(&will, Some(Arc::clone(&peer.origin)), now, effects),
+            Some(will) => self.publish_will(&will, (Some(Arc::clone(&peer.origin)), peer.access()), now, effects),
             None => {}
         }
         if expiry == 0 {
@@ -157,10 +158,10 @@ impl State {
         for key in due {
             let left = self.seats.get_mut(key).and_then(|seat| {
                 seat.will_due = None;
-                Some((seat.will.take()?, seat.origin.clone()))
+                Some((seat.will.take()?, seat.origin.clone(), seat.access.clone()))
             });
-            if let Some((will, origin)) = left {
-                self.publish_will(&will, origin, now, effects);
+            if let Some((will, origin, access)) = left {
+                self.publish_will(&will, (origin, access.as_ref()), now, effects);
             }
             if let Some(seat) = self.seats.get(key) {
                 effects.keep(seat);

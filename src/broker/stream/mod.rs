@@ -4,6 +4,7 @@
 //! subscription index, the retained tree and the session table. Invariants: effects of an envelope depend on the envelopes before it and
 //! nothing else (time comes in as an envelope too); an acknowledgement is staged only together with everything it means.
 
+mod guard;
 mod index;
 mod lifecycle;
 mod look;
@@ -20,6 +21,7 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 pub(super) use self::index::Asked;
 use self::{
+    guard::Guard,
     index::{Index, SessionKey},
     pools::Pools,
     retained::{Kept, Retained},
@@ -28,6 +30,7 @@ use self::{
     sys::{SYS, Sys, first_level},
 };
 use super::{
+    access::Access,
     admission::Window,
     cargo::{Ack, Cargo, Flight},
     codec::{Will, write::AckKind},
@@ -94,6 +97,7 @@ pub(super) struct State {
     next_sid: u64,
     ticks: u32,
     sys: Sys,
+    guard: Option<Guard>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -118,6 +122,7 @@ impl State {
             next_sid: 1,
             ticks: 0,
             sys: Sys::new(Now { ms: now_ms(), instant: Instant::now() }),
+            guard: None,
             metrics,
         }
     }
@@ -281,7 +286,16 @@ impl State {
     }
 
     /// Publishes a will on behalf of who left it.
-    fn publish_will(&mut self, will: &Will, origin: Option<Arc<Origin>>, now: Now, effects: &mut Effects) {
+    fn publish_will(
+        &mut self,
+        will: &Will,
+        (origin, access): (Option<Arc<Origin>>, Option<&Arc<Access>>),
+        now: Now,
+        effects: &mut Effects,
+    ) {
+        if !self.may_leave(will, origin.as_deref(), access) {
+            return;
+        }
         let draft = Draft::publish(&PublishDraft {
             topic: will.topic.as_bytes(),
             properties: &will.properties,

@@ -7,6 +7,7 @@ use slab::Slab;
 use super::index::{Asked, SessionKey};
 use crate::{
     broker::{
+        access::Access,
         codec::Will,
         message::Origin,
         peer::Peer,
@@ -42,6 +43,8 @@ pub(super) struct Seat {
     pub will: Option<Will>,
     /// Who left the will: a start by will is judged by it, however late.
     pub origin: Option<Arc<Origin>>,
+    /// What its client may do, as far as is known.
+    pub access: Option<Arc<Access>>,
     /// Milliseconds since 1970 when a delayed will is published.
     pub will_due: Option<u64>,
     next_qseq: u64,
@@ -65,6 +68,7 @@ impl Seat {
             ends_at: None,
             will: None,
             origin: None,
+            access: None,
             will_due: None,
             next_qseq: 1,
             stage: Vec::new(),
@@ -223,6 +227,11 @@ impl Seats {
         let begin = from.map_or(Bound::Unbounded, Bound::Included);
         let found = self.by_client.range((begin, Bound::Unbounded));
         found.filter_map(|(client, key)| Some((client, self.seats.get(*key)?)))
+    }
+
+    /// The keys from one on, in order.
+    pub(super) fn keys_from(&self, from: SessionKey) -> impl Iterator<Item = SessionKey> {
+        self.seats.iter().map(|(key, _)| key).skip_while(move |key| *key < from)
     }
 
     pub(super) fn len(&self) -> usize {

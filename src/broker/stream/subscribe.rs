@@ -18,6 +18,8 @@ use crate::{
     names::{QoS, TopicFilter},
 };
 
+/// MQTT 5: "Not authorized".
+const NOT_AUTHORIZED: u8 = 0x87;
 /// MQTT 5: "Quota exceeded".
 const QUOTA: u8 = 0x97;
 /// MQTT 5: "No subscription existed".
@@ -74,6 +76,9 @@ impl State {
         now: Now,
         effects: &mut Effects,
     ) -> u8 {
+        if !asked.internal && !self.may_still_subscribe(key, filter) {
+            return NOT_AUTHORIZED;
+        }
         let Some(seat) = self.seats.get_mut(key) else { return QUOTA };
         if seat.filters.len() >= self.limits.subscriptions && !seat.filters.contains_key(filter) {
             return QUOTA;
@@ -182,7 +187,7 @@ impl State {
         self.metrics.subscriptions(self.index.len());
     }
 
-    fn unsubscribe_one(&mut self, key: SessionKey, filter: &TopicFilter, effects: &mut Effects) -> u8 {
+    pub(super) fn unsubscribe_one(&mut self, key: SessionKey, filter: &TopicFilter, effects: &mut Effects) -> u8 {
         if let Some(seat) = self.seats.get_mut(key)
             && seat.filters.remove(filter).is_some()
             && let Some(sid) = seat.session.sid

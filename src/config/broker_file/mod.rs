@@ -1,8 +1,9 @@
-//! `broker.toml`: the built-in broker's listeners, users and limits.
+//! `broker.toml`: the built-in broker's listeners, users, access rules and limits.
 //!
 //! Invariants: a listener other machines can reach is refused unless somebody decided who may come in; what is not built is refused where
 //! it is written, never ignored.
 
+mod access;
 mod limits;
 mod listeners;
 mod users;
@@ -34,6 +35,7 @@ pub(super) fn decode(root: Option<&Node>, cx: &Context<'_>) -> Option<Settings> 
     let anonymous_sys = top.flag("anonymous_sys", false);
     let users = users::decode(&top);
     let listeners = listeners::decode(&top, users.is_empty(), cx);
+    let access = access::decode(&top, &users, &listeners::names(&top, listeners.as_deref()));
     let limits = limits::decode(top.section("limits"));
     refuse_storage(top.section("storage"));
     refuse_router(top.section("router"));
@@ -42,6 +44,7 @@ pub(super) fn decode(root: Option<&Node>, cx: &Context<'_>) -> Option<Settings> 
     Some(Settings {
         listeners: listeners?,
         users,
+        access,
         limits,
         start_topics: vec![mqtt.task_start.clone().into()],
         protected_topics: if protect { protected_topics(cx.butler) } else { Vec::new() },
