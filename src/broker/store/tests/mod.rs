@@ -4,6 +4,7 @@ mod basics;
 mod disks;
 mod failures;
 mod model;
+mod speed;
 
 use std::sync::Arc;
 
