@@ -63,7 +63,7 @@ pub use self::{
     auth::NoRandom,
     dispatcher::DispatcherError,
     internal::{InternalError, Pending, Publisher},
-    store::{StoreError, StoreHealth},
+    store::{StoreError, StoreHealth, walk_store_record},
 };
 use crate::names::TopicFilter;
 

@@ -39,12 +39,12 @@ pub(super) struct Session {
     pub handshakes: Mutex<Handshakes>,
     /// Queue positions up to here are decided: committed and to be sent, or refused and gone.
     committed: AtomicU64,
-    /// Messages for it that were dropped.
-    dropped: AtomicU64,
-    /// Its queue in the store is full, and publishers are to be told.
-    over_quota: AtomicBool,
     /// Its progress waits to be written.
     dirty: AtomicBool,
+    /// Its queue in the store is full, and publishers are to be told.
+    over_quota: AtomicBool,
+    /// Messages for it that were dropped.
+    dropped: AtomicU64,
 }
 
 impl Session {
@@ -55,9 +55,9 @@ impl Session {
             outbox: Mutex::new(Outbox::new(marks, sid.is_some())),
             handshakes: Mutex::new(Handshakes::new(sid.is_some())),
             committed: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-            over_quota: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
+            over_quota: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
         }
     }
 

@@ -26,12 +26,15 @@ use crate::broker::envelope::Message;
 pub(super) struct Written {
     pub queues: Vec<(Sid, u64)>,
     pub received: Vec<(Sid, u16)>,
+    /// Queues that were handed over: their progress before, and how far they may be trimmed once it is sure that they were.
+    pub advanced: Vec<(Sid, Option<Vec<u8>>, u64)>,
 }
 
 impl Written {
     pub(super) fn append(&mut self, mut later: Self) {
         self.queues.append(&mut later.queues);
         self.received.append(&mut later.received);
+        self.advanced.append(&mut later.advanced);
     }
 }
 
@@ -42,14 +45,12 @@ pub(super) struct Applying<'a, 't> {
     pub written: &'a mut Written,
     unused: Vec<u64>,
     next_sid: u64,
-    /// Messages went from one queue to another.
-    handed_over: bool,
 }
 
 impl<'a, 't> Applying<'a, 't> {
     pub(super) fn new(tables: &'a mut Tables<'t>, ledger: &'a mut Ledger, written: &'a mut Written) -> Self {
         let next_sid = ledger.next_sid;
-        Self { tables, ledger, written, unused: Vec::new(), next_sid, handed_over: false }
+        Self { tables, ledger, written, unused: Vec::new(), next_sid }
     }
 
     pub(super) fn change(&mut self, change: &Change) -> Result<(), Fault> {
@@ -107,13 +108,6 @@ impl<'a, 't> Applying<'a, 't> {
         Ok(())
     }
 
-    /// A queue without a client was handed over up to a position.
-    fn advance(&mut self, sid: Sid, floor: u64) -> Result<(), Fault> {
-        // Should this transaction fail at its very end and be there all the same, its rows are all there is of these messages.
-        self.handed_over = true;
-        self.progress(sid, &Progress { floor, sent: floor.saturating_sub(1), ..Progress::default() })
-    }
-
     fn received(&mut self, sid: Sid, id: u16) -> Result<(), Fault> {
         if self.ledger.sessions.contains_key(&sid) {
             self.tables.in2()?.insert((sid.0, id), session::write_incoming(sid, id).as_slice())?;
@@ -137,8 +131,26 @@ impl<'a, 't> Applying<'a, 't> {
         if empty { Ok(()) } else { self.trim(sid, progress.floor) }
     }
 
+    /// A queue was handed over up to a position. Its rows stay until the next commit: should this one fail at its very end, they are
+    /// handed over again.
+    fn advance(&mut self, sid: Sid, floor: u64) -> Result<(), Fault> {
+        let Some(queue) = self.ledger.sessions.get(&sid) else { return Ok(()) };
+        let sent = queue.sent;
+        let before = self.tables.acked()?.get(sid.0)?.map(|record| record.value().to_vec());
+        let mut progress = match &before {
+            Some(record) => session::read_progress(sid, record)?,
+            None => Progress { sent, ..Progress::default() },
+        };
+        progress.floor = progress.floor.max(floor);
+        progress.above.retain(|position| *position >= floor);
+        progress.released.retain(|position| *position >= floor);
+        self.tables.acked()?.insert(sid.0, session::write_progress(sid, &progress).as_slice())?;
+        self.written.advanced.push((sid, before, floor));
+        Ok(())
+    }
+
     /// Removes the queue values that end below a position.
-    fn trim(&mut self, sid: Sid, floor: u64) -> Result<(), Fault> {
+    pub(super) fn trim(&mut self, sid: Sid, floor: u64) -> Result<(), Fault> {
         let mut done = Vec::new();
         for value in self.tables.queue()?.range((sid.0, 0)..(sid.0, floor))? {
             let (key, value) = value?;
@@ -174,6 +186,14 @@ impl<'a, 't> Applying<'a, 't> {
         }
         for (sid, id) in &written.received {
             self.tables.in2()?.remove((sid.0, *id))?;
+        }
+        for (sid, before, _) in written.advanced.iter().rev() {
+            if self.ledger.sessions.contains_key(sid) {
+                match before {
+                    Some(record) => drop(self.tables.acked()?.insert(sid.0, record.as_slice())?),
+                    None => drop(self.tables.acked()?.remove(sid.0)?),
+                }
+            }
         }
         Ok(())
     }
@@ -257,9 +277,7 @@ impl<'a, 't> Applying<'a, 't> {
         let summary = Summary { last: last.qseq, rows: as_u64(rows.len()), bytes: sizes.iter().sum(), sources };
         let record = queue::write(sid, &rows, summary.bytes, &summary.sources)
             .ok_or(Fault::TooLarge("the rows of a session are too many"))?;
-        if !self.handed_over {
-            self.written.queues.push((sid, first.qseq));
-        }
+        self.written.queues.push((sid, first.qseq));
         self.tables.queue()?.insert((sid.0, first.qseq), record.as_slice())?;
         self.ledger.added(sid, &summary, record.len());
         Ok(())

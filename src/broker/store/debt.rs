@@ -1,7 +1,7 @@
 //! Changes that could not be committed: memory has them, so the file has to follow as soon as it can.
 //!
 //! Later changes of the same key override earlier ones, so this is bounded by what memory holds. Open QoS 2 ids are no debt: who sent the
-//! message was told that it was not taken, and may use the id anew.
+//! message was told that it was not taken, and may use the id anew. Nor is the handing over of a queue, which is tried again.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,8 +26,14 @@ pub(super) struct Debts {
 impl Debts {
     /// `known`: whether the file may know a session; of others nothing has to be removed.
     pub(super) fn add(&mut self, changes: Vec<Change>, known: impl Fn(Sid) -> bool) {
+        // What was to be handed over, and was not, is not removed with its old owner.
+        let advanced: Vec<_> = changes
+            .iter()
+            .filter_map(|change| if let Change::Advance(sid, _) = change { Some(*sid) } else { None })
+            .collect();
         for change in changes {
             match change {
+                Change::End(sid, _) if advanced.contains(&sid) => {}
                 Change::Session(sid, record) => drop(self.sessions.insert(sid, record)),
                 Change::End(sid, client) => {
                     self.sessions.remove(&sid);

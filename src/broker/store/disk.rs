@@ -11,10 +11,12 @@ use std::{
 use redb::{Database, StorageBackend, backends::FileBackend, backends::InMemoryBackend};
 use time::macros::format_description;
 
-use super::tables::Fault;
+use super::{recover, tables::Fault};
 
 /// Name of the database in its directory.
 const FILE: &str = "broker.redb";
+/// Its name while it is made.
+const UNFINISHED: &str = "broker.redb.new";
 /// Memory the database may keep of its file, bytes.
 const CACHE: usize = 32 << 20;
 
@@ -78,12 +80,10 @@ impl Place {
         Ok(match self {
             Self::Directory(directory) => {
                 let path = directory.join(FILE);
-                let fresh = !path.exists();
-                let database = builder.create_with_backend(FileBackend::new(owned_file(&path)?)?)?;
-                if fresh {
-                    sync_directory(directory)?;
+                if !path.exists() {
+                    make(directory)?;
                 }
-                database
+                builder.create_with_backend(FileBackend::new(owned_file(&path)?)?)?
             }
             Self::Memory(memory) => builder.create_with_backend(Shared(Box::new(SharedMemory(Arc::clone(memory)))))?,
             Self::Backend(make) => builder.create_with_backend(Shared(make()?))?,
@@ -112,6 +112,19 @@ impl Place {
         }
         Err(io::Error::from(io::ErrorKind::AlreadyExists))
     }
+}
+
+/// Makes an empty database under another name, and gives it its own when it is whole: a power cut leaves all of it or nothing.
+fn make(directory: &Path) -> Result<(), Fault> {
+    let path = directory.join(UNFINISHED);
+    let file = owned_file(&path)?;
+    // What an earlier attempt left: it never had its name, so nothing was ever kept in it.
+    file.set_len(0)?;
+    let database = Database::builder().create_with_backend(FileBackend::new(file)?)?;
+    recover::prepare(&database)?;
+    database.close()?;
+    fs::rename(&path, directory.join(FILE))?;
+    Ok(sync_directory(directory)?)
 }
 
 /// A file that only its owner may read and write (on Windows it inherits the rights of its directory).

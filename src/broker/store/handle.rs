@@ -130,6 +130,7 @@ impl Store {
             ledger,
             debts: Debts::default(),
             undo: Written::default(),
+            trims: Vec::new(),
             condition: Condition::Up,
         };
         let store = Arc::new(Self { inbox, desk, vault, chart, threads: Mutex::default() });

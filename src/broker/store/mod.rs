@@ -40,4 +40,4 @@ pub(super) use self::{
     },
     handle::Store,
 };
-pub use self::{handle::StoreError, health::StoreHealth};
+pub use self::{handle::StoreError, health::StoreHealth, record::walk as walk_store_record};

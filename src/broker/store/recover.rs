@@ -58,7 +58,7 @@ pub(super) fn recover(database: &Database, now: u64) -> Result<(Recovered, Ledge
         let found = Found::read(txn, &mut ledger)?;
         Ok((found, ledger))
     })?;
-    let gone = found.gone(now);
+    let gone = found.gone(&ledger, now);
     clean(database, &gone, &mut ledger)?;
     let Found { sessions, retained, .. } = found;
     let sessions: Vec<_> = sessions.into_values().filter(|session| !gone.contains(&session.sid)).collect();
@@ -181,15 +181,15 @@ impl Found {
         Ok(())
     }
 
-    /// Sessions that are to be removed: without a record, expired, or one of two of the same client (the later one stands).
-    fn gone(&self, now: u64) -> BTreeSet<Sid> {
+    /// Sessions that are to be removed: without a record, expired, or one of two of the same client (the later one stands). One that still
+    /// has something queued is left to the stream, because it may owe that to a shared group.
+    fn gone(&self, ledger: &Ledger, now: u64) -> BTreeSet<Sid> {
         let mut clients = BTreeSet::new();
-        let ended = self
-            .sessions
-            .iter()
-            .rev()
-            .filter(|(_, session)| session.record.owner == Owner::Client)
-            .filter(|(_, session)| is_over(&session.record, now) || !clients.insert(&session.record.client));
+        let own = self.sessions.iter().rev().filter(|(_, session)| session.record.owner == Owner::Client);
+        let ended = own.filter(|(sid, session)| {
+            let empty = ledger.sessions.get(sid).is_none_or(|queue| queue.rows == 0);
+            (empty && is_over(&session.record, now)) || !clients.insert(&session.record.client)
+        });
         ended.map(|(sid, _)| *sid).chain(self.orphans.iter().copied()).collect()
     }
 }

@@ -46,6 +46,8 @@ pub(super) struct Writer {
     pub debts: Debts,
     /// What a failed transaction may have left.
     pub undo: Written,
+    /// Queues that were handed over by the last commit, and up to where.
+    pub trims: Vec<(Sid, u64)>,
     pub condition: Condition,
 }
 
@@ -177,13 +179,14 @@ impl Writer {
     /// One transaction: what is owed, then progress, then the groups.
     fn commit(&mut self, groups: &[&Group], taken: &Taken) -> Result<(), Fault> {
         let began = Instant::now();
-        let Self { vault, ledger, debts, quota, undo, .. } = self;
+        let Self { vault, ledger, debts, quota, undo, trims, .. } = self;
         let mut written = Written::default();
         let result = vault.read(|database| {
             guarded(|| {
                 transact(database, |tables| {
                     let mut applying = Applying::new(tables, ledger, &mut written);
                     debts.settle(&mut applying)?;
+                    trims.iter().try_for_each(|(sid, floor)| applying.trim(*sid, *floor))?;
                     taken.iter().try_for_each(|(_, sid, progress)| applying.progress(*sid, progress))?;
                     groups.iter().flat_map(|group| &group.changes).try_for_each(|change| applying.change(change))?;
                     let dropped = applying.rows(groups, quota)?;
@@ -195,6 +198,7 @@ impl Writer {
         match result {
             Ok(dropped) => {
                 *debts = Debts::default();
+                *trims = written.advanced.into_iter().map(|(sid, _, floor)| (sid, floor)).collect();
                 self.metrics.dropped(dropped);
                 let messages = groups.iter().map(|group| group.messages.len()).sum();
                 self.metrics.committed(began.elapsed(), as_u64(messages));

@@ -10,8 +10,10 @@ pub(super) mod queue;
 pub(super) mod session;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 pub(super) use self::fields::{Fields, put};
+pub use self::walk::walk;
 
 /// The format of everything in the store. A store of a later format is refused, not set aside.
 pub(in crate::broker) const FORMAT: u8 = 1;

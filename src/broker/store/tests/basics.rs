@@ -209,7 +209,7 @@ fn a_message_is_handed_on_to_another_session() {
     let mut group = Group::new(2);
     group.changes.push(Change::End(Sid(1), ClientId::new("one").unwrap()));
     let place = Place { batch: 1, index: 1 };
-    let row = Row { qseq: 1, place, qos: QoS::AtLeastOnce, retain: false, ids: None, pool: None };
+    let row = Row { qseq: 1, place, qos: QoS::AtLeastOnce, retain: false, ids: None, pool: Some(Sid(9)) };
     group.queues.push((Sid(2), vec![row]));
     assert!(commit(&store, group));
     assert_eq!((read_back(&store, Sid(2)), store.counts()), (vec![(1, 2)], (1, 1)));
@@ -247,17 +247,55 @@ fn sessions_that_expired_are_gone_and_wills_are_not() {
     with_will.will = Some(WillRecord { will, due: None });
     let kept =
         [record("away", 60, Some(now)), record("for ever", u32::MAX, Some(1)), record("here", 1, None), with_will];
-    let gone = [record("expired", 1, Some(now - 2_000)), record("ended", 0, None)];
+    let gone = [
+        record("expired", 1, Some(now - 2_000)),
+        record("expired and empty", 1, Some(now - 2_000)),
+        record("ended", 0, None),
+    ];
     let mut group = Group::new(1);
     for (sid, record) in (1..).map(Sid).zip(kept.into_iter().chain(gone)) {
         group.changes.push(Change::Session(sid, record));
-        queue(&mut group, sid, 1, &message("t", 1, 100));
+        if sid.0 <= 5 {
+            queue(&mut group, sid, 1, &message("t", 1, 100));
+        }
     }
-    // And something of a session that is not there.
     assert!(commit(&store, group));
     drop(store);
     let (store, recovered) = open(&scratch.storage());
     let clients: Vec<_> = recovered.sessions.iter().map(|session| session.record.client.as_str()).collect();
-    assert_eq!(clients, ["away", "for ever", "here", "will"]);
-    assert_eq!((recovered.next_sid, store.counts()), (7, (1, 4)));
+    assert_eq!(
+        clients,
+        ["away", "for ever", "here", "will", "expired"],
+        "what is queued may be owed to a group: the stream decides"
+    );
+    assert_eq!((recovered.next_sid, store.counts()), (8, (1, 5)));
+}
+
+#[test]
+fn a_queue_is_handed_over_with_the_rows_that_take_its_place() {
+    let place = disk::Place::of(None);
+    let (store, _) = open_at(place.clone(), &Storage::default());
+    let mut group = Group::new(1);
+    let filter = TopicFilter::new("$share/g/t").unwrap();
+    let mut pool = record("$share/g/t", u32::MAX, None);
+    pool.owner = Owner::Group(filter.clone());
+    group.changes = vec![Change::Session(Sid(1), pool), Change::Session(Sid(2), record("two", 60, None))];
+    for qseq in 1..=3 {
+        queue(&mut group, Sid(1), qseq, &message("t", qseq, 100));
+    }
+    assert!(commit(&store, group));
+    let mut group = Group::new(2);
+    group.changes.push(Change::Advance(Sid(1), 3));
+    queue(&mut group, Sid(2), 1, &message("t", 1, 100));
+    queue(&mut group, Sid(2), 2, &message("t", 2, 100));
+    assert!(commit(&store, group));
+    drop(store);
+    let (store, recovered) = open_at(place, &Storage::default());
+    assert_eq!((&recovered.sessions[0].record.owner, recovered.sessions[0].progress.floor), (&Owner::Group(filter), 3));
+    assert_eq!(read_back(&store, Sid(2)), [(1, 1), (2, 2)]);
+    let mut group = Group::new(3);
+    group.changes.push(Change::Advance(Sid(1), 4));
+    assert!(commit(&store, group));
+    write_progress(&store, Sid(2), progress(1, 2));
+    assert_eq!(store.counts(), (1, 2), "the next commit trims what was handed over");
 }

@@ -168,6 +168,16 @@ fn what_cannot_be_opened_is_set_aside_and_never_overwritten() {
 }
 
 #[test]
+fn a_store_that_was_not_finished_is_made_anew() {
+    let scratch = Scratch::new("unfinished");
+    std::fs::create_dir_all(&scratch.0).unwrap();
+    std::fs::write(scratch.0.join("broker.redb.new"), vec![1; 5_000]).unwrap();
+    let (store, _) = open(&scratch.storage());
+    assert_eq!(store.health(), StoreHealth::Ok);
+    assert_eq!(scratch.files(), ["broker.redb", "store.ballast"]);
+}
+
+#[test]
 fn a_store_of_a_later_version_is_left_alone() {
     let scratch = Scratch::new("later");
     drop(open(&scratch.storage()));

@@ -4,6 +4,7 @@ mod basics;
 mod disks;
 mod failures;
 mod model;
+mod speed;
 
 use std::sync::Arc;
 
@@ -88,8 +89,14 @@ fn number(message: &Message) -> u64 {
 }
 
 fn record(client: &str, expiry: u32, left_at: Option<u64>) -> Box<SessionRecord> {
-    let (owner, client) = (Owner::Client, ClientId::new(client).unwrap());
-    Box::new(SessionRecord { owner, client, origin: None, expiry, left_at, will: None })
+    Box::new(SessionRecord {
+        owner: Owner::Client,
+        client: ClientId::new(client).unwrap(),
+        origin: None,
+        expiry,
+        left_at,
+        will: None,
+    })
 }
 
 fn asked(qos: QoS) -> Asked {
