@@ -17,7 +17,7 @@ use super::{
 };
 
 /// MQTT 5: "Quota exceeded", for what the store could not take.
-const QUOTA: u8 = 0x97;
+pub(super) const QUOTA: u8 = 0x97;
 /// MQTT 5: "Implementation specific error"; UNSUBACK knows no other for this.
 pub(super) const UNSTORED: u8 = 0x83;
 
@@ -32,6 +32,8 @@ pub(super) enum Step {
         reason: u8,
     },
     Word(oneshot::Sender<Word>, bool),
+    /// The publication is not taken, whatever becomes of the rest.
+    Refused(oneshot::Sender<Word>),
     Opened(oneshot::Sender<SessionWord>, SessionWord),
     Subscribed(oneshot::Sender<()>),
     /// A queue without a client was emptied up to a position.
@@ -129,6 +131,7 @@ impl Step {
             Self::Reply(peer, reply) => batch.push(&peer, reply),
             Self::Received { by, packet_id, reason } => batch.received(&by, packet_id, reason),
             Self::Word(sender, matched) => drop(sender.send(Ok(matched))),
+            Self::Refused(sender) => drop(sender.send(Err(Refusal::Full))),
             Self::Opened(sender, word) => drop(sender.send(word)),
             Self::Subscribed(sender) => drop(sender.send(())),
             Self::HandedOver(session, qseq) => session.handed_over(qseq),
@@ -139,7 +142,7 @@ impl Step {
         match self {
             Self::Reply(peer, reply) => batch.push(&peer, refused(reply)),
             Self::Received { by, packet_id, .. } => batch.received(&by, packet_id, QUOTA),
-            Self::Word(sender, _) => drop(sender.send(Err(Refusal::Full))),
+            Self::Word(sender, _) | Self::Refused(sender) => drop(sender.send(Err(Refusal::Full))),
             Self::Opened(sender, _) => drop(sender.send(Err(OpenRefused))),
             // The subscription holds in this process; only parts of this program wait for this.
             Self::Subscribed(sender) => drop(sender.send(())),

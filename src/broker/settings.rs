@@ -6,6 +6,8 @@ pub use super::access::{
     pattern::{ClientPattern, PatternError, TopicPattern},
     rule::{Action, Actions, Rule},
 };
+use bytes::Bytes;
+
 use crate::names::{Secret, TopicFilter, TopicName};
 
 /// Everything the broker is told.
@@ -29,12 +31,47 @@ pub struct Settings {
     pub anonymous_sys: bool,
     /// Prefix under which a user without topic lists may not publish.
     pub own_prefix: TopicName,
+    /// What is kept across restarts, and where.
+    pub storage: Storage,
+    /// Retained messages that, where an earlier run left one on their topic, are replaced by these before anybody can connect: what this
+    /// program said of itself and cannot be true any more.
+    pub replaced_at_start: Vec<(TopicName, Bytes)>,
     /// Whether `BrokerHandle::kill_engine` works, and any number of engine deaths is tolerated. For tests; never set by configuration.
     pub engine_test_hook: bool,
 }
 
+impl Settings {
+    /// What differs in newer settings and is not taken by [`BrokerHandle::reload`](super::BrokerHandle::reload): words of `broker.toml`.
+    pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
+        let mut keys = Vec::new();
+        let same_door = |(one, other): (&Listener, &Listener)| {
+            one.name == other.name && one.addresses == other.addresses && one.tls == other.tls
+        };
+        let opens = |(one, other): (&Listener, &Listener)| {
+            let given = other.anonymous_rights.and(one.anonymous_rights);
+            other.allow_anonymous && (!one.allow_anonymous || given != other.anonymous_rights)
+        };
+        let doors = || self.listeners.iter().zip(&newer.listeners);
+        if self.listeners.len() != newer.listeners.len() || !doors().all(same_door) {
+            keys.push("listeners");
+        } else if doors().any(opens) {
+            keys.push("listeners.allow_anonymous");
+        }
+        if self.storage != newer.storage {
+            keys.push("storage");
+        }
+        if self.limits != newer.limits {
+            keys.push("limits");
+        }
+        if self.protected_topics != newer.protected_topics {
+            keys.push("protect_own_topics");
+        }
+        keys
+    }
+}
+
 /// What is kept across restarts, where, and how much of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Storage {
     /// Directory of the store; `None`: it lives in memory, and ends with the process.
     pub directory: Option<PathBuf>,
@@ -70,33 +107,6 @@ pub enum QueuePolicy {
     DropNew,
     /// The new one is dropped, and its publisher is told.
     Reject,
-}
-
-impl Settings {
-    /// What differs in newer settings and is not taken by [`BrokerHandle::reload`](super::BrokerHandle::reload): words of `broker.toml`.
-    pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
-        let mut keys = Vec::new();
-        let same_door = |(one, other): (&Listener, &Listener)| {
-            one.name == other.name && one.addresses == other.addresses && one.tls == other.tls
-        };
-        let opens = |(one, other): (&Listener, &Listener)| {
-            let given = other.anonymous_rights.and(one.anonymous_rights);
-            other.allow_anonymous && (!one.allow_anonymous || given != other.anonymous_rights)
-        };
-        let doors = || self.listeners.iter().zip(&newer.listeners);
-        if self.listeners.len() != newer.listeners.len() || !doors().all(same_door) {
-            keys.push("listeners");
-        } else if doors().any(opens) {
-            keys.push("listeners.allow_anonymous");
-        }
-        if self.limits != newer.limits {
-            keys.push("limits");
-        }
-        if self.protected_topics != newer.protected_topics {
-            keys.push("protect_own_topics");
-        }
-        keys
-    }
 }
 
 /// One door.

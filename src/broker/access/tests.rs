@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{pattern::ClientPattern, rule::Rule, *};
 use crate::{
-    broker::settings::{Actions, Limits, Listener, Settings, TopicPattern},
+    broker::settings::{Actions, Limits, Listener, Settings, Storage, TopicPattern},
     names::{Secret, TopicName, matches},
 };
 
@@ -55,6 +55,8 @@ pub(in crate::broker) fn settings(users: Vec<User>, access: Vec<Rule>, anonymous
         open_topics: filters(&["q/own/ping"]),
         anonymous_sys: false,
         own_prefix: TopicName::new("q/own").unwrap(),
+        storage: Storage::default(),
+        replaced_at_start: Vec::new(),
         engine_test_hook: false,
     }
 }

@@ -24,10 +24,6 @@ pub(super) struct Debts {
 }
 
 impl Debts {
-    pub(super) fn is_empty(&self) -> bool {
-        self.ends.is_empty() && self.sessions.is_empty() && self.subscriptions.is_empty() && self.retained.is_empty()
-    }
-
     /// `known`: whether the file may know a session; of others nothing has to be removed.
     pub(super) fn add(&mut self, changes: Vec<Change>, known: impl Fn(Sid) -> bool) {
         // What was to be handed over, and was not, is not removed with its old owner.

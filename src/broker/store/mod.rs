@@ -8,8 +8,6 @@
 //! A commit that fails breaks its promises; the file is closed and opened again every second, and what memory has for good is owed to it
 //! ([`debt`]). A full disk costs the [`ballast`]; then queues drain until there is room. A file that cannot be opened at the start is set
 //! aside ([`disk`]), never deleted.
-// Until the broker opens it instead of its double in memory.
-#![cfg_attr(not(test), allow(dead_code, unused_imports))]
 
 mod apply;
 mod ballast;
@@ -20,6 +18,7 @@ mod handle;
 mod health;
 mod inbox;
 mod ledger;
+#[cfg(test)]
 mod memory;
 mod metrics;
 mod pages;
@@ -32,12 +31,13 @@ mod tests;
 mod vault;
 mod writer;
 
+#[cfg(test)]
+pub(super) use self::memory::MemoryStore;
 pub(super) use self::{
     group::{
         Change, Group, Owner, Page, Place, Progress, Recovered, RecoveredSession, Row, SessionRecord, Sid, Wanted,
         WillRecord,
     },
-    handle::Store as DiskStore,
-    memory::MemoryStore as Store,
+    handle::Store,
 };
 pub use self::{handle::StoreError, health::StoreHealth, record::walk as walk_store_record};

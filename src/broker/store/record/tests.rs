@@ -151,6 +151,7 @@ fn seeds() {
     let record = SessionRecord {
         owner: Owner::Group(TopicFilter::new("$share/g/t").unwrap()),
         client: ClientId::new("c").unwrap(),
+        origin: Some(Origin { door: Door::Mqtt, client: None, user: Some("u".into()), may_start: true }),
         expiry: 60,
         left_at: Some(1),
         will: Some(WillRecord {
@@ -163,7 +164,6 @@ fn seeds() {
                 expiry: Some(9),
                 properties: vec![1, 0],
             },
-            origin: Some(Origin { door: Door::Mqtt, client: None, user: Some("u".into()), may_start: true }),
             due: Some(77),
         }),
     };
