@@ -141,17 +141,18 @@ impl State {
             self.metrics.unmatched();
             return false;
         }
-        if matches.internal && message.origin.is_none() {
+        // Who published matters to internal subscribers, and to No Local as long as the message is retained.
+        if (matches.internal || message.retain) && message.origin.is_none() {
             message.origin = from.map(|peer| Arc::clone(&peer.origin));
         }
         let message = Arc::new(message);
         let place = from.map(|peer| effects.place(peer));
         for found in &matches.direct {
-            let own = found.no_local && self.is_own(found.session, from, &message);
-            if !own {
-                let retain = found.retain_as_published && message.retain;
-                let qos = message.qos.min(found.qos);
-                let entry = Entry { message: Arc::clone(&message), qseq: 0, qos, retain, ids: found.ids.clone() };
+            let own = found.asks_who() && self.is_own(found.session, from, &message);
+            if let Some(grant) = found.grant(own) {
+                let retain = grant.retain_as_published && message.retain;
+                let qos = message.qos.min(grant.qos);
+                let entry = Entry { message: Arc::clone(&message), qseq: 0, qos, retain, ids: grant.ids.clone() };
                 self.stage(found.session, entry, place, effects);
             }
         }
@@ -163,7 +164,7 @@ impl State {
     }
 
     /// Whether a message comes from the client itself, by this or an earlier connection (`[MQTT-3.8.3-3]` compares client ids).
-    fn is_own(&self, session: SessionKey, from: Option<&Arc<Peer>>, message: &Message) -> bool {
+    pub(super) fn is_own(&self, session: SessionKey, from: Option<&Arc<Peer>>, message: &Message) -> bool {
         let client = from.and_then(|peer| peer.session()).map(|session| &session.client);
         // A will comes from nobody who is connected; it names who left it.
         let client = client.or_else(|| message.origin.as_ref()?.client.as_ref());

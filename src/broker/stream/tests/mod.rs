@@ -121,7 +121,8 @@ struct ModelSession {
 #[derive(Debug, Default)]
 struct Model {
     sessions: BTreeMap<usize, ModelSession>,
-    retained: BTreeMap<Vec<String>, (String, u8)>,
+    /// Payload, QoS, and who published it.
+    retained: BTreeMap<Vec<String>, (String, u8, Option<usize>)>,
     /// What this step brought, per session.
     step: BTreeMap<usize, Vec<Got>>,
     /// Groups that get this step's message, with its topic, payload, QoS and RETAIN.
@@ -132,16 +133,22 @@ fn shared(filter: usize) -> Option<&'static str> {
     FILTERS[filter].strip_prefix("$share/").map(|rest| rest.split_once('/').unwrap().1)
 }
 
+/// Whether a subscription is No Local: every other one of the first client.
+fn no_local(client: usize, filter: usize) -> bool {
+    client == 0 && filter.is_multiple_of(2) && shared(filter).is_none()
+}
+
 impl Model {
-    /// Routes a message; whether anybody matched. The first client's subscriptions are all No Local.
+    /// Routes a message; whether anybody matched.
     fn route(&mut self, from: Option<usize>, topic: &str, payload: &str, qos: u8, retain: bool) -> bool {
         let mut matched = false;
         for (client, session) in &self.sessions {
             let direct =
                 session.filters.iter().filter(|(at, _)| shared(**at).is_none() && matches(FILTERS[**at], topic));
-            let direct: Vec<_> = direct.collect();
+            let mut direct: Vec<_> = direct.collect();
             matched |= !direct.is_empty();
-            if direct.is_empty() || (*client == 0 && from == Some(0)) {
+            direct.retain(|(at, _)| from != Some(*client) || !no_local(*client, **at));
+            if direct.is_empty() {
                 continue;
             }
             let granted = direct.iter().map(|(_, wish)| wish.qos).max().unwrap();
@@ -166,7 +173,7 @@ impl Model {
             if payload.is_empty() {
                 self.retained.remove(&path);
             } else {
-                self.retained.insert(path, (payload.into(), qos));
+                self.retained.insert(path, (payload.into(), qos, from));
             }
         }
         matched
@@ -213,9 +220,10 @@ impl Model {
         if shared(filter).is_some() || handling == 2 || (handling == 1 && !new) {
             return;
         }
-        for (path, (payload, qos)) in &self.retained {
+        for (path, (payload, qos, from)) in &self.retained {
             let topic = path.join("/");
-            if matches(FILTERS[filter], &topic) {
+            let own = *from == Some(client) && no_local(client, filter);
+            if matches(FILTERS[filter], &topic) && !own {
                 let (qos, ids) = (wish.qos.min(*qos), vec![filter as u32 + 1]);
                 self.step.entry(client).or_default().push(Got {
                     topic,
@@ -278,12 +286,13 @@ impl Model {
             self.step.entry(*client).or_default().push(Got { topic, payload, qos, retain, ids });
         }
         let mut expected = std::mem::take(&mut self.step);
-        let mut staged = staged.clone();
+        let mut compared = staged.clone();
         if !in_order {
-            expected.values_mut().chain(staged.values_mut()).for_each(|list| list.sort());
+            expected.values_mut().chain(compared.values_mut()).for_each(|list| list.sort());
         }
-        assert_eq!(staged, expected);
-        for (client, list) in expected {
+        assert_eq!(compared, expected);
+        // Where the order is open, the stream's is the one that holds from here on.
+        for (client, list) in staged.clone() {
             let session = self.sessions.get_mut(&client).unwrap();
             session.queue.extend(list.into_iter().filter(|got| session.online || got.qos > 0));
         }
