@@ -27,7 +27,9 @@ impl Link {
         let kick = self.peer.take(&mut replies);
         let moved = !replies.is_empty();
         for reply in replies.drain(..) {
+            let before = out.len();
             self.reply(&reply, out);
+            self.check_size(before, out)?;
         }
         self.replies = replies;
         kick.map_or(Ok(moved), |kick| Err(End::Kicked(kick)))
@@ -116,7 +118,7 @@ impl Link {
         self.hub.metrics.sent(counts);
     }
 
-    fn write_fresh(&self, out: &mut BytesMut, entry: &Entry, id: u16, now: u64) -> bool {
+    fn write_fresh(&mut self, out: &mut BytesMut, entry: &Entry, id: u16, now: u64) -> bool {
         if entry.message.remaining(now).is_err() {
             self.hub.metrics.dropped(Lost::Expired, 1);
             return false;
@@ -131,28 +133,35 @@ impl Link {
     }
 
     /// Writes one PUBLISH; `false`: it is larger than the client takes, and dropped (`[MQTT-3.1.2-24]`).
-    fn write(&self, out: &mut BytesMut, entry: &Entry, packet_id: u16, dup: bool, now: u64) -> bool {
+    fn write(&mut self, out: &mut BytesMut, entry: &Entry, packet_id: u16, dup: bool, now: u64) -> bool {
         let message = &entry.message;
-        let packet = PublishOut {
+        let (topic, topic_alias) = self.spoken.say(message.topic());
+        let mut packet = PublishOut {
             dup: dup && entry.qos != QoS::AtMostOnce,
             qos: entry.qos,
             retain: entry.retain,
             packet_id,
-            topic: message.topic(),
-            topic_alias: None,
+            topic,
+            topic_alias,
             // What was sent before it expired is sent again with a second left rather than withdrawn.
             expiry: message.remaining(now).unwrap_or(Some(1)),
             subscription_ids: entry.ids.as_deref().unwrap_or_default(),
             properties: message.properties(),
             payload: message.payload(),
         };
-        if self.terms.largest_packet != usize::MAX
-            && write::publish_size(self.version, &packet) > self.terms.largest_packet
-        {
+        let largest = self.terms.largest_packet;
+        let fits =
+            |packet: &PublishOut<'_>| largest == usize::MAX || write::publish_size(self.version, packet) <= largest;
+        if !packet.topic.is_empty() && !fits(&packet) {
+            packet.topic_alias = None;
+        }
+        if !fits(&packet) {
             self.hub.metrics.dropped(Lost::TooLargeForClient, 1);
             return false;
         }
         write::publish(out, self.version, &packet);
+        let topic_alias = packet.topic_alias;
+        self.spoken.said(message.topic(), topic_alias);
         true
     }
 }
