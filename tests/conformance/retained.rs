@@ -2,6 +2,9 @@
 
 use crate::kit::*;
 
+/// A message (QoS, RETAIN, payload) and what is retained after it (payload, QoS).
+type Step = (u8, bool, &'static str, Option<(&'static str, u8)>);
+
 /// Shows 3.1.1: [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.3.1-8] [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]
 /// Shows 3.1.1: [MQTT-3.3.1-12]
 /// Shows 5.0: [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.3.1-8] [MQTT-3.3.1-9]
@@ -12,7 +15,7 @@ async fn the_last_retained_message_of_a_topic_is_kept() {
         let mut watcher = client(&broker, version, "watcher").await;
         watcher.subscribe("r/+", 0).await;
         let mut publisher = client(&broker, version, "pub").await;
-        let steps: [(u8, bool, &str, Option<(&str, u8)>); 8] = [
+        let steps: [Step; 8] = [
             (1, true, "first", Some(("first", 1))),
             (2, true, "second", Some(("second", 2))),
             (0, true, "third", Some(("third", 0))),

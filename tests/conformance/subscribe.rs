@@ -233,6 +233,14 @@ async fn overlapping_subscriptions_give_one_copy_of_the_highest_qos() {
             deliver(&mut publisher, false, "a/b", &[], b"x").await;
             let got = client.receive_publish().await;
             assert_eq!((got.qos, subscription_ids(&got)), (0, vec![9]));
+            // A retained message comes by the filter that was just asked for, and by no other.
+            deliver(&mut publisher, true, "a/b", &[], b"x").await;
+            assert_eq!(subscription_ids(&client.receive_publish().await), [9]);
+            client.subscribe_with("+/b", 0, &[0x0b, 7]).await;
+            let got = client.receive_publish().await;
+            assert_eq!((got.retain, subscription_ids(&got)), (true, vec![7]));
+            deliver(&mut publisher, true, "a/b", &[], b"").await;
+            assert_eq!(subscription_ids(&client.receive_publish().await), [7, 9]);
         }
         nothing_more(&mut client).await;
     }

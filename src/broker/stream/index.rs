@@ -9,7 +9,8 @@ use std::{
     sync::Arc,
 };
 
-use crate::{broker::codec::SubscribeOptions, names::QoS, names::TopicFilter};
+use super::grant::{Match, Merging};
+use crate::{broker::codec::SubscribeOptions, names::TopicFilter};
 
 /// Bytes of answers kept before the cache is emptied.
 const CACHE: usize = 8 << 20;
@@ -26,39 +27,6 @@ pub(in crate::broker) struct Asked {
     pub id: Option<u32>,
     /// An internal subscriber: it wants to know who published.
     pub internal: bool,
-}
-
-/// One session a topic goes to.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Match {
-    pub session: SessionKey,
-    /// By all its filters together.
-    pub grant: Grant,
-    /// For messages of the client itself, where filters have No Local: those without it alone, if any (`[MQTT-3.8.3-3]`).
-    own: Option<Option<Grant>>,
-}
-
-/// How a session gets a message.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Grant {
-    pub qos: QoS,
-    pub retain_as_published: bool,
-    pub ids: Option<Arc<[u32]>>,
-}
-
-impl Match {
-    /// Whether it matters who published.
-    pub(super) fn asks_who(&self) -> bool {
-        self.own.is_some()
-    }
-
-    /// How the session gets the message, if at all; `own`: its client published it.
-    pub(super) fn grant(&self, own: bool) -> Option<&Grant> {
-        match &self.own {
-            Some(granted) if own => granted.as_ref(),
-            _ => Some(&self.grant),
-        }
-    }
 }
 
 /// Everybody a topic goes to.
@@ -246,53 +214,14 @@ impl Found {
     fn add(&mut self, place: &Subscribers) {
         self.groups.extend(place.groups.iter().map(Arc::clone));
         for (session, asked) in &place.direct {
-            let merging = self.direct.entry(*session).or_default();
-            merging.all.add(asked);
-            if asked.options.no_local {
-                merging.no_local = true;
-            } else {
-                merging.others.add(asked);
-            }
+            self.direct.entry(*session).or_default().add(asked);
             self.internal |= asked.internal;
         }
     }
 
     fn finish(self) -> Matches {
-        let direct = self.direct.into_iter().filter_map(|(session, merging)| {
-            let own = merging.no_local.then(|| merging.others.finish());
-            Some(Match { session, grant: merging.all.finish()?, own })
-        });
+        let direct = self.direct.into_iter().filter_map(|(session, merging)| merging.finish(session));
         Matches { direct: direct.collect(), groups: self.groups, internal: self.internal }
-    }
-}
-
-/// The filters of one session that match.
-#[derive(Default)]
-struct Merging {
-    all: Merged,
-    /// Those without No Local.
-    others: Merged,
-    no_local: bool,
-}
-
-/// Of overlapping filters the more generous one counts.
-#[derive(Default)]
-struct Merged {
-    qos: Option<QoS>,
-    retain_as_published: bool,
-    ids: Vec<u32>,
-}
-
-impl Merged {
-    fn add(&mut self, asked: &Asked) {
-        self.qos = self.qos.max(Some(asked.options.qos));
-        self.retain_as_published |= asked.options.retain_as_published;
-        self.ids.extend(asked.id);
-    }
-
-    fn finish(self) -> Option<Grant> {
-        let ids = (!self.ids.is_empty()).then(|| Arc::from(self.ids));
-        self.qos.map(|qos| Grant { qos, retain_as_published: self.retain_as_published, ids })
     }
 }
 
@@ -342,6 +271,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::names::QoS;
 
     fn asked(qos: QoS) -> Asked {
         let options = SubscribeOptions { qos, no_local: false, retain_as_published: false, retain_handling: 0 };
@@ -362,30 +292,11 @@ mod tests {
         assert_eq!(matches.direct.len(), 1);
         assert!(!matches.direct[0].asks_who());
         let grant = matches.direct[0].grant(true).unwrap();
-        assert_eq!((grant.qos, sorted(grant)), (QoS::AtLeastOnce, vec![4, 6]));
-        assert_eq!(index.len(), 2);
-    }
-
-    fn sorted(grant: &Grant) -> Vec<u32> {
+        assert_eq!(grant.qos, QoS::AtLeastOnce);
         let mut ids = grant.ids.clone().unwrap().to_vec();
         ids.sort_unstable();
-        ids
-    }
-
-    #[test]
-    fn no_local_concerns_its_own_filter_alone() {
-        let mut index = Index::default();
-        let mut without = asked(QoS::ExactlyOnce);
-        (without.options.no_local, without.options.retain_as_published) = (true, true);
-        index.subscribe(1, &filter("a/#"), Asked { id: Some(4), ..without });
-        index.subscribe(1, &filter("+/b"), Asked { id: Some(5), ..without });
-        assert!(index.lookup(b"a/b").direct[0].asks_who());
-        assert_eq!(index.lookup(b"a/b").direct[0].grant(true), None);
-        index.subscribe(1, &filter("a/+"), Asked { id: Some(6), ..asked(QoS::AtLeastOnce) });
-        let found = index.lookup(b"a/b").direct[0].clone();
-        let (own, theirs) = (found.grant(true).unwrap(), found.grant(false).unwrap());
-        assert_eq!((own.qos, own.retain_as_published, sorted(own)), (QoS::AtLeastOnce, false, vec![6]));
-        assert_eq!((theirs.qos, theirs.retain_as_published, sorted(theirs)), (QoS::ExactlyOnce, true, vec![4, 5, 6]));
+        assert_eq!(ids, [4, 6]);
+        assert_eq!(index.len(), 2);
     }
 
     #[test]

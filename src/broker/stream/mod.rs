@@ -4,6 +4,7 @@
 //! subscription index, the retained tree and the session table. Invariants: effects of an envelope depend on the envelopes before it and
 //! nothing else (time comes in as an envelope too); an acknowledgement is staged only together with everything it means.
 
+mod grant;
 mod index;
 mod lifecycle;
 mod retained;
