@@ -102,8 +102,15 @@ async fn a_message_beyond_receive_maximum_can_be_sent_again_later() {
         }
         let mut publisher = connected(&broker, kept(V5, "pub", 600)).await;
         publisher.publish("t", b"x", qos, 4, true).await;
-        let (first, body) = publisher.receive().await.expect("an answer");
-        assert_eq!((first, body[1]), (if qos == 1 { 0x40 } else { 0x50 }, 4));
+        // What was on its way when the connection ended is answered on this one.
+        let answer = loop {
+            let (first, body) = publisher.receive().await.expect("an answer");
+            if body[1] == 4 {
+                break first;
+            }
+            assert_eq!(first, 0x50);
+        };
+        assert_eq!(answer, if qos == 1 { 0x40 } else { 0x50 });
         leave(publisher).await;
         leave(client(&broker, V5, "pub").await).await;
     }

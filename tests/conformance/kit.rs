@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use argon2::{Argon2, PasswordHasher};
-use sense_butler::broker::settings::{Rights, User};
+use sense_butler::{
+    broker::settings::{Rights, User},
+    names::Secret,
+};
 
 pub use crate::support::{
     raw::{Got, Hello, Raw, packet, text},
@@ -80,7 +83,7 @@ pub fn with(mut hello: Hello, block: &[u8]) -> Hello {
 pub fn user(name: &str, password: &str) -> User {
     let password_hash = Argon2::default().hash_password(password.as_bytes()).unwrap().to_string();
     let rights = Rights { publish: true, subscribe: true, start: true };
-    User { name: name.into(), password_hash, rights, publish: None, subscribe: None }
+    User { rights, ..User::new(name, Secret::new(password_hash)) }
 }
 
 /// Nothing is on its way to the client: the answer to a ping comes next.
