@@ -236,6 +236,7 @@ impl Ledger {
         }
         if !present {
             state.break_promises_of(client);
+            state.latest.retain(|(session, ..), _| session != client);
         }
         !present
     }
@@ -368,10 +369,13 @@ impl Ledger {
         let of_client = state.subscriptions.iter().filter(|subscription| subscription.session == client);
         let mut matching = of_client.filter(|subscription| matches(&subscription.filter, &publish.topic)).peekable();
         let (mut group, mut granted, mut in_force) = (None, None, matching.peek().is_none());
+        // Whether already the first copy had to come here.
+        let mut due_at_once = false;
         for subscription in matching {
             // Ended before it was sent: matched by nothing. (Without any subscription on record the session was lost.)
             if subscription.end_acked.is_none_or(|at| at > first_sent) {
                 in_force = true;
+                due_at_once |= publish.qos > 0 && subscription.acked.is_some_and(|at| at < first_sent);
                 granted = granted.max(Some(subscription.qos));
                 group = subscription.group.clone();
             }
@@ -386,7 +390,11 @@ impl Ledger {
             state.violations.push(Violation::WrongQos { message, receiver, qos: publish.qos });
         }
         state.judge_forbidden(id, client);
+        let ordered = group.is_none() && (due_at_once || state.messages[id].times_sent == 1);
         state.judge_count(id, client, &receiver, group.is_some(), publish.qos);
+        if ordered {
+            state.judge_order(id, client);
+        }
         if let Some(pending) = state.pending.get_mut(&receiver)
             && pending.remove(&id)
         {
@@ -474,9 +482,6 @@ impl State {
         arrivals.count += 1;
         if arrivals.count == 1 {
             arrivals.connections = connections;
-            if !shared {
-                self.judge_order(id, client);
-            }
             return;
         }
         let message = &self.messages[id];
@@ -495,10 +500,12 @@ impl State {
         }
     }
 
-    /// Order holds among messages published with the same quality of service on one topic.
+    /// Order holds among first deliveries of what was published with the same quality of service on one topic. A repetition whose first copy
+    /// this receiver could not get (it had not subscribed, or takes QoS 0 and was away) comes when it comes.
     fn judge_order(&mut self, id: Id, client: &str) {
         let message = &self.messages[id];
-        if message.kind == Kind::Will {
+        let again = self.arrived.get(&(client.to_owned(), id)).is_some_and(|arrivals| arrivals.count > 1);
+        if message.kind == Kind::Will || again {
             return;
         }
         let key = (client.to_owned(), message.topic.clone(), message.qos);
