@@ -1,6 +1,6 @@
 """One row of the table of clients: paho-mqtt. Each check asserts; the number of checks is printed.
 
-Usage: paho.py VERSION(3|5) TRANSPORT(tcp|tls|ws|wss) PORT CA
+Usage: paho_row.py VERSION(3|5) TRANSPORT(tcp|tls|ws|wss) PORT CA
 """
 
 import queue
