@@ -104,7 +104,7 @@ async fn hostile_peers_cost_the_honest_nothing() {
         let size = Size { full: false, length: Duration::from_millis(1_200) };
         let (times, connections) = site.beside(&format!("{kind:?}"), attack(kind, site.target, size)).await;
         println!("{kind:?}: {connections} connections, {times:?}, {:?} MB", site.memory());
-        assert!(connections >= 3 && times.messages > 20, "{kind:?}: {connections} connections, {times:?}");
+        assert!(connections >= 3 && times.messages >= 50, "{kind:?}: {connections} connections, {times:?}");
         assert!(site.is_up().await, "{kind:?}: {}", site.app.said());
         tried += 1;
     }

@@ -16,6 +16,8 @@ use crate::oracle::wire::{Hello, Packet, Publish, V3, V5, ack, frame, parse, sub
 
 /// Between two messages.
 const PACE: Duration = Duration::from_millis(4);
+/// Messages at least, however short the attack.
+const LEAST: u64 = 50;
 /// Longest time for anything that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
 const TOPIC: &str = "honest/å";
@@ -104,12 +106,12 @@ pub async fn talk(address: SocketAddr, name: String, mut stop: watch::Receiver<b
     Times { messages: times.len(), p50: part(0.5), p99: part(0.99), longest: part(1.0) }
 }
 
-/// Publishes at its pace until `stop`; answers how many, all of them acknowledged.
+/// Publishes at its pace until `stop`, and at least [`LEAST`]; answers how many, all of them acknowledged.
 async fn speak(mut publisher: Honest, begun: Instant, stop: &mut watch::Receiver<bool>) -> u64 {
     let (mut number, mut acknowledged) = (0_u64, 0_u64);
     let mut pace = tokio::time::interval(PACE);
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while !*stop.borrow() {
+    while number < LEAST || !*stop.borrow() {
         tokio::select! {
             _ = pace.tick() => {
                 let payload = format!("{number} {}", begun.elapsed().as_micros()).into_bytes();

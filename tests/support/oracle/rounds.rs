@@ -185,7 +185,12 @@ pub async fn play(plan: Plan, site: &mut impl Site) -> Outcome {
     while let Some(ended) = clients.join_next().await {
         ended.expect("a client of the oracle ends in order");
     }
-    site.stop().await;
+    // How it stops in order is shown by `Ending::Stop`, and not every program that is tried knows the signal.
+    if plan.ending == Ending::Kill {
+        site.kill().await
+    } else {
+        site.stop().await
+    }
     Outcome { violations: plan.counted(&ledger), totals: ledger.totals(), rounds }
 }
 

@@ -189,7 +189,13 @@ impl Run {
                 options.set_session_expiry_interval(Some(3_600));
             }
             if let Some(will) = will {
-                options.set_last_will(LastWill5::new(topic, will.to_owned(), v5::mqttbytes::QoS::AtLeastOnce, false, None));
+                options.set_last_will(LastWill5::new(
+                    topic,
+                    will.to_owned(),
+                    v5::mqttbytes::QoS::AtLeastOnce,
+                    false,
+                    None,
+                ));
             }
             let (client, mut events) = v5::AsyncClient::new(options, 100);
             let driver = tokio::spawn(async move {
@@ -353,7 +359,10 @@ impl Run {
         publisher.publish(&topic, b"x", 1, false, sent.clone()).await;
         let got = subscriber.next().await.properties.expect("properties");
         self.check(got.user_properties == sent.user_properties, "user properties in order");
-        self.check(got.message_expiry_interval.is_some_and(|left| (1..=1_000).contains(&left)), "what is left of the expiry");
+        self.check(
+            got.message_expiry_interval.is_some_and(|left| (1..=1_000).contains(&left)),
+            "what is left of the expiry",
+        );
         let same = (got.content_type, got.response_topic, got.correlation_data)
             == (sent.content_type, sent.response_topic, sent.correlation_data);
         self.check(same, "the rest");
