@@ -37,7 +37,7 @@ async fn values(
     version: u8,
     patience: Duration,
 ) -> io::Result<Vec<Violation>> {
-    let phase = Phase { address: Some(address), load: false, restless: false, end: false };
+    let phase = Phase { address: Some(address), rest: None, load: false, restless: false, end: false };
     let (_phase, receiver) = tokio::sync::watch::channel(phase);
     let mut world = World { phase: receiver, ledger: Ledger::default() };
     let hello = Hello::new(version, &format!("fresh-{version}"), true);

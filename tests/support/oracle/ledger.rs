@@ -70,6 +70,9 @@ struct Session {
     /// Whether the broker acknowledged it; `None` while a CONNECT is unanswered.
     known: Option<bool>,
     connections: u64,
+    connected: bool,
+    /// A CONNECT of it was never answered: the broker may have accepted it, and published its will.
+    uncertain: bool,
 }
 
 #[derive(Debug, Default)]
@@ -213,6 +216,8 @@ impl Ledger {
             .or_insert_with(|| Session { known: Some(false), ..Session::default() });
         let expected = if kept { session.known } else { Some(false) };
         session.kept = kept;
+        session.connected = false;
+        session.uncertain |= session.known.is_none();
         // A new session may or may not be there afterwards; one that is there stays.
         if !(kept && session.known == Some(true)) {
             session.known = None;
@@ -225,6 +230,7 @@ impl Ledger {
         let mut state = self.state.lock();
         let Some(session) = state.sessions.get_mut(client) else { return true };
         session.connections += 1;
+        session.connected = true;
         session.known = Some(session.kept);
         match (expected, present) {
             (Some(true), false) => {
@@ -467,7 +473,7 @@ impl Ledger {
 
 impl State {
     fn judge_forbidden(&mut self, id: Id, client: &str) {
-        let Some(at) = self.messages[id].forbidden else { return };
+        let Some(at) = self.messages[id].forbidden.filter(|_| !self.is_uncertain_will(id)) else { return };
         // Committed in order: something that was sent after the goodbye and acknowledged proves that the goodbye was heard in time.
         let proven = self.messages.iter().any(|message| message.first_sent > at && message.acked.is_some());
         if proven {
@@ -476,8 +482,15 @@ impl State {
         }
     }
 
+    /// The will of a client one of whose CONNECTs was never answered: it may rightly come for that one, too.
+    fn is_uncertain_will(&self, id: Id) -> bool {
+        let message = &self.messages[id];
+        message.kind == Kind::Will && self.sessions.get(&message.publisher).is_none_or(|session| session.uncertain)
+    }
+
     fn judge_count(&mut self, id: Id, client: &str, receiver: &str, shared: bool, qos: u8) {
         let connections = self.sessions.get(client).map_or(0, |session| session.connections);
+        let uncertain = self.is_uncertain_will(id);
         let arrivals = self.arrived.entry((receiver.to_owned(), id)).or_default();
         arrivals.count += 1;
         if arrivals.count == 1 {
@@ -486,7 +499,8 @@ impl State {
         }
         let message = &self.messages[id];
         let most = match (message.qos, qos) {
-            (0, _) | (2, 2) => 1,
+            (0, _) | (2, 2) if !uncertain => 1,
+            _ if uncertain => u64::MAX,
             // Received by somebody else of the group before: how often, the group's members decide together.
             _ if shared => u64::MAX,
             // Each copy that was taken in may be repeated on each new connection.
@@ -519,6 +533,15 @@ impl State {
         }
     }
 
+    /// Whether a receiver is there to receive; for the report.
+    fn whereabouts(&self, receiver: &str) -> &'static str {
+        match self.sessions.get(receiver) {
+            Some(session) if session.connected => " (connected)",
+            Some(_) => " (not connected)",
+            None => "",
+        }
+    }
+
     fn open(&self, wills: bool) -> Vec<Violation> {
         let mut open: Vec<Violation> = Vec::new();
         for client in &self.busy {
@@ -526,7 +549,8 @@ impl State {
         }
         for (receiver, ids) in &self.pending {
             for id in ids.iter().filter(|id| wills || self.messages[**id].kind != Kind::Will) {
-                open.push(Violation::Lost { message: self.words(*id), receiver: receiver.clone() });
+                let receiver = format!("{receiver}{}", self.whereabouts(receiver));
+                open.push(Violation::Lost { message: self.words(*id), receiver });
             }
         }
         open

@@ -26,6 +26,8 @@ const AGAIN: Duration = Duration::from_millis(5);
 pub struct Phase {
     /// Where the broker is, while it is.
     pub address: Option<SocketAddr>,
+    /// Where its REST door is, if it has one.
+    pub rest: Option<SocketAddr>,
     /// Whether there is new load; otherwise what is begun is brought to its end.
     pub load: bool,
     /// Whether clients cut and leave their connections by themselves.

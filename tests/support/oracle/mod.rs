@@ -1,6 +1,6 @@
 //! An oracle for brokers: clients of our own that know what they were promised, and judge what they get.
 //!
-//! [`ledger`] judges and knows no sockets; [`publisher`], [`subscriber`], [`mortal`] and [`fresh`] are the clients; [`site`] is the program under
+//! [`ledger`] judges and knows no sockets; [`publisher`], [`rest`], [`subscriber`], [`mortal`] and [`fresh`] are the clients; [`site`] is the program under
 //! test; [`rounds`] lets it die and come back; [`liar`] stands between and lies, to show that every kind of broken promise is found.
 #![allow(
     dead_code,
@@ -19,6 +19,7 @@ pub mod liar;
 pub mod link;
 pub mod mortal;
 pub mod publisher;
+pub mod rest;
 pub mod rounds;
 pub mod site;
 pub mod subscriber;

@@ -11,6 +11,7 @@ use super::{
     link::{Phase, World},
     mortal::Mortals,
     publisher::Publisher,
+    rest::RestPublisher,
     site::Site,
     subscriber::Subscriber,
     violation::{Violation, report},
@@ -130,6 +131,8 @@ fn spawn_clients(plan: &Plan, chance: &mut Chance, world: &World) -> JoinSet<()>
         publisher.received_is_promised = plan.received_is_promised;
         clients.spawn(publisher.run());
     }
+    let (name, topics) = ("rest".to_owned(), (0..3).map(|topic| format!("load/rest/{topic}")).collect());
+    clients.spawn(RestPublisher { name, topics, chance: chance.branch(), world: world.clone() }.run());
     clients
 }
 
@@ -162,7 +165,7 @@ pub async fn play(plan: Plan, site: &mut impl Site) -> Outcome {
     ledger.churns("group loose");
     ledger.new_life();
     let address = Some(site.start().await);
-    let phase = watch::Sender::new(Phase { address, load: true, restless: true, end: false });
+    let phase = watch::Sender::new(Phase { address, rest: site.rest(), load: true, restless: true, end: false });
     let world = World { phase: phase.subscribe(), ledger: ledger.clone() };
     let mut clients = spawn_clients(&plan, &mut chance, &world);
     let mut rounds = 0;
@@ -213,13 +216,13 @@ async fn under_load(
             Ending::Kill => site.kill().await,
             Ending::Stop => site.stop().await,
         }
-        phase.send_modify(|phase| phase.address = None);
+        phase.send_modify(|phase| (phase.address, phase.rest) = (None, None));
         if plan.ending == Ending::Kill && chance.once_in(4) {
             site.start_and_kill(chance.millis(150)).await;
         }
         ledger.new_life();
         let address = site.start().await;
-        phase.send_modify(|phase| phase.address = Some(address));
+        phase.send_modify(|phase| (phase.address, phase.rest) = (Some(address), site.rest()));
     }
     // What came back works under load, too.
     tokio::time::sleep(chance.millis(300)).await;
