@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     broker::{Broker, BrokerHandle},
-    bus::{Bus, Door, Publication, Transport, embedded::Embedded, external},
+    bus::{Bus, Door, Publication, Transport, desk::Desk, embedded::Embedded, external},
     config::{
         Loaded,
         settings::{BrokerChoice, MqttSettings},
@@ -74,6 +74,11 @@ impl Carrier {
             Self::Embedded(broker) => Some(broker.handle()),
             Self::External(_) => None,
         }
+    }
+
+    /// Where the built-in broker is looked at and steered.
+    pub(super) fn desk(&self) -> Option<Desk> {
+        self.broker().map(|broker| broker.desk())
     }
 
     /// Counts connections to an external broker; each is a reason to say our status.

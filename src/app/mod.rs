@@ -8,7 +8,10 @@ mod directory;
 mod error;
 mod health;
 pub mod holder;
+#[cfg(test)]
+mod metrics_table;
 mod probe;
+mod reload;
 mod signal;
 pub mod supervise;
 
@@ -34,7 +37,7 @@ use crate::{
         status::{Status, StatusHandle, StatusSettings},
     },
     broker::BrokerHandle,
-    bus::Bus,
+    bus::{Bus, desk::Desk},
     config::{Loaded, settings::Settings},
     names::{NameError, TopicFilter},
     sense::{
@@ -89,6 +92,7 @@ pub struct App {
     registry: Registry,
     supervisor: Supervisor,
     fatal: FatalEnds,
+    reloads: Option<reload::Reloads>,
 }
 
 impl App {
@@ -103,6 +107,7 @@ impl App {
         supervisor.register(&mut registry);
         let readiness = Readiness::new();
         let carrier = Carrier::build(loaded, health::offline(&settings.mqtt)?, &mut registry)?;
+        let reloads = carrier.broker().and_then(|_| reload::Reloads::new(loaded, &mut registry));
         let receiver = settings
             .udp
             .enable
@@ -159,6 +164,7 @@ impl App {
             registry,
             supervisor,
             fatal,
+            reloads,
         })
     }
 
@@ -193,7 +199,10 @@ impl App {
     /// If a part that the program cannot do without ended by itself.
     pub async fn run(self, asked: impl Future<Output = &'static str>) -> Result<(), Fatal> {
         let Self { settings, carrier, supervisor, readiness, fatal, status, .. } = self;
-        let connections = carrier.connections();
+        let (connections, desk) = (carrier.connections(), carrier.desk());
+        if let Some((broker, reloads)) = carrier.broker().zip(self.reloads) {
+            start_reloads(&supervisor, broker, reloads, &readiness);
+        }
         carrier.start(&supervisor, &readiness);
         // Also with `mqttConfig.enable: false`: then nothing is forwarded, but REST still tells who is active.
         if let Some(receiver) = self.receiver {
@@ -209,6 +218,7 @@ impl App {
                 settings: settings.clone(),
                 protected_topics: self.protected,
                 bus: self.buses.rest,
+                desk,
                 starter: self.starter,
                 users: self.users,
                 readiness: readiness.clone(),
@@ -284,6 +294,14 @@ async fn tell_when_ready(readiness: Readiness, handle: StatusHandle) {
     std::future::pending::<()>().await;
 }
 
+fn start_reloads(supervisor: &Supervisor, broker: BrokerHandle, reloads: reload::Reloads, readiness: &Readiness) {
+    let latch = Arc::new(readiness.note("broker.toml"));
+    latch.up();
+    supervisor.restarting(Stage::Work, "broker.toml", move |stop| {
+        reloads.clone().run(broker.clone(), Arc::clone(&latch), stop)
+    });
+}
+
 fn start_events(
     supervisor: &Supervisor,
     receiver: Receiver,
@@ -340,6 +358,7 @@ struct Rest {
     settings: Settings,
     protected_topics: Vec<TopicFilter>,
     bus: Bus,
+    desk: Option<Desk>,
     starter: Starter,
     users: ActiveUsers,
     readiness: Readiness,
@@ -359,6 +378,7 @@ impl Rest {
             broker: settings.mqtt.broker_reason.clone(),
             rest: settings.rest,
             bus: self.bus,
+            desk: self.desk,
             start_task: Arc::new(move |request: Request| {
                 let start = Arc::clone(&start);
                 Box::pin(async move { start_task::handle(&start, &request).await })

@@ -112,6 +112,10 @@ impl Bound {
     }
 
     fn welcome(&self, hub: &Hub, connections: &TaskTracker, stream: TcpStream, remote: SocketAddr) {
+        if !hub.auth.may_connect(remote.ip()) {
+            hub.metrics.refused("connect_rate");
+            return;
+        }
         let Ok(doorstep) = Arc::clone(&hub.doorstep).try_acquire_owned() else {
             hub.metrics.refused("handshakes");
             return;

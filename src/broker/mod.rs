@@ -7,7 +7,7 @@
 //! Promise: an acknowledgement means that the message is in the outbox of every live matching session. Sessions and retained messages live
 //! in memory: they outlive their connections, not the process.
 
-mod access;
+pub mod access;
 mod admission;
 mod auth;
 mod cargo;
@@ -22,6 +22,8 @@ mod listener;
 pub mod message;
 mod metrics;
 mod peer;
+mod promise;
+pub mod seen;
 mod session;
 pub mod settings;
 mod store;
@@ -40,7 +42,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    access::Special,
+    access::Policies,
     admission::Window,
     auth::Authenticator,
     cargo::Cargo,
@@ -52,8 +54,9 @@ use self::{
     listener::Bound,
     message::{Delivery, Door},
     metrics::Metrics,
+    seen::Desk,
     settings::Settings,
-    store::MemoryStore,
+    store::Store,
     stream::State,
 };
 pub use self::{
@@ -128,11 +131,15 @@ impl Broker {
             Engine::start(settings.engine_test_hook).map_err(|error| BrokerError::Engine(error.to_string()))?;
         let metrics = Metrics::new(registry);
         let limits = Arc::new(settings.limits.clone());
+        let store = Arc::new(Store::default());
+        let policies = Arc::new(Policies::new(settings));
         let hub = Hub {
             engine: Arc::clone(&engine),
             window: Window::new(admission::WINDOW),
-            special: Arc::new(Special::new(settings)),
-            auth: Arc::new(Authenticator::new(&settings.users)?),
+            store_window: Window::new(admission::STORE_WINDOW),
+            store: Arc::clone(&store),
+            auth: Arc::new(Authenticator::new(&settings.limits)?),
+            policies,
             metrics: Arc::clone(&metrics),
             attention: Arc::new(Notify::new()),
             places: Arc::new(Semaphore::new(limits.clients)),
@@ -144,9 +151,17 @@ impl Broker {
         let dispatcher = Dispatcher {
             engine,
             egress,
-            state: State::new(settings.limits.clone(), settings.start_topics.clone(), metrics),
-            store: MemoryStore::default(),
+            state: State::new(
+                settings.limits.clone(),
+                settings.start_topics.clone(),
+                hub.store_window.clone(),
+                Arc::clone(&hub.attention),
+                metrics,
+            )
+            .guarded(Arc::clone(&hub.policies)),
+            store,
             window: hub.window.clone(),
+            store_window: hub.store_window.clone(),
             attention: Arc::clone(&hub.attention),
             deaths: VecDeque::new(),
             patience: if settings.engine_test_hook { usize::MAX } else { dispatcher::PATIENCE },
@@ -225,7 +240,11 @@ async fn tick(hub: Hub) {
             _ = interval.tick() => {}
             () = hub.stop.cancelled() => return,
         }
-        if hub.engine.submit(None, [Outgoing { draft: Draft::control(), cost: 0, cargo: Cargo::Tick }]).is_err() {
+        if hub
+            .engine
+            .submit(None, [Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo: Cargo::Tick }])
+            .is_err()
+        {
             return;
         }
         if hub.engine.is_deaf() {
@@ -257,6 +276,24 @@ impl BrokerHandle {
         let (near, far) = tokio::io::duplex(MEMORY_PIPE);
         self.hub.tasks.spawn(connection::serve(self.hub.clone(), far, Entrance::Probe, None));
         near
+    }
+
+    /// Where the broker is looked at and steered; ask once and clone it, its turns are counted.
+    pub fn desk(&self) -> Desk {
+        Desk::new(self.hub.clone())
+    }
+
+    /// Puts the users and access rules of newer settings in force, at once and as a whole; of their listeners, only anonymous doors that they
+    /// close. What else differs needs a restart: see [`Settings::needs_restart`]. Connections whose users are gone, have another password or may
+    /// do nothing any more are ended; so are subscriptions that are not allowed any more.
+    pub fn reload(&self, settings: &Settings) {
+        self.hub.policies.replace(settings);
+        self.hub.attention.notify_one();
+    }
+
+    /// The users in force, in the order of their names.
+    pub fn user_names(&self) -> Vec<Arc<str>> {
+        self.hub.policies.present().user_names()
     }
 
     /// Whether it takes messages.

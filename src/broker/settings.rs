@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use crate::names::{TopicFilter, TopicName};
+pub use super::access::{
+    pattern::{ClientPattern, PatternError, TopicPattern},
+    rule::{Action, Actions, Rule},
+};
+use crate::names::{Secret, TopicFilter, TopicName};
 
 /// Everything the broker is told.
 #[derive(Debug, Clone)]
@@ -11,6 +15,8 @@ pub struct Settings {
     pub listeners: Vec<Listener>,
     /// Who may come in.
     pub users: Vec<User>,
+    /// Access rules, in order: the first that decides, decides; before the users' own rights and lists.
+    pub access: Vec<Rule>,
     /// What nobody may exceed.
     pub limits: Limits,
     /// Topics on which a message starts a task: they need the right `start`, and hold no retained message.
@@ -19,10 +25,39 @@ pub struct Settings {
     pub protected_topics: Vec<TopicFilter>,
     /// Exceptions from both lists: whoever may publish at all may publish here (the self-test `<own topics>/ping`).
     pub open_topics: Vec<TopicFilter>,
+    /// Whether clients without a user may read `$SYS` from other machines, too. Users and this machine always may.
+    pub anonymous_sys: bool,
     /// Prefix under which a user without topic lists may not publish.
     pub own_prefix: TopicName,
     /// Whether `BrokerHandle::kill_engine` works, and any number of engine deaths is tolerated. For tests; never set by configuration.
     pub engine_test_hook: bool,
+}
+
+impl Settings {
+    /// What differs in newer settings and is not taken by [`BrokerHandle::reload`](super::BrokerHandle::reload): words of `broker.toml`.
+    pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
+        let mut keys = Vec::new();
+        let same_door = |(one, other): (&Listener, &Listener)| {
+            one.name == other.name && one.addresses == other.addresses && one.tls == other.tls
+        };
+        let opens = |(one, other): (&Listener, &Listener)| {
+            let given = other.anonymous_rights.and(one.anonymous_rights);
+            other.allow_anonymous && (!one.allow_anonymous || given != other.anonymous_rights)
+        };
+        let doors = || self.listeners.iter().zip(&newer.listeners);
+        if self.listeners.len() != newer.listeners.len() || !doors().all(same_door) {
+            keys.push("listeners");
+        } else if doors().any(opens) {
+            keys.push("listeners.allow_anonymous");
+        }
+        if self.limits != newer.limits {
+            keys.push("limits");
+        }
+        if self.protected_topics != newer.protected_topics {
+            keys.push("protect_own_topics");
+        }
+        keys
+    }
 }
 
 /// One door.
@@ -43,7 +78,7 @@ pub struct Listener {
 }
 
 /// TLS of a listener.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerTls {
     /// Certificate chain, PEM.
     pub cert: PathBuf,
@@ -62,23 +97,63 @@ pub struct Rights {
     pub start: bool,
 }
 
+impl Rights {
+    /// What both give.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            publish: self.publish && other.publish,
+            subscribe: self.subscribe && other.subscribe,
+            start: self.start && other.start,
+        }
+    }
+}
+
+/// How much a client may send. Beyond it the broker reads on later; nothing is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rate {
+    /// Messages (PUBLISH) per second; 0: any number.
+    pub messages: u32,
+    /// Bytes per second, of all packets; 0: any number.
+    pub bytes: u32,
+}
+
 /// A user.
 #[derive(Debug, Clone)]
 pub struct User {
     /// User name.
     pub name: Arc<str>,
     /// Argon2id hash in PHC form (`sense-butler hash-password`).
-    pub password_hash: String,
+    pub password_hash: Secret,
+    /// Groups it is in; access rules name them.
+    pub groups: Vec<Arc<str>>,
     /// Rights.
     pub rights: Rights,
     /// Where it may publish; `None`: everywhere outside `own_prefix` and the start topics.
     pub publish: Option<Vec<TopicFilter>>,
     /// What it may subscribe to; `None`: everything.
     pub subscribe: Option<Vec<TopicFilter>>,
+    /// How much each of its connections may send; `None`: what [`Limits::rate`] says.
+    pub rate: Option<Rate>,
+}
+
+impl User {
+    /// A user with what `broker.toml` gives one that has nothing but a name and a hash: publish and subscribe.
+    pub fn new(name: &str, password_hash: Secret) -> Self {
+        Self {
+            name: name.into(),
+            password_hash,
+            groups: Vec::new(),
+            rights: Rights { publish: true, subscribe: true, start: false },
+            publish: None,
+            subscribe: None,
+            rate: None,
+        }
+    }
 }
 
 /// What nobody may exceed. Every value is a key of `[limits]` in `broker.toml`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at a time (20,000).
     pub clients: usize,
@@ -110,6 +185,14 @@ pub struct Limits {
     pub topic_aliases: u16,
     /// Connections waiting for their CONNECT at a time (1,000).
     pub handshakes: usize,
+    /// New connections one address may open per minute (20,000); 0: any number.
+    pub connects: u32,
+    /// Failed log-ins an address or a user name has per minute before further ones are refused unseen (10); 0: any number.
+    pub failed_logins: u32,
+    /// Log-ins waiting for their password to be verified (256).
+    pub waiting_logins: usize,
+    /// What each connection may send (off).
+    pub rate: Rate,
 }
 
 impl Default for Limits {
@@ -130,6 +213,10 @@ impl Default for Limits {
             keep_alive: u16::MAX,
             topic_aliases: 32,
             handshakes: 1_000,
+            connects: 20_000,
+            failed_logins: 10,
+            waiting_logins: 256,
+            rate: Rate { messages: 0, bytes: 0 },
         }
     }
 }

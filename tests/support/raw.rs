@@ -116,7 +116,13 @@ pub struct Raw {
 impl Raw {
     /// Connects the socket and sends CONNECT; the CONNACK's body comes back.
     pub async fn connect(address: SocketAddr, hello: &Hello) -> (Self, Vec<u8>) {
-        let mut raw = Self::open(address, hello.version).await;
+        Self::greet(TcpStream::connect(address).await.unwrap(), hello).await
+    }
+
+    /// The same on a socket that is connected.
+    pub async fn greet(stream: TcpStream, hello: &Hello) -> (Self, Vec<u8>) {
+        stream.set_nodelay(true).unwrap();
+        let mut raw = Self { stream, buffer: Vec::new(), version: hello.version };
         raw.send(0x10, &hello.body()).await;
         let (first, body) = raw.receive().await.expect("a CONNACK");
         assert_eq!(first, 0x20);

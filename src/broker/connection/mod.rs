@@ -5,7 +5,9 @@
 
 mod handshake;
 mod inbound;
+mod judge;
 mod link;
+mod meter;
 mod outbound;
 mod wire;
 
@@ -24,6 +26,7 @@ use super::{
     envelope::Draft,
     hub::Hub,
     peer::{Kick, Peer},
+    seen::Meter,
     settings::Listener,
 };
 
@@ -40,6 +43,16 @@ pub(super) enum Entrance {
     Listener { listener: Arc<Listener>, remote: SocketAddr },
     /// The self-probe, in memory.
     Probe,
+}
+
+impl Entrance {
+    /// Name of the listener; none for the self-probe.
+    fn listener(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Listener { listener, .. } => Some(&listener.name),
+            Self::Probe => None,
+        }
+    }
 }
 
 impl std::fmt::Display for Entrance {
@@ -79,7 +92,7 @@ impl End {
         match self {
             Self::Gone | Self::Disconnect { .. } => None,
             Self::Broken { code, .. } => Some(code),
-            Self::Kicked(kick) => Some(kick as u8),
+            Self::Kicked(kick) => Some(kick.code()),
             Self::Silent => Some(0x8d),
         }
     }
@@ -92,6 +105,10 @@ impl End {
             Self::Broken { .. } => "protocol",
             Self::Kicked(Kick::SessionTakenOver) => "taken_over",
             Self::Kicked(Kick::QuotaExceeded) => "quota",
+            Self::Kicked(Kick::Unstored) => "store_full",
+            Self::Kicked(Kick::NotAuthorized) => "no_rights",
+            Self::Kicked(Kick::AdministrativeAction) => "administrator",
+            Self::Kicked(Kick::LoggedOut) => "logged_out",
             Self::Kicked(_) => "stop",
             Self::Silent => "keep_alive",
         }
@@ -103,16 +120,19 @@ pub(super) async fn serve<S>(hub: Hub, stream: S, entrance: Entrance, doorstep: 
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut wire = Wire::new(stream);
+    // The self-probe is no client: its traffic is in nobody's numbers.
+    let totals = entrance.listener().map_or_else(Arc::default, |_| Arc::clone(&hub.metrics.totals));
+    totals.sockets.inc();
+    let mut wire = Wire::new(stream, Meter::new(&totals));
     let Some(mut link) = handshake::welcome(&hub, &mut wire, &entrance).await else {
         // The refusal is in the write buffer.
         let _ = tokio::time::timeout(FAREWELL, wire.finish()).await;
         return;
     };
     drop(doorstep);
-    hub.metrics.connected();
+    hub.metrics.connected(entrance.listener());
     let end = link.run(&mut wire).await;
-    hub.metrics.closed(end.reason());
+    hub.metrics.closed(end.reason(), entrance.listener());
     log_end(&link, end);
     if end == End::Kicked(Kick::ServerShuttingDown) {
         let _ = tokio::time::timeout(FAREWELL, link.last_words(&mut wire)).await;
@@ -145,7 +165,8 @@ impl Drop for Leave {
         let expiry = self.expiry.map(|seconds| seconds.min(self.hub.limits.session_expiry));
         let cargo = Cargo::Close(CloseCargo { with_will: self.with_will, expiry });
         // A stopping broker takes nothing more; then there are no sessions to tell either.
-        let _ = self.hub.engine.submit(Some(&self.peer), [Outgoing { draft: Draft::control(), cost: 0, cargo }]);
+        let _ =
+            self.hub.engine.submit(Some(&self.peer), [Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo }]);
     }
 }
 
@@ -157,6 +178,18 @@ fn log_end(link: &Link, end: End) {
         }
         End::Kicked(Kick::QuotaExceeded) => {
             tracing::warn!(%client, "MQTT client disconnected: it does not read its messages and its queue is full");
+        }
+        End::Kicked(Kick::Unstored) => {
+            tracing::warn!(%client, "MQTT client disconnected: the store could not take what it sent");
+        }
+        End::Kicked(Kick::AdministrativeAction) => {
+            tracing::info!(%client, "MQTT client disconnected: an administrator asked for it");
+        }
+        End::Kicked(Kick::NotAuthorized) => {
+            tracing::warn!(%client, "MQTT client disconnected: by the new broker.toml it may do nothing any more");
+        }
+        End::Kicked(Kick::LoggedOut) => {
+            tracing::warn!(%client, "MQTT client disconnected: its log-in does not hold any more");
         }
         End::Silent => {
             tracing::info!(%client, "MQTT client disconnected: nothing was heard from it for one and a half keep-alives")

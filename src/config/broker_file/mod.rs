@@ -1,8 +1,9 @@
-//! `broker.toml`: the built-in broker's listeners, users and limits.
+//! `broker.toml`: the built-in broker's listeners, users, access rules and limits.
 //!
 //! Invariants: a listener other machines can reach is refused unless somebody decided who may come in; what is not built is refused where
 //! it is written, never ignored.
 
+mod access;
 mod limits;
 mod listeners;
 mod users;
@@ -31,8 +32,10 @@ pub(super) struct Context<'a> {
 pub(super) fn decode(root: Option<&Node>, cx: &Context<'_>) -> Option<Settings> {
     let top = Section::root(cx.report, root);
     let protect = top.flag("protect_own_topics", true);
+    let anonymous_sys = top.flag("anonymous_sys", false);
     let users = users::decode(&top);
     let listeners = listeners::decode(&top, users.is_empty(), cx);
+    let access = access::decode(&top, &users, &listeners::names(&top, listeners.as_deref()));
     let limits = limits::decode(top.section("limits"));
     refuse_storage(top.section("storage"));
     refuse_router(top.section("router"));
@@ -41,11 +44,13 @@ pub(super) fn decode(root: Option<&Node>, cx: &Context<'_>) -> Option<Settings> 
     Some(Settings {
         listeners: listeners?,
         users,
+        access,
         limits,
         start_topics: vec![mqtt.task_start.clone().into()],
         protected_topics: if protect { protected_topics(cx.butler) } else { Vec::new() },
         // A prefix so long that no level fits behind it has no self-test.
         open_topics: mqtt.own_topics.join("ping").map(Into::into).into_iter().collect(),
+        anonymous_sys,
         own_prefix: mqtt.own_topics.clone(),
         engine_test_hook: false,
     })
