@@ -83,7 +83,7 @@ pub async fn talk(address: SocketAddr, name: String, mut stop: watch::Receiver<b
     let (mut times, mut expected) = (Vec::new(), 0_u64);
     loop {
         let all = *known.borrow_and_update();
-        if all.is_some_and(|all| expected >= all) {
+        if all == Some(expected) {
             break;
         }
         tokio::select! {
@@ -96,8 +96,8 @@ pub async fn talk(address: SocketAddr, name: String, mut stop: watch::Receiver<b
                 times.push(begun.elapsed() - Duration::from_micros(at.parse().unwrap()));
                 expected += 1;
             }
-            // Its end is seen above; a publisher that failed tells below.
-            ended = known.changed() => if ended.is_err() { break },
+            // How many there are is known at the publisher's end; where it failed, that is told here.
+            ended = known.changed(), if all.is_none() => ended.expect("an honest publisher is served to its end"),
         }
     }
     speaking.await.expect("an honest publisher");
