@@ -30,6 +30,7 @@ use hostile::{
     honest::{Times, talk},
     sink::{self, Sink},
 };
+use oracle::liar::{Liar, Lie};
 use tokio::sync::watch;
 
 /// What memory may be above its value before, MB.
@@ -120,6 +121,22 @@ async fn hostile_peers_cost_the_honest_nothing() {
         tried += 1;
     }
     assert_eq!(tried, 14);
+    site.app.stop().await;
+}
+
+/// The honest notice when a message of theirs is dropped, doubled or swallowed before the broker.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_honest_notice_what_they_lose() {
+    let site = Site::start().await;
+    let lies =
+        [(Lie::None, true), (Lie::SwallowPublish, false), (Lie::SwallowDelivery, false), (Lie::TwiceQos1, false)];
+    let mut noticed = Vec::new();
+    for (lie, _) in lies {
+        let liar = Liar::start(site.target.plain, lie).await;
+        let (_stop, stopped) = watch::channel(true);
+        noticed.push((lie, tokio::spawn(talk(liar.address, format!("{lie:?}"), stopped)).await.is_ok()));
+    }
+    assert_eq!(noticed, lies);
     site.app.stop().await;
 }
 
