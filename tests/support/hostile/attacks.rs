@@ -199,6 +199,8 @@ impl Front {
 
     async fn silent_tls(&self) -> Option<()> {
         self.open(self.target.tls).await?.hold(self.end).await;
+        // Whoever is shown out comes again, but not as a storm: that is another attack.
+        sleep(Duration::from_millis(100)).await;
         Some(())
     }
 
