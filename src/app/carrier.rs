@@ -10,13 +10,16 @@ use super::{
     supervise::{Stage, Supervisor},
 };
 use crate::{
-    broker::{Broker, BrokerHandle},
+    broker::{Broker, BrokerHandle, StoreHealth},
     bus::{Bus, Door, Publication, Transport, desk::Desk, embedded::Embedded, external},
     config::{
         Loaded,
         settings::{BrokerChoice, MqttSettings},
     },
-    telemetry::{metrics::Registry, readiness::Readiness},
+    telemetry::{
+        metrics::Registry,
+        readiness::{Latch, Readiness},
+    },
 };
 
 /// The bound broker, or the way to an external one.
@@ -37,7 +40,12 @@ impl Carrier {
     /// Binds the built-in broker or prepares the connection to the external one. `will`: what an external broker says when we vanish.
     pub(super) fn build(loaded: &Loaded, will: Publication, registry: &mut Registry) -> Result<Self, BuildError> {
         match &loaded.settings.mqtt.broker {
-            BrokerChoice::Embedded { .. } => Ok(Self::Embedded(Box::new(Broker::bind(&loaded.broker, registry)?))),
+            BrokerChoice::Embedded { .. } => {
+                let mut settings = loaded.broker.clone();
+                // What an earlier run that was killed left as `online` is not true any more.
+                settings.replaced_at_start = vec![(will.topic, will.payload)];
+                Ok(Self::Embedded(Box::new(Broker::bind(&settings, registry)?)))
+            }
             BrokerChoice::External(broker) => {
                 let (external, driver) =
                     external::External::build(external::Config::new(broker.as_ref().clone(), Some(will)));
@@ -94,6 +102,8 @@ impl Carrier {
         match self {
             Self::Embedded(broker) => {
                 let (handle, latch) = (broker.handle(), readiness.latch("broker"));
+                let (watched, store) = (broker.handle(), readiness.note("store"));
+                supervisor.essential(Stage::Work, "store health", move |stop| watch_store(watched, store, stop));
                 supervisor.essential(Stage::Broker, "broker", move |stop| broker.run(stop));
                 supervisor.essential(Stage::Work, "self-probe", move |stop| probe::run(handle, latch, stop));
             }
@@ -112,6 +122,22 @@ impl Carrier {
                     }
                 });
             }
+        }
+    }
+}
+
+/// Tells how the store is.
+async fn watch_store(broker: BrokerHandle, latch: Latch, stop: CancellationToken) {
+    let mut every = tokio::time::interval(super::LOOK);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        match broker.store_health() {
+            StoreHealth::Ok => latch.up(),
+            StoreHealth::SetAside(file) => latch.down(format!(
+                "the store could not be read at the start and was set aside as {}: sessions and retained messages of before are not there",
+                file.display()
+            )),
+            StoreHealth::Failing { why, .. } => latch.down(format!("the store cannot be written: {why}")),
+            StoreHealth::Full => latch.down("the store or its disk is full: messages for persistent sessions are refused"),
         }
     }
 }

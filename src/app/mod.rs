@@ -261,8 +261,8 @@ fn actions(loaded: &Loaded, bus: &Bus, starter: &Starter, registry: &mut Registr
 
 /// `state` follows readiness; an external broker that came back is told everything again.
 ///
-/// A `state` of an earlier run needs no rewriting ([`Status::prepare`]): the built-in broker keeps retained messages in memory only, and an
-/// external one has published our will.
+/// A `state` of an earlier run needs nothing here: the built-in broker replaces it before it opens its doors, and an external one has
+/// published our will.
 fn start_status(
     supervisor: &Supervisor,
     connections: Option<watch::Receiver<u64>>,

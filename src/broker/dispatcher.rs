@@ -50,6 +50,8 @@ pub(super) struct Dispatcher {
     pub engine: Arc<Engine>,
     pub egress: Egress,
     pub state: State,
+    /// What the start has staged.
+    pub effects: Effects,
     pub store: Arc<Store>,
     pub window: Window,
     pub store_window: Window,
@@ -63,7 +65,7 @@ pub(super) struct Dispatcher {
 impl Dispatcher {
     /// Runs until the engine was stopped and everything in flight is dispatched.
     pub(super) async fn run(mut self, stopped: Arc<Notify>) -> Result<State, DispatcherError> {
-        let (mut flights, mut effects) = (Vec::new(), Effects::default());
+        let (mut flights, mut effects) = (Vec::new(), std::mem::take(&mut self.effects));
         let mut stopping = false;
         // Nothing is submitted any more once it stops: what is under way then is the last.
         while !(stopping && self.engine.is_empty()) {

@@ -4,8 +4,8 @@
 //! engine ([`engine`]) carries it in one order to the dispatcher ([`dispatcher`]), which applies it to the stream ([`stream`]), fills the
 //! outboxes of the sessions ([`session`]), has the store commit what is promised ([`store`]), and acknowledges.
 //!
-//! Promise: an acknowledgement means that the message is in the outbox of every live matching session. Sessions and retained messages live
-//! in memory: they outlive their connections, not the process.
+//! Promise: an acknowledgement means that the message is in the outbox of every live matching session and, for every persistent session with
+//! QoS 1 or 2 and for retention, committed to disk.
 
 pub mod access;
 mod admission;
@@ -49,20 +49,21 @@ use self::{
     connection::Entrance,
     dispatcher::Dispatcher,
     engine::{Engine, Outgoing},
-    envelope::Draft,
+    envelope::{Draft, now_ms},
     hub::Hub,
     listener::Bound,
     message::{Delivery, Door},
     metrics::Metrics,
     seen::Desk,
-    settings::Settings,
+    settings::{QueuePolicy, Settings},
     store::Store,
-    stream::State,
+    stream::{Effects, State},
 };
 pub use self::{
     auth::NoRandom,
     dispatcher::DispatcherError,
     internal::{InternalError, Pending, Publisher},
+    store::{StoreError, StoreHealth, walk_store_record},
 };
 use crate::names::TopicFilter;
 
@@ -99,6 +100,9 @@ pub enum BrokerError {
     /// The engine's thread does not start.
     #[error("{0}")]
     Engine(String),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// No log-in without random numbers.
     #[error(transparent)]
     Random(#[from] NoRandom),
@@ -131,7 +135,7 @@ impl Broker {
             Engine::start(settings.engine_test_hook).map_err(|error| BrokerError::Engine(error.to_string()))?;
         let metrics = Metrics::new(registry);
         let limits = Arc::new(settings.limits.clone());
-        let store = Arc::new(Store::default());
+        let (store, recovered) = Store::open(&settings.storage, registry)?;
         let policies = Arc::new(Policies::new(settings));
         let hub = Hub {
             engine: Arc::clone(&engine),
@@ -148,17 +152,23 @@ impl Broker {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
+        let mut effects = Effects::starting_at(recovered.next_batch);
+        let mut state = State::new(
+            settings.limits.clone(),
+            settings.start_topics.clone(),
+            hub.store_window.clone(),
+            Arc::clone(&hub.attention),
+            metrics,
+        )
+        .guarded(Arc::clone(&hub.policies));
+        state.rejects = settings.storage.policy == QueuePolicy::Reject;
+        state.recover(recovered, now_ms(), &mut effects);
+        state.replace_retained(&settings.replaced_at_start, now_ms(), &mut effects);
         let dispatcher = Dispatcher {
             engine,
             egress,
-            state: State::new(
-                settings.limits.clone(),
-                settings.start_topics.clone(),
-                hub.store_window.clone(),
-                Arc::clone(&hub.attention),
-                metrics,
-            )
-            .guarded(Arc::clone(&hub.policies)),
+            state,
+            effects,
             store,
             window: hub.window.clone(),
             store_window: hub.store_window.clone(),
@@ -203,10 +213,14 @@ impl Broker {
         let _ = tokio::time::timeout(FAREWELL, async { tokio::join!(accepting.wait(), hub.tasks.wait()) }).await;
         hub.engine.stop();
         drained.notify_one();
-        match ended {
+        let ended = match ended {
             Some(ended) => finish(ended),
             None => finish(emptied(&mut stream, &hub).await),
-        }
+        };
+        let store = Arc::clone(&hub.store);
+        // The last group is committed before the program ends; waiting for a disk is no work for the runtime's threads.
+        let _ = tokio::task::spawn_blocking(move || store.stop()).await;
+        ended
     }
 }
 
@@ -294,6 +308,11 @@ impl BrokerHandle {
     /// The users in force, in the order of their names.
     pub fn user_names(&self) -> Vec<Arc<str>> {
         self.hub.policies.present().user_names()
+    }
+
+    /// How the store is.
+    pub fn store_health(&self) -> StoreHealth {
+        self.hub.store.health()
     }
 
     /// Whether it takes messages.

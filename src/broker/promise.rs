@@ -12,11 +12,13 @@ use super::{
     cargo::{OpenRefused, Refusal, SessionWord, Word},
     codec::write::AckKind,
     peer::{Peer, Reply},
+    seen::Parting,
     session::Session,
+    store::Sid,
 };
 
 /// MQTT 5: "Quota exceeded", for what the store could not take.
-const QUOTA: u8 = 0x97;
+pub(super) const QUOTA: u8 = 0x97;
 /// MQTT 5: "Implementation specific error"; UNSUBACK knows no other for this.
 pub(super) const UNSTORED: u8 = 0x83;
 
@@ -31,8 +33,11 @@ pub(super) enum Step {
         reason: u8,
     },
     Word(oneshot::Sender<Word>, bool),
+    /// The publication is not taken, whatever becomes of the rest.
+    Refused(oneshot::Sender<Word>),
     Opened(oneshot::Sender<SessionWord>, SessionWord),
     Subscribed(oneshot::Sender<()>),
+    Parted(oneshot::Sender<Parting>, Parting),
     /// A queue without a client was emptied up to a position.
     HandedOver(Arc<Session>, u64),
 }
@@ -65,6 +70,16 @@ impl Promise {
     /// Messages up to this position may be sent to the session's client.
     pub(super) fn mark(&mut self, session: &Arc<Session>, qseq: u64) {
         self.marks.push((Arc::clone(session), qseq));
+    }
+
+    /// The sessions whose queues it decides.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.marks.iter().map(|(session, _)| session)
+    }
+
+    /// The highest position sent to the client of a session, if it is one of these.
+    pub(super) fn sent_to(&self, sid: Sid) -> Option<u64> {
+        self.sessions().find(|session| session.sid == Some(sid)).map(|session| session.sent())
     }
 
     pub(super) fn push(&mut self, step: Step) {
@@ -118,8 +133,10 @@ impl Step {
             Self::Reply(peer, reply) => batch.push(&peer, reply),
             Self::Received { by, packet_id, reason } => batch.received(&by, packet_id, reason),
             Self::Word(sender, matched) => drop(sender.send(Ok(matched))),
+            Self::Refused(sender) => drop(sender.send(Err(Refusal::Full))),
             Self::Opened(sender, word) => drop(sender.send(word)),
             Self::Subscribed(sender) => drop(sender.send(())),
+            Self::Parted(sender, parting) => tell(sender, parting),
             Self::HandedOver(session, qseq) => session.handed_over(qseq),
         }
     }
@@ -128,13 +145,19 @@ impl Step {
         match self {
             Self::Reply(peer, reply) => batch.push(&peer, refused(reply)),
             Self::Received { by, packet_id, .. } => batch.received(&by, packet_id, QUOTA),
-            Self::Word(sender, _) => drop(sender.send(Err(Refusal::Full))),
+            Self::Word(sender, _) | Self::Refused(sender) => drop(sender.send(Err(Refusal::Full))),
             Self::Opened(sender, _) => drop(sender.send(Err(OpenRefused))),
             // The subscription holds in this process; only parts of this program wait for this.
             Self::Subscribed(sender) => drop(sender.send(())),
+            Self::Parted(sender, _) => tell(sender, Parting::Unstored),
             Self::HandedOver(session, _) => session.take_back(),
         }
     }
+}
+
+fn tell(sender: oneshot::Sender<Parting>, parting: Parting) {
+    // Whoever asked may have gone.
+    let _ = sender.send(parting);
 }
 
 fn refused(reply: Reply) -> Reply {

@@ -6,6 +6,8 @@ pub use super::access::{
     pattern::{ClientPattern, PatternError, TopicPattern},
     rule::{Action, Actions, Rule},
 };
+use bytes::Bytes;
+
 use crate::names::{Secret, TopicFilter, TopicName};
 
 /// Everything the broker is told.
@@ -29,6 +31,11 @@ pub struct Settings {
     pub anonymous_sys: bool,
     /// Prefix under which a user without topic lists may not publish.
     pub own_prefix: TopicName,
+    /// What is kept across restarts, and where.
+    pub storage: Storage,
+    /// Retained messages that, where an earlier run left one on their topic, are replaced by these before anybody can connect: what this
+    /// program said of itself and cannot be true any more.
+    pub replaced_at_start: Vec<(TopicName, Bytes)>,
     /// Whether `BrokerHandle::kill_engine` works, and any number of engine deaths is tolerated. For tests; never set by configuration.
     pub engine_test_hook: bool,
 }
@@ -50,6 +57,9 @@ impl Settings {
         } else if doors().any(opens) {
             keys.push("listeners.allow_anonymous");
         }
+        if self.storage != newer.storage {
+            keys.push("storage");
+        }
         if self.limits != newer.limits {
             keys.push("limits");
         }
@@ -58,6 +68,45 @@ impl Settings {
         }
         keys
     }
+}
+
+/// What is kept across restarts, where, and how much of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Storage {
+    /// Directory of the store; `None`: it lives in memory, and ends with the process.
+    pub directory: Option<PathBuf>,
+    /// Bytes of everything stored, above which nothing more is taken until it drains (4 GiB).
+    pub max_bytes: u64,
+    /// Bytes of one session's queue (256 MiB).
+    pub session_bytes: u64,
+    /// Messages of one session's queue (1,000,000).
+    pub session_messages: u64,
+    /// What happens beyond them.
+    pub policy: QueuePolicy,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            max_bytes: 4 << 30,
+            session_bytes: 256 << 20,
+            session_messages: 1_000_000,
+            policy: QueuePolicy::DropOldest,
+        }
+    }
+}
+
+/// What happens to a stored message whose session's queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QueuePolicy {
+    /// The oldest that was not sent yet is dropped.
+    #[default]
+    DropOldest,
+    /// The new one is dropped.
+    DropNew,
+    /// The new one is dropped, and its publisher is told.
+    Reject,
 }
 
 /// One door.
@@ -123,8 +172,8 @@ pub struct Rate {
 pub struct User {
     /// User name.
     pub name: Arc<str>,
-    /// Argon2id hash in PHC form (`sense-butler hash-password`).
-    pub password_hash: Secret,
+    /// Argon2id hash in PHC form (`sense-butler hash-password`); `None`: no password is right.
+    pub password_hash: Option<Secret>,
     /// Groups it is in; access rules name them.
     pub groups: Vec<Arc<str>>,
     /// Rights.
@@ -142,7 +191,7 @@ impl User {
     pub fn new(name: &str, password_hash: Secret) -> Self {
         Self {
             name: name.into(),
-            password_hash,
+            password_hash: Some(password_hash),
             groups: Vec::new(),
             rights: Rights { publish: true, subscribe: true, start: false },
             publish: None,

@@ -85,10 +85,15 @@ fn broker(settings: &Settings, broker: &BrokerSettings, out: &mut dyn Write) -> 
             broker.listeners.iter().try_for_each(|listener| describe_listener(listener, out))?;
             broker.users.iter().try_for_each(|user| describe_user(user, out))?;
             broker.access.iter().enumerate().try_for_each(|(at, rule)| describe_rule(at + 1, rule, out))?;
-            writeln!(
-                out,
-                "            persistent sessions and retained messages live in memory: a restart forgets them"
-            )?;
+            match &broker.storage.directory {
+                Some(directory) => {
+                    writeln!(out, "            keeps sessions and retained messages in {}", directory.display())?;
+                }
+                None => writeln!(
+                    out,
+                    "            sessions and retained messages live in memory (storage.in_memory): a restart forgets them"
+                )?,
+            }
         }
     }
     if !settings.mqtt.enable {
@@ -262,7 +267,7 @@ mod tests {
             "sessions are not received",
             "opens HTTP on localhost port 8080",
             "https://sense1:4242",
-            "live in memory",
+            "keeps sessions and retained messages in ",
             "its schedules will not run; keep Butler for them",
             "\nOK\n",
         ] {

@@ -131,7 +131,13 @@ impl Loaded {
         let report = Report::new(self.sources.broker.as_deref());
         let root = tree(&report, Some(Ok(text.to_owned())), |text| toml_text::parse(text).map(Some));
         let base = broker_file::base(report.file(), Path::new(""));
-        let cx = broker_file::Context { report: &report, base, overrides: &self.overrides, butler: &self.settings };
+        let cx = broker_file::Context {
+            report: &report,
+            base,
+            data: self.data_dir.clone(),
+            overrides: &self.overrides,
+            butler: &self.settings,
+        };
         let broker = root.ok().and_then(|root| broker_file::decode(root.as_ref(), &cx));
         let (errors, warnings) = report.into_parts();
         broker.filter(|_| errors.is_empty()).ok_or(ConfigErrors { errors, warnings })
@@ -205,7 +211,8 @@ fn decode(
     let fallback = || butler::decode(None, butler::Context::new(&scratch, options, &data));
     let Some(known) = settings.clone().or_else(fallback) else { return (settings, None) };
     let base = broker_file::base(broker_report.file(), &options.cwd);
-    let cx = broker_file::Context { report: broker_report, base, overrides: &options.overrides, butler: &known };
+    let overrides = &options.overrides;
+    let cx = broker_file::Context { report: broker_report, base, data: data.clone(), overrides, butler: &known };
     let broker = broker_root.as_ref().ok().and_then(|root| broker_file::decode(root.as_ref(), &cx));
     (settings, broker)
 }

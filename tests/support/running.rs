@@ -6,7 +6,7 @@ use prometheus_client::registry::Registry;
 use sense_butler::{
     broker::{
         Broker, BrokerHandle,
-        settings::{Limits, Listener, Rights, Settings},
+        settings::{Limits, Listener, Rights, Settings, Storage},
     },
     names::{TopicFilter, TopicName},
 };
@@ -41,6 +41,8 @@ impl Running {
             open_topics: vec![TopicFilter::new("q/own/ping").unwrap()],
             anonymous_sys: false,
             own_prefix: TopicName::new("q/own").unwrap(),
+            storage: Storage::default(),
+            replaced_at_start: Vec::new(),
             engine_test_hook: true,
         }
     }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{pattern::ClientPattern, rule::Rule, *};
 use crate::{
-    broker::settings::{Actions, Limits, Listener, Settings, TopicPattern},
+    broker::settings::{Actions, Limits, Listener, Settings, Storage, TopicPattern},
     names::{Secret, TopicName, matches},
 };
 
@@ -55,6 +55,8 @@ pub(in crate::broker) fn settings(users: Vec<User>, access: Vec<Rule>, anonymous
         open_topics: filters(&["q/own/ping"]),
         anonymous_sys: false,
         own_prefix: TopicName::new("q/own").unwrap(),
+        storage: Storage::default(),
+        replaced_at_start: Vec::new(),
         engine_test_hook: false,
     }
 }
@@ -181,8 +183,8 @@ fn a_new_policy_ends_what_does_not_hold_any_more() {
         (who(true), with(old.clone()), None),
         (who(true), with(User { rights: Rights { start: true, ..Rights::default() }, ..old.clone() }), None),
         (who(true), with(User { rights: Rights::default(), ..old.clone() }), Some(Ended::NoRights)),
-        (who(true), with(User { password_hash: Secret::new("other"), ..old.clone() }), Some(Ended::Password)),
-        (who(false), with(User { password_hash: Secret::new("other"), ..old.clone() }), None),
+        (who(true), with(User { password_hash: Some(Secret::new("other")), ..old.clone() }), Some(Ended::Password)),
+        (who(false), with(User { password_hash: Some(Secret::new("other")), ..old.clone() }), None),
         (who(true), with(User::new("somebody else", Secret::new("h"))), Some(Ended::Nobody)),
         (who(true), settings(vec![], vec![], false), Some(Ended::Nobody)),
         (Who::Internal, settings(vec![], vec![], false), None),

@@ -110,6 +110,8 @@ pub(in crate::broker) struct Handshakes {
     /// The highest position ever sent.
     sent: u64,
     incoming: HashMap<u16, Inbound>,
+    /// The client waits for the next progress to be written.
+    waited_for: bool,
 }
 
 impl Handshakes {
@@ -123,7 +125,16 @@ impl Handshakes {
             taken: 0,
             sent: 0,
             incoming: HashMap::new(),
+            waited_for: false,
         }
+    }
+
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waited_for
     }
 
     /// What an earlier process knew.
@@ -167,9 +178,9 @@ impl Handshakes {
         if self.epoch == epoch { Ok(()) } else { Err(Stale) }
     }
 
-    /// Messages sent and not acknowledged to the end.
+    /// Messages sent by the present connection and not acknowledged.
     pub(in crate::broker) fn in_flight(&self) -> usize {
-        self.under_way
+        if self.peer.is_some() { self.under_way } else { 0 }
     }
 
     /// How many more QoS >= 1 messages may be sent, given the client's Receive Maximum.
@@ -288,6 +299,7 @@ impl Handshakes {
             Phase::Seen => Ok(Released::Later),
             _ if stored => {
                 open.phase = Phase::Seen;
+                self.waited_for = true;
                 Ok(Released::Later)
             }
             _ => {
@@ -349,6 +361,7 @@ impl Handshakes {
             Some(Inbound::Completing) => Ok(Released::Later),
             Some(state) if self.stored => {
                 *state = Inbound::Completing;
+                self.waited_for = true;
                 Ok(Released::Later)
             }
             Some(Inbound::Received) => {
@@ -366,7 +379,8 @@ impl Handshakes {
     }
 
     /// What is to be written of all this.
-    pub(super) fn progress(&self) -> Progress {
+    pub(super) fn progress(&mut self) -> Progress {
+        self.waited_for = false;
         let floor = self.floor();
         let with = |phases: &[Phase]| {
             let open = self.outgoing.iter().filter(|open| open.qseq >= floor && phases.contains(&open.phase));

@@ -41,6 +41,8 @@ pub(super) struct Session {
     committed: AtomicU64,
     /// Its progress waits to be written.
     dirty: AtomicBool,
+    /// Its queue in the store is full, and publishers are to be told.
+    over_quota: AtomicBool,
     /// Messages for it that were dropped.
     dropped: AtomicU64,
 }
@@ -54,6 +56,7 @@ impl Session {
             handshakes: Mutex::new(Handshakes::new(sid.is_some())),
             committed: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
+            over_quota: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
         }
     }
@@ -106,15 +109,15 @@ impl Session {
         }
     }
 
-    /// How many, since it began.
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    /// Messages that are owed to the client, sent or not, and how many bytes of them wait in memory.
+    /// Messages that wait for the client, and the bytes of those in memory.
     pub(super) fn depth(&self) -> (usize, usize) {
         let floor = self.handshakes.lock().floor();
         self.outbox.lock().depth(floor)
+    }
+
+    /// How many, since it began.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Moves what may be sent now to `out`, at most `budget` bytes (one message always fits) and no more of QoS >= 1 than the client's Receive
@@ -194,6 +197,25 @@ impl Session {
     /// Notes that progress waits to be written; `false`: that was noted already.
     pub(super) fn mark_dirty(&self) -> bool {
         !self.dirty.swap(true, Ordering::AcqRel)
+    }
+
+    /// The highest position ever sent to the client.
+    pub(super) fn sent(&self) -> u64 {
+        self.handshakes.lock().sent()
+    }
+
+    /// Whether the client waits for its progress to be written: a PUBREL or PUBCOMP follows.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.handshakes.lock().is_waited_for()
+    }
+
+    /// Whether its queue in the store is full and the policy is to turn messages for it away.
+    pub(super) fn is_over_quota(&self) -> bool {
+        self.over_quota.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_over_quota(&self, over: bool) {
+        self.over_quota.store(over, Ordering::Release);
     }
 
     /// How far the client has acknowledged; from here on the session counts as written.

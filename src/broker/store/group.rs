@@ -64,6 +64,8 @@ impl Owner {
 pub(in crate::broker) struct SessionRecord {
     pub owner: Owner,
     pub client: ClientId,
+    /// Who its client is: nobody else resumes it, and its will is judged by it.
+    pub origin: Option<Origin>,
     /// Seconds it outlives its connection; `u32::MAX`: for ever. 0: kept for its will only.
     pub expiry: u32,
     /// Milliseconds since 1970 when its connection ended; `None`: it is connected.
@@ -75,8 +77,6 @@ pub(in crate::broker) struct SessionRecord {
 #[derive(Debug, Clone)]
 pub(in crate::broker) struct WillRecord {
     pub will: Will,
-    /// Who left it.
-    pub origin: Option<Origin>,
     /// Milliseconds since 1970, once its connection has ended.
     pub due: Option<u64>,
 }

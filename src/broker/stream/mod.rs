@@ -95,6 +95,8 @@ pub(super) struct State {
     bulk: VecDeque<Bulk>,
     holders: Vec<SessionKey>,
     next_sid: u64,
+    /// Publishers are told when a session's queue is full.
+    pub rejects: bool,
     ticks: u32,
     sys: Sys,
     guard: Option<Guard>,
@@ -120,6 +122,7 @@ impl State {
             bulk: VecDeque::new(),
             holders: Vec::new(),
             next_sid: 1,
+            rejects: false,
             ticks: 0,
             sys: Sys::new(Now { ms: now_ms(), instant: Instant::now() }),
             guard: None,
@@ -160,6 +163,9 @@ impl State {
         if let Ack::Internal { origin: Some(origin), .. } = &ack {
             message.origin = Some(Arc::new(origin.as_ref().clone()));
         }
+        if qos != QoS::AtMostOnce && self.turns_away(message.topic()) {
+            return effects.turn_away(ack, peer, qos, packet_id);
+        }
         let before = effects.stored;
         if qos == QoS::ExactlyOnce && matches!(ack, Ack::Client) {
             let sid = peer.as_ref().and_then(|peer| peer.session()).and_then(|session| session.sid);
@@ -177,6 +183,15 @@ impl State {
                 let reason = if matched { 0 } else { NO_MATCH };
                 effects.acknowledge(peer, qos, packet_id, reason, promised);
             }
+        }
+    }
+
+    /// Whether a session's full queue in the store turns messages on a topic away (`queue_policy = "reject"`).
+    fn turns_away(&mut self, topic: &[u8]) -> bool {
+        self.rejects && {
+            let seats = &self.seats;
+            let over = |found: &index::Match| seats.get(found.session).is_some_and(|seat| seat.session.is_over_quota());
+            self.index.lookup(topic).direct.iter().any(over)
         }
     }
 
@@ -351,6 +366,11 @@ impl State {
 }
 
 impl Effects {
+    /// The first batch gets this number.
+    pub(super) fn starting_at(batch: u64) -> Self {
+        Self { group: Group::new(batch), ..Self::default() }
+    }
+
     /// The place of a publisher in this round's list.
     fn place(&mut self, peer: &Arc<Peer>) -> u16 {
         let known = self.origins.last().is_some_and(|last| last.id == peer.id);
@@ -359,6 +379,15 @@ impl Effects {
         }
         // A round has at most a few hundred envelopes.
         u16::try_from(self.origins.len() - 1).unwrap_or(u16::MAX)
+    }
+
+    /// Tells a publisher that its message is not taken.
+    fn turn_away(&mut self, ack: Ack, peer: Option<Arc<Peer>>, qos: QoS, packet_id: u16) {
+        match (ack, peer) {
+            (Ack::Internal { word, .. }, _) => self.say(Step::Refused(word), false),
+            (Ack::Client, Some(peer)) => self.acknowledge(peer, qos, packet_id, promise::QUOTA, false),
+            _ => {}
+        }
     }
 
     fn acknowledge(&mut self, peer: Arc<Peer>, qos: QoS, packet_id: u16, reason: u8, promised: bool) {

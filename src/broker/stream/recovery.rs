@@ -1,9 +1,40 @@
 //! The stream takes up what an earlier process left: sessions, subscriptions, retained messages, wills that are still to be decided.
 
+use bytes::Bytes;
+
 use super::{Effects, State, seats::Seat};
-use crate::broker::store::{Owner, Recovered};
+use crate::{
+    broker::{
+        envelope::{Draft, Message, PublishDraft},
+        store::{Owner, Recovered},
+    },
+    names::{QoS, TopicName},
+};
 
 impl State {
+    /// Puts other messages in the place of retained ones, where there are any.
+    pub(in crate::broker) fn replace_retained(&mut self, by: &[(TopicName, Bytes)], now: u64, effects: &mut Effects) {
+        for (topic, payload) in by {
+            if self.retained.get(topic.as_str()).is_none() {
+                continue;
+            }
+            let draft = Draft::publish(&PublishDraft {
+                topic: topic.as_str().as_bytes(),
+                properties: &[],
+                payload,
+                qos: QoS::AtLeastOnce,
+                retain: true,
+                dup: false,
+                packet_id: 0,
+                received: now,
+                expires: 0,
+            });
+            if let Some(message) = Message::read(draft.stamp(0, 0)) {
+                self.route(message, None, effects);
+            }
+        }
+    }
+
     /// Takes it up. `now`: milliseconds since 1970.
     pub(in crate::broker) fn recover(&mut self, kept: Recovered, now: u64, effects: &mut Effects) {
         self.next_sid = kept.next_sid.max(1);

@@ -91,9 +91,9 @@ impl Seat {
             Session::new(record.client.clone(), marks, None)
         };
         let left_at = record.left_at.unwrap_or(now);
-        let (will, origin, due) = match &record.will {
-            Some(left) => (Some(left.will.clone()), left.origin.clone(), left.due),
-            None => (None, None, None),
+        let (will, due) = match &record.will {
+            Some(left) => (Some(left.will.clone()), left.due),
+            None => (None, None),
         };
         let will_due = will.as_ref().map(|will| due.unwrap_or(now + RETURN.max(u64::from(will.delay) * 1000)));
         let ends_at = match record.expiry {
@@ -112,7 +112,7 @@ impl Seat {
             expiry: record.expiry,
             ends_at,
             will,
-            origin: origin.map(Arc::new),
+            origin: record.origin.clone().map(Arc::new),
             will_due,
             next_qseq: kept.next_qseq.max(1),
             ..Self::new(Arc::new(session))
@@ -122,15 +122,12 @@ impl Seat {
     /// What is to be kept of it.
     pub(super) fn record(&self) -> SessionRecord {
         let left_at = self.ends_at.map(|end| end.saturating_sub(u64::from(self.expiry) * 1000));
-        let will = self.will.as_ref().map(|will| WillRecord {
-            will: will.clone(),
-            origin: self.origin.as_deref().cloned(),
-            due: self.will_due,
-        });
+        let will = self.will.as_ref().map(|will| WillRecord { will: will.clone(), due: self.will_due });
         let left_at = if self.peer.is_some() { None } else { left_at.or(Some(0)) };
         SessionRecord {
             owner: self.owner.clone(),
             client: self.session.client.clone(),
+            origin: self.origin.as_deref().cloned(),
             expiry: self.expiry,
             left_at,
             will,

@@ -6,6 +6,7 @@
 mod access;
 mod limits;
 mod listeners;
+mod storage;
 mod users;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ use crate::{broker::settings::Settings, names::TopicFilter};
 pub(super) struct Context<'a> {
     pub(super) report: &'a Report,
     pub(super) base: PathBuf,
+    /// The data directory.
+    pub(super) data: PathBuf,
     pub(super) overrides: &'a Overrides,
     /// The settings of `butler.yaml`.
     pub(super) butler: &'a ButlerSettings,
@@ -37,7 +40,7 @@ pub(super) fn decode(root: Option<&Node>, cx: &Context<'_>) -> Option<Settings> 
     let listeners = listeners::decode(&top, users.is_empty(), cx);
     let access = access::decode(&top, &users, &listeners::names(&top, listeners.as_deref()));
     let limits = limits::decode(top.section("limits"));
-    refuse_storage(top.section("storage"));
+    let storage = storage::decode(top.section("storage"), cx);
     refuse_router(top.section("router"));
     top.finish();
     let mqtt = &cx.butler.mqtt;
@@ -52,6 +55,8 @@ pub(super) fn decode(root: Option<&Node>, cx: &Context<'_>) -> Option<Settings> 
         open_topics: mqtt.own_topics.join("ping").map(Into::into).into_iter().collect(),
         anonymous_sys,
         own_prefix: mqtt.own_topics.clone(),
+        storage,
+        replaced_at_start: Vec::new(),
         engine_test_hook: false,
     })
 }
@@ -72,13 +77,6 @@ pub(super) fn broker_port(settings: &ButlerSettings) -> Option<u16> {
     match settings.mqtt.broker {
         BrokerChoice::Embedded { port } => Some(port),
         BrokerChoice::External(_) => None,
-    }
-}
-
-fn refuse_storage(section: Section<'_>) {
-    for entry in section.unknown() {
-        let message = "the store on disk is not built yet (persistent sessions and retained messages live in memory); remove the key";
-        section.report().error_at(Some(entry.at), &section.path_of(&entry.key), message);
     }
 }
 

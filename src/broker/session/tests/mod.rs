@@ -9,7 +9,7 @@ use crate::{
         envelope::{Draft, Message, PublishDraft},
         message::{Door, Origin},
         peer::{Kick, Peer, Reply},
-        store::{Group, Owner, Page, Place, Progress, RecoveredSession, Row, SessionRecord, Store},
+        store::{Group, MemoryStore, Owner, Page, Place, Progress, RecoveredSession, Row, SessionRecord},
     },
     names::QoS,
 };

@@ -11,14 +11,14 @@ enum Sent {
 
 struct Serving {
     session: Arc<Session>,
-    store: Store,
+    store: MemoryStore,
     own: Arc<Peer>,
 }
 
 impl Serving {
     fn new() -> Self {
         let session = Session::new(ClientId::new("c").unwrap(), Marks::of(64 << 20, 200_000), Some(Sid(1)));
-        let mut serving = Self { session: Arc::new(session), store: Store::default(), own: peer() };
+        let mut serving = Self { session: Arc::new(session), store: MemoryStore::default(), own: peer() };
         serving.attach();
         serving
     }
@@ -181,6 +181,7 @@ fn what_an_earlier_process_knew_is_taken_up() {
     let progress = Progress { floor: 2, sent: 4, above: vec![4], released: vec![3], completed: Vec::new() };
     let record = SessionRecord {
         owner: Owner::Client,
+        origin: None,
         client: ClientId::new("c").unwrap(),
         expiry: 9,
         left_at: None,

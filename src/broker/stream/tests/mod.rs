@@ -18,7 +18,7 @@ use crate::{
         message::{Door, Origin},
         peer::Kick,
         session::{Marks, Parcel, Released, Session, packet_id},
-        store::Store,
+        store::MemoryStore,
     },
     names::{ClientId, matches},
 };

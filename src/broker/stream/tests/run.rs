@@ -6,7 +6,7 @@ use super::*;
 struct Real {
     state: State,
     effects: Effects,
-    store: Store,
+    store: MemoryStore,
     now: Now,
     connections: BTreeMap<usize, (Arc<Peer>, Arc<Session>)>,
     number: u64,
@@ -18,7 +18,7 @@ impl Real {
         Self {
             state: State::new(Limits::default(), Vec::new(), Window::new(1 << 20), Arc::default(), metrics),
             effects: Effects::default(),
-            store: Store::default(),
+            store: MemoryStore::default(),
             now: Now { ms: 1_000_000, instant: Instant::now() },
             connections: BTreeMap::new(),
             number: 0,
