@@ -45,8 +45,19 @@ fn judge(outcome: &Outcome, plan: Plan, site: Butler) {
 /// The promise itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_moment_nothing_acknowledged_is_lost() {
+    kill_rounds(false).await;
+}
+
+/// A shared group with members that keep their sessions has a queue that outlives the program, also for what was on its way to a member
+/// that keeps none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_with_passing_members_a_group_with_kept_ones_loses_nothing() {
+    kill_rounds(true).await;
+}
+
+async fn kill_rounds(churn: bool) {
     let rounds = number("KILL_ROUNDS").unwrap_or(10) as u32;
-    let (plan, mut site) = (Plan::new(seed(), rounds, Ending::Kill), Butler::new());
+    let (plan, mut site) = (Plan { churn, ..Plan::new(seed(), rounds, Ending::Kill) }, Butler::new());
     let outcome = play(plan, &mut site).await;
     judge(&outcome, plan, site);
     assert_eq!(outcome.rounds, rounds);
@@ -56,7 +67,7 @@ async fn killed_at_any_moment_nothing_acknowledged_is_lost() {
 /// Stopped in order and started again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopped_in_order_nothing_acknowledged_is_lost() {
-    let (plan, mut site) = (Plan::new(seed(), 3, Ending::Stop), Butler::new());
+    let (plan, mut site) = (Plan { churn: false, ..Plan::new(seed(), 3, Ending::Stop) }, Butler::new());
     let outcome = play(plan, &mut site).await;
     judge(&outcome, plan, site);
     outcome.assert_it_was_a_trial(4);

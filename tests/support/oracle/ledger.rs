@@ -371,7 +371,7 @@ impl Ledger {
             return;
         }
         state.totals.arrivals += 1;
-        let first_sent = state.messages[id].first_sent;
+        let (first_sent, acked) = (state.messages[id].first_sent, state.messages[id].acked);
         let of_client = state.subscriptions.iter().filter(|subscription| subscription.session == client);
         let mut matching = of_client.filter(|subscription| matches(&subscription.filter, &publish.topic)).peekable();
         let (mut group, mut granted, mut in_force) = (None, None, matching.peek().is_none());
@@ -381,7 +381,8 @@ impl Ledger {
             // Ended before it was sent: matched by nothing. (Without any subscription on record the session was lost.)
             if subscription.end_acked.is_none_or(|at| at > first_sent) {
                 in_force = true;
-                due_at_once |= publish.qos > 0 && subscription.acked.is_some_and(|at| at < first_sent);
+                let stays = subscription.end_sent.is_none_or(|at| acked.is_some_and(|acked| at > acked));
+                due_at_once |= publish.qos > 0 && stays && subscription.acked.is_some_and(|at| at < first_sent);
                 granted = granted.max(Some(subscription.qos));
                 group = subscription.group.clone();
             }
