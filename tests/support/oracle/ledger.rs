@@ -97,6 +97,8 @@ pub struct Totals {
 struct State {
     clock: u64,
     life: u32,
+    /// When each life began.
+    begun: Vec<u64>,
     messages: Vec<Message>,
     subscriptions: Vec<Subscription>,
     sessions: HashMap<String, Session>,
@@ -173,6 +175,8 @@ impl Ledger {
     pub fn new_life(&self) -> u32 {
         let mut state = self.state.lock();
         state.life += 1;
+        let now = state.tick();
+        state.begun.push(now);
         state.totals.lives = state.life;
         state.life
     }
@@ -475,8 +479,10 @@ impl Ledger {
 impl State {
     fn judge_forbidden(&mut self, id: Id, client: &str) {
         let Some(at) = self.messages[id].forbidden.filter(|_| !self.is_uncertain_will(id)) else { return };
-        // Committed in order: something that was sent after the goodbye and acknowledged proves that the goodbye was heard in time.
-        let proven = self.messages.iter().any(|message| message.first_sent > at && message.acked.is_some());
+        // Committed in order: something that was sent after the goodbye and acknowledged in the same life proves that the goodbye was kept.
+        let end = self.begun.iter().copied().find(|begun| *begun > at).unwrap_or(u64::MAX);
+        let proves = |message: &Message| message.first_sent > at && message.acked.is_some_and(|acked| acked < end);
+        let proven = self.messages.iter().any(proves);
         if proven {
             let message = self.words(id);
             self.violations.push(Violation::WillOfThePolite { message, receiver: client.to_owned() });
