@@ -20,7 +20,6 @@ const PACE: Duration = Duration::from_millis(4);
 const LEAST: u64 = 50;
 /// Longest time for anything that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
-const TOPIC: &str = "honest/å";
 
 /// What the honest ones lived through.
 #[derive(Debug, Clone, Copy)]
@@ -70,14 +69,16 @@ impl Honest {
 
 /// Talks until `stop`; panics where a message is lost, doubled or out of order.
 pub async fn talk(address: SocketAddr, name: String, mut stop: watch::Receiver<bool>) -> Times {
+    // Of this pair alone: what another one still says is none of its messages.
+    let topic = format!("honest/{name}/å");
     let mut subscriber = Honest::connect(address, &format!("{name}-hears"), V5).await;
-    subscriber.send(&subscribe(V5, 1, TOPIC, 1)).await;
+    subscriber.send(&subscribe(V5, 1, &topic, 1)).await;
     assert_eq!(subscriber.next().await, Packet::SubAck { id: 1, code: 1 });
     let publisher = Honest::connect(address, &format!("{name}-speaks"), V3).await;
     let (sent, mut known) = watch::channel(None);
     let begun = Instant::now();
     let speaking = tokio::spawn(async move {
-        let number = speak(publisher, begun, &mut stop).await;
+        let number = speak(publisher, topic, begun, &mut stop).await;
         sent.send_replace(Some(number));
     });
     let (mut times, mut expected) = (Vec::new(), 0_u64);
@@ -107,7 +108,7 @@ pub async fn talk(address: SocketAddr, name: String, mut stop: watch::Receiver<b
 }
 
 /// Publishes at its pace until `stop`, and at least [`LEAST`]; answers how many, all of them acknowledged.
-async fn speak(mut publisher: Honest, begun: Instant, stop: &mut watch::Receiver<bool>) -> u64 {
+async fn speak(mut publisher: Honest, topic: String, begun: Instant, stop: &mut watch::Receiver<bool>) -> u64 {
     let (mut number, mut acknowledged) = (0_u64, 0_u64);
     let mut pace = tokio::time::interval(PACE);
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -116,7 +117,7 @@ async fn speak(mut publisher: Honest, begun: Instant, stop: &mut watch::Receiver
             _ = pace.tick() => {
                 let payload = format!("{number} {}", begun.elapsed().as_micros()).into_bytes();
                 let id = (number % 60_000 + 1) as u16;
-                let publish = Publish { topic: TOPIC.into(), payload, qos: 1, retain: false, dup: false, id };
+                let publish = Publish { topic: topic.clone(), payload, qos: 1, retain: false, dup: false, id };
                 publisher.send(&publish.bytes(V3)).await;
                 number += 1;
             }
