@@ -49,6 +49,8 @@ pub(super) struct Writer {
     /// Queues that were handed over by the last commit, and up to where.
     pub trims: Vec<(Sid, u64)>,
     pub condition: Condition,
+    /// The directory is this process's.
+    pub _lock: Option<std::fs::File>,
 }
 
 /// What the writer can do now.
