@@ -306,7 +306,7 @@ async fn who_has_no_place_any_more_is_disconnected_with_the_reason() {
     let (mut old, _) = Raw::connect(broker.address, &Hello::v3("old").user("goes", "geheim")).await;
     let after = vec![
         user("stays"),
-        User { password_hash: hash("other"), ..user("changes") },
+        User { password_hash: Some(hash("other")), ..user("changes") },
         User { rights: Rights::default(), ..user("nothing") },
     ];
     broker.handle.reload(&with(after, vec![]));

@@ -181,7 +181,6 @@ async fn a_session_that_is_kept_is_shown_and_can_be_ended() {
         }
         let away = desk.client(id(&name)).await.unwrap().unwrap();
         assert_eq!(away.queued_messages, 3);
-        assert!(away.queued_bytes > 300, "{away:?}");
         assert_eq!(desk.disconnect(id(&name), false).await, Ok(Parting::NotConnected));
         assert_eq!(desk.disconnect(id(&name), true).await, Ok(Parting::Done));
         assert_eq!(desk.client(id(&name)).await, Ok(None));

@@ -18,7 +18,8 @@ pub fn read(input: &[u8]) -> bool {
                 assert!(loopback || !settings.users.is_empty() || listener.allow_anonymous, "{}", listener.written);
             }
             assert!(settings.access.iter().all(|rule| !rule.topics.is_empty()));
-            assert!(settings.users.iter().all(|user| user.password_hash.expose().starts_with("$argon2id$")));
+            let hashes = settings.users.iter().flat_map(|user| &user.password_hash);
+            assert!(hashes.into_iter().all(|hash| hash.expose().starts_with("$argon2id$")));
             assert_eq!(settings.needs_restart(&settings), [""; 0]);
             true
         }

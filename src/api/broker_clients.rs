@@ -53,6 +53,10 @@ pub(super) async fn disconnect(state: &State, request: &Request) -> Result<Answe
             Ok(Answer::empty(204))
         }
         Parting::Unknown => Err(unknown(&id)),
+        Parting::Unstored => Err(Fault::new(
+            Kind::Unavailable,
+            "the session was ended, but the store could not note it; after a restart it is there again",
+        )),
         Parting::NotConnected => Err(Fault::new(
             Kind::Conflict,
             "the client is not connected, only its session is kept; `?session=true` ends the session",

@@ -71,8 +71,8 @@ impl Lost {
 
 /// A line about the same reason at most this often.
 const EVERY: Duration = Duration::from_secs(10);
-/// A line about clients refused for the same reason at most this often.
-const EVERY_REFUSAL: Duration = Duration::from_secs(1);
+/// A line about the same thing that happens to one client after the other at most this often.
+const EVERY_SUBJECT: Duration = Duration::from_secs(1);
 
 /// Label of a drop or refusal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -141,7 +141,8 @@ pub(super) struct Metrics {
     /// What passes through all connections.
     pub totals: Arc<Totals>,
     lines: [Throttle; Lost::COUNT],
-    refusals: Mutex<Throttles>,
+    subjects: Mutex<Throttles>,
+    revoked: Family<Reason, Counter>,
 }
 
 impl Metrics {
@@ -179,7 +180,8 @@ impl Metrics {
             engine_restarts: Counter::default(),
             totals: Totals::new(registry),
             lines: [const { Throttle::every(EVERY) }; Lost::COUNT],
-            refusals: Mutex::new(Throttles::every(EVERY_REFUSAL)),
+            subjects: Mutex::new(Throttles::every(EVERY_SUBJECT)),
+            revoked: Family::default(),
         };
         metrics.register(registry);
         Arc::new(metrics)
@@ -233,6 +235,11 @@ impl Metrics {
             "What the access rules denied to clients: publish, subscribe, will",
             self.denied.clone(),
         );
+        registry.register(
+            "sense_butler_mqtt_revoked",
+            "Subscriptions and sessions ended because users or access rules changed",
+            self.revoked.clone(),
+        );
         registry.register("sense_butler_mqtt_connections_closed", "Connections ended, by reason", self.closed.clone());
     }
 
@@ -271,7 +278,18 @@ impl Metrics {
     /// The same for a client that is told why; `Some`: a line about it may be written, after so many that were not.
     pub(super) fn refused_client(&self, reason: &'static str) -> Option<u64> {
         self.refused(reason);
-        self.refusals.lock().pass(reason)
+        self.may_say(reason)
+    }
+
+    /// Whether a line about a subject may be written now: then how many were not since the last.
+    pub(super) fn may_say(&self, subject: &'static str) -> Option<u64> {
+        self.subjects.lock().pass(subject)
+    }
+
+    /// Something a client had is ended because users or rules changed; as [`Self::may_say`].
+    pub(super) fn revoked(&self, what: &'static str) -> Option<u64> {
+        self.revoked.get_or_create(&Reason { reason: what }).inc();
+        self.may_say(what)
     }
 
     /// The self-probe, which has no listener, is no client.

@@ -12,6 +12,7 @@ use super::{
     cargo::{OpenRefused, Refusal, SessionWord, Word},
     codec::write::AckKind,
     peer::{Peer, Reply},
+    seen::Parting,
     session::Session,
     store::Sid,
 };
@@ -36,6 +37,7 @@ pub(super) enum Step {
     Refused(oneshot::Sender<Word>),
     Opened(oneshot::Sender<SessionWord>, SessionWord),
     Subscribed(oneshot::Sender<()>),
+    Parted(oneshot::Sender<Parting>, Parting),
     /// A queue without a client was emptied up to a position.
     HandedOver(Arc<Session>, u64),
 }
@@ -134,6 +136,7 @@ impl Step {
             Self::Refused(sender) => drop(sender.send(Err(Refusal::Full))),
             Self::Opened(sender, word) => drop(sender.send(word)),
             Self::Subscribed(sender) => drop(sender.send(())),
+            Self::Parted(sender, parting) => tell(sender, parting),
             Self::HandedOver(session, qseq) => session.handed_over(qseq),
         }
     }
@@ -146,9 +149,15 @@ impl Step {
             Self::Opened(sender, _) => drop(sender.send(Err(OpenRefused))),
             // The subscription holds in this process; only parts of this program wait for this.
             Self::Subscribed(sender) => drop(sender.send(())),
+            Self::Parted(sender, _) => tell(sender, Parting::Unstored),
             Self::HandedOver(session, _) => session.take_back(),
         }
     }
+}
+
+fn tell(sender: oneshot::Sender<Parting>, parting: Parting) {
+    // Whoever asked may have gone.
+    let _ = sender.send(parting);
 }
 
 fn refused(reply: Reply) -> Reply {

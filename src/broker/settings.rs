@@ -172,8 +172,8 @@ pub struct Rate {
 pub struct User {
     /// User name.
     pub name: Arc<str>,
-    /// Argon2id hash in PHC form (`sense-butler hash-password`).
-    pub password_hash: Secret,
+    /// Argon2id hash in PHC form (`sense-butler hash-password`); `None`: no password is right.
+    pub password_hash: Option<Secret>,
     /// Groups it is in; access rules name them.
     pub groups: Vec<Arc<str>>,
     /// Rights.
@@ -191,7 +191,7 @@ impl User {
     pub fn new(name: &str, password_hash: Secret) -> Self {
         Self {
             name: name.into(),
-            password_hash,
+            password_hash: Some(password_hash),
             groups: Vec::new(),
             rights: Rights { publish: true, subscribe: true, start: false },
             publish: None,

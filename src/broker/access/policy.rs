@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -44,6 +45,16 @@ pub(in crate::broker) enum Ended {
     Password,
     /// It may do nothing any more.
     NoRights,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nobody => "by the new broker.toml it is nobody who may come in",
+            Self::Password => "by the new broker.toml its password is another one",
+            Self::NoRights => "by the new broker.toml it may do nothing any more",
+        })
+    }
 }
 
 impl Ended {

@@ -43,7 +43,11 @@ impl Link {
         }
         let (access, ended) = self.hub.policies.present().renew(&self.access);
         if let Some(ended) = ended {
-            return Err(End::Kicked(ended.kick()));
+            let end = End::Kicked(ended.kick());
+            if let Some(suppressed) = self.hub.metrics.may_say(end.reason()) {
+                tracing::warn!(client = %self.session.client, suppressed, "MQTT client is disconnected: {ended}");
+            }
+            return Err(end);
         }
         // What was queued before passed under other rules.
         self.verdicts = Verdicts::new(&access, true);

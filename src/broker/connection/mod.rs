@@ -185,12 +185,6 @@ fn log_end(link: &Link, end: End) {
         End::Kicked(Kick::AdministrativeAction) => {
             tracing::info!(%client, "MQTT client disconnected: an administrator asked for it");
         }
-        End::Kicked(Kick::NotAuthorized) => {
-            tracing::warn!(%client, "MQTT client disconnected: by the new broker.toml it may do nothing any more");
-        }
-        End::Kicked(Kick::LoggedOut) => {
-            tracing::warn!(%client, "MQTT client disconnected: its log-in does not hold any more");
-        }
         End::Silent => {
             tracing::info!(%client, "MQTT client disconnected: nothing was heard from it for one and a half keep-alives")
         }

@@ -81,6 +81,8 @@ pub enum Parting {
     NotConnected,
     /// There is no such client.
     Unknown,
+    /// The session was ended, and the store could not note it: after a restart it is there again.
+    Unstored,
 }
 
 /// What is wanted.

@@ -30,7 +30,7 @@ use super::{codec::Version, envelope::now_ms};
 /// Rows of a page at most.
 pub const LARGEST_PAGE: usize = 1_000;
 /// Places looked at for one page; where few of many fit, a page may be short and still have a next.
-pub(super) const SCAN: usize = 20_000;
+pub(super) const SCAN: usize = 5_000;
 
 /// The facts of a connection, told once before its session is opened.
 #[derive(Debug)]

@@ -60,9 +60,9 @@ pub struct Client {
     pub session_ends: Option<u64>,
     /// Subscriptions.
     pub subscriptions: usize,
-    /// Messages waiting for it.
+    /// Messages waiting for it; of what only the store has, the most there can be.
     pub queued_messages: usize,
-    /// Their bytes, with what they occupy beside topic and payload.
+    /// Bytes of those in memory, with what they occupy beside topic and payload.
     pub queued_bytes: usize,
     /// Messages of QoS 1 and 2 sent to it and not acknowledged.
     pub in_flight: usize,

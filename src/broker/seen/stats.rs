@@ -49,9 +49,9 @@ pub struct Stats {
     pub retained: usize,
     /// Memory they take, bytes.
     pub retained_bytes: usize,
-    /// Messages waiting in the queues of sessions; one that waits for two counts twice.
+    /// Messages waiting in the queues of sessions and stored groups; one that waits for two counts twice.
     pub queued: usize,
-    /// Their bytes.
+    /// Bytes of those in memory.
     pub queued_bytes: usize,
     /// Messages sent with QoS 1 and 2 and not acknowledged.
     pub in_flight: usize,

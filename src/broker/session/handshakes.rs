@@ -178,9 +178,9 @@ impl Handshakes {
         if self.epoch == epoch { Ok(()) } else { Err(Stale) }
     }
 
-    /// Messages sent and not acknowledged to the end.
+    /// Messages sent by the present connection and not acknowledged.
     pub(in crate::broker) fn in_flight(&self) -> usize {
-        self.under_way
+        if self.peer.is_some() { self.under_way } else { 0 }
     }
 
     /// How many more QoS >= 1 messages may be sent, given the client's Receive Maximum.

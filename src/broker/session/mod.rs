@@ -109,15 +109,15 @@ impl Session {
         }
     }
 
-    /// How many, since it began.
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    /// Messages that are owed to the client, sent or not, and how many bytes of them wait in memory.
+    /// Messages that wait for the client, and the bytes of those in memory.
     pub(super) fn depth(&self) -> (usize, usize) {
         let floor = self.handshakes.lock().floor();
         self.outbox.lock().depth(floor)
+    }
+
+    /// How many, since it began.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Moves what may be sent now to `out`, at most `budget` bytes (one message always fits) and no more of QoS >= 1 than the client's Receive

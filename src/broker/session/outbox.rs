@@ -166,13 +166,16 @@ impl Outbox {
         }
     }
 
-    /// Messages that wait (the store's included: positions from `floor` on, unless they have gaps), and bytes of those in memory.
+    /// Messages that wait, and the bytes of those in memory. Of what only the store has, positions are counted, `floor` being the first that is
+    /// owed; they have gaps, so these are the most there can be.
     pub(super) fn depth(&self, floor: u64) -> (usize, usize) {
-        if !self.stored {
-            return (self.queue.len(), self.bytes);
+        let positions = |from: u64, to: u64| usize::try_from((to + 1).saturating_sub(from)).unwrap_or(usize::MAX);
+        if self.stored && self.peer.is_none() {
+            return (positions(floor, self.last), 0);
         }
-        let stored = usize::try_from((self.last + 1).saturating_sub(floor)).unwrap_or(usize::MAX);
-        (stored.max(self.queue.len()), self.bytes)
+        let behind = self.behind.map_or(0, |from| positions(from, self.skipped));
+        let loaded: usize = self.loaded.iter().map(|entry| entry.message.size()).sum();
+        (self.queue.len() + self.loaded.len() + behind, self.bytes + loaded)
     }
 
     /// Whether it holds nobody because its client reads too slowly.

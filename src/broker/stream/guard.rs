@@ -82,10 +82,10 @@ impl State {
         let may = access.is_none_or(|access| access.may_publish(&will.topic));
         if !may {
             self.metrics.dropped(Lost::NotAuthorized, 1);
-            tracing::info!(
-                topic = will.topic,
-                "the will of an MQTT client is not published: the client may not do so any more"
-            );
+            if let Some(suppressed) = self.metrics.may_say("will") {
+                let why = "the client that left it may not publish there any more";
+                tracing::info!(topic = will.topic, suppressed, "MQTT will not published: {why}");
+            }
         }
         may
     }
@@ -127,7 +127,10 @@ impl State {
         seat.access = Some(Arc::clone(&access));
         let peer = seat.peer.clone();
         if ended == Some(Ended::Nobody) {
-            tracing::info!(client = %seat.session.client, "MQTT session ended: its user is not in broker.toml any more");
+            if let Some(suppressed) = self.metrics.revoked("session") {
+                let client = &seat.session.client;
+                tracing::info!(%client, suppressed, "MQTT session ended: its user is not in broker.toml any more");
+            }
             self.end(key, now, effects);
         } else {
             self.end_denied(key, &access, effects);
@@ -142,8 +145,9 @@ impl State {
         let Some(seat) = self.seats.get(key) else { return };
         let denied: Vec<_> = seat.filters.keys().filter(|filter| !access.may_subscribe(filter)).cloned().collect();
         for filter in denied {
-            if let Some(seat) = self.seats.get(key) {
-                tracing::info!(client = %seat.session.client, %filter, "MQTT subscription ended: it is not allowed any more");
+            if let Some((seat, suppressed)) = self.seats.get(key).zip(self.metrics.revoked("subscription")) {
+                let client = &seat.session.client;
+                tracing::info!(%client, %filter, suppressed, "MQTT subscription ended: it is not allowed any more");
             }
             self.unsubscribe_one(key, &filter, effects);
         }

@@ -11,15 +11,19 @@ use super::{Effects, Now, State, seats::Seat};
 use crate::{
     broker::{
         peer::Kick,
+        promise::Step,
         seen::{Ask, ClientRow, Cursor, Parting, Rows, SCAN, SubscriptionRow, Wanted},
+        store::Owner,
     },
     names::{ClientId, TopicFilter},
 };
 
 impl Seat {
-    /// Whether it is a client's: parts of this program have connections without a face, and no sessions that stay.
+    /// Whether it is a client's that is there or may come back: not a group's queue, not what is kept for a will only; and parts of this
+    /// program have connections without a face.
     pub(super) fn is_client(&self) -> bool {
-        self.peer.as_ref().is_none_or(|peer| peer.face().is_some())
+        let is_there = self.peer.as_ref().map_or(self.is_persistent(), |peer| peer.face().is_some());
+        self.owner == Owner::Client && is_there
     }
 
     fn row(&self) -> ClientRow {
@@ -42,8 +46,9 @@ impl State {
             Wanted::Clients { from, limit, reply } => tell(reply, self.clients(from.as_ref(), limit)),
             Wanted::Client { id, reply } => tell(reply, self.client(&id).map(Seat::row)),
             Wanted::Disconnect { id, end_session, reply } => {
+                let before = effects.stored;
                 let parting = self.part(&id, end_session, now, effects);
-                tell(reply, parting);
+                effects.say(Step::Parted(reply, parting), effects.stored != before);
             }
             Wanted::Subscriptions { of: Some(client), from, limit, reply } => {
                 tell(reply, self.subscriptions_of(&client, from.as_ref(), limit));
@@ -113,7 +118,9 @@ impl State {
             peer.kick(Kick::AdministrativeAction);
         }
         if end_session {
-            self.take_over(key, now, effects);
+            if was_connected {
+                self.take_over(key, now, effects);
+            }
             self.end(key, now, effects);
         }
         if was_connected || end_session { Parting::Done } else { Parting::NotConnected }

@@ -154,6 +154,7 @@ fn message(name: &str, value: &str, now: Now) -> Option<Arc<Message>> {
 #[cfg(test)]
 mod tests {
     use prometheus_client::registry::Registry;
+    use tokio::sync::Notify;
 
     use super::*;
     use crate::broker::{admission::Window, codec::SubscribeOptions, metrics::Metrics, settings::Limits};
@@ -161,7 +162,7 @@ mod tests {
     #[test]
     fn values_are_made_only_while_a_filter_reaches_them() {
         let metrics = Metrics::new(&mut Registry::default());
-        let mut state = State::new(Limits::default(), Vec::new(), Window::new(1 << 20), Arc::default(), metrics);
+        let mut state = State::new(Limits::default(), Vec::new(), Window::new(1), Arc::new(Notify::new()), metrics);
         let mut now = Now { ms: 1, instant: state.sys.began };
         let options =
             SubscribeOptions { qos: QoS::AtMostOnce, no_local: false, retain_as_published: false, retain_handling: 0 };

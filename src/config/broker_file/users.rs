@@ -54,7 +54,7 @@ fn user(item: &Item<'_>) -> Option<User> {
         section.refuse(key, why);
     }
     section.refuse_unknown();
-    Some(User { name: Arc::from(name?), password_hash: password_hash?, groups, rights, publish, subscribe, rate })
+    Some(User { name: Arc::from(name?), password_hash: Some(password_hash?), groups, rights, publish, subscribe, rate })
 }
 
 fn no_placeholders(section: &Section<'_>, key: &str, filters: &[TopicFilter]) {

@@ -16,13 +16,14 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Instant};
 use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use parking_lot::Mutex;
 use ring::{hmac, rand::SystemRandom};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::tally::{Tally, neighbourhood};
 use super::{
     access::Policy,
     settings::{Limits, User},
 };
+use crate::names::Secret;
 
 /// Hashings at a time; each needs 19 MiB.
 const AT_ONCE: usize = 2;
@@ -35,11 +36,11 @@ const NOBODY: &str =
 /// The memory of right passwords and of failures, and whose turn it is to be verified.
 #[derive(Debug)]
 pub(super) struct Authenticator {
-    hashing: Semaphore,
-    waiting: Semaphore,
+    hashing: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     key: hmac::Key,
     known: Mutex<HashSet<[u8; 32]>>,
-    failures: Tally,
+    failures: Arc<Tally>,
     connects: Tally,
     started: Instant,
     /// Time that tests let pass, nanoseconds.
@@ -83,11 +84,11 @@ impl Authenticator {
     pub(super) fn new(limits: &Limits) -> Result<Self, NoRandom> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| NoRandom)?;
         Ok(Self {
-            hashing: Semaphore::new(AT_ONCE),
-            waiting: Semaphore::new(limits.waiting_logins + AT_ONCE),
+            hashing: Arc::new(Semaphore::new(AT_ONCE)),
+            waiting: Arc::new(Semaphore::new(limits.waiting_logins + AT_ONCE)),
             key,
             known: Mutex::default(),
-            failures: Tally::new(limits.failed_logins),
+            failures: Arc::new(Tally::new(limits.failed_logins)),
             connects: Tally::new(limits.connects),
             started: Instant::now(),
             #[cfg(test)]
@@ -111,42 +112,64 @@ impl Authenticator {
     pub(super) async fn verify(&self, policy: &Policy, attempt: Attempt<'_>) -> Result<Arc<User>, LoginRefused> {
         let attempt = Attempt { from: neighbourhood(attempt.from), ..attempt };
         let Attempt { name, password, from } = attempt;
-        let user = policy.user(name).cloned();
-        let hash = user.as_ref().map_or(NOBODY, |user| user.password_hash.expose()).to_owned();
+        let user = policy.user(name).filter(|user| user.password_hash.is_some()).cloned();
+        let hash = user.as_ref().and_then(|user| user.password_hash.as_ref()).map_or(NOBODY, Secret::expose).to_owned();
         let right = self.tag(&[b"password", name.as_bytes(), password, hash.as_bytes()]);
         let place = self.tag(&[b"place", name.as_bytes(), from.to_string().as_bytes(), hash.as_bytes()]);
-        let at_home = self.known.lock().contains(&place);
-        self.look_at_failures(&attempt, at_home)?;
-        if let Some(user) = user.as_ref().filter(|_| self.known.lock().contains(&right)) {
-            self.remember(place);
-            return Ok(Arc::clone(user));
+        let known = || self.without_hashing(&attempt, user.as_ref(), right, place);
+        if let Some(user) = known()? {
+            return Ok(user);
         }
-        if !at_home && self.failures.is_spent(&Whose::Name(name), self.now()) {
-            self.failed(&attempt);
-            return Err(LoginRefused::TooManyFailures);
+        let turn = self.turn().await?;
+        // While it waited, others may have failed, or the same password may have been right for another connection.
+        if let Some(user) = known()? {
+            return Ok(user);
         }
-        let _turn = self.turn(&attempt, at_home).await?;
-        let password = password.to_vec();
-        let is_right = tokio::task::spawn_blocking(move || is_right(&hash, &password)).await.unwrap_or(false);
-        let Some(user) = user.filter(|_| is_right) else {
-            self.failed(&attempt);
-            return Err(LoginRefused::Wrong);
+        let (failures, now, exists) = (Arc::clone(&self.failures), self.now(), user.is_some());
+        let (name, password) = (name.to_owned(), password.to_vec());
+        let hashing = move || {
+            let is_right = is_right(&hash, &password) && exists;
+            if !is_right {
+                charge(&failures, &Attempt { name: &name, password: &password, from }, now);
+            }
+            // The turn ends with the hashing, counted, and not with the wait for it: a client that goes away meanwhile makes no room for
+            // another and gets no guess for nothing.
+            drop(turn);
+            is_right
         };
+        let is_right = tokio::task::spawn_blocking(hashing).await.unwrap_or(false);
+        let user = user.filter(|_| is_right).ok_or(LoginRefused::Wrong)?;
         self.remember(right);
         self.remember(place);
         Ok(user)
     }
 
-    /// Waits for a turn to hash; what failed while it waited counts.
-    async fn turn(
+    /// A user whose password is remembered; refuses who has no guess left.
+    fn without_hashing(
         &self,
         attempt: &Attempt<'_>,
-        at_home: bool,
-    ) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), LoginRefused> {
-        let place = self.waiting.try_acquire().map_err(|_| LoginRefused::Busy)?;
-        let turn = self.hashing.acquire().await.map_err(|_| LoginRefused::Busy)?;
+        user: Option<&Arc<User>>,
+        right: [u8; 32],
+        place: [u8; 32],
+    ) -> Result<Option<Arc<User>>, LoginRefused> {
+        let at_home = self.known.lock().contains(&place);
         self.look_at_failures(attempt, at_home)?;
-        Ok((place, turn))
+        if let Some(user) = user.filter(|_| self.known.lock().contains(&right)) {
+            self.remember(place);
+            return Ok(Some(Arc::clone(user)));
+        }
+        if !at_home && self.failures.is_spent(&Whose::Name(attempt.name), self.now()) {
+            charge(&self.failures, attempt, self.now());
+            return Err(LoginRefused::TooManyFailures);
+        }
+        Ok(None)
+    }
+
+    /// Waits for a turn to hash.
+    async fn turn(&self) -> Result<[OwnedSemaphorePermit; 2], LoginRefused> {
+        let place = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| LoginRefused::Busy)?;
+        let turn = Arc::clone(&self.hashing).acquire_owned().await.map_err(|_| LoginRefused::Busy)?;
+        Ok([place, turn])
     }
 
     fn look_at_failures(&self, attempt: &Attempt<'_>, at_home: bool) -> Result<(), LoginRefused> {
@@ -156,13 +179,6 @@ impl Authenticator {
             return Err(LoginRefused::TooManyFailures);
         }
         Ok(())
-    }
-
-    fn failed(&self, attempt: &Attempt<'_>) {
-        let Attempt { name, from, .. } = *attempt;
-        for whose in [Whose::Address(from), Whose::Name(name), Whose::Both(from, name)] {
-            self.failures.charge(&whose, self.now());
-        }
     }
 
     fn remember(&self, tag: [u8; 32]) {
@@ -187,6 +203,14 @@ impl Authenticator {
     }
 }
 
+/// A failure counts against all whose it is.
+fn charge(failures: &Tally, attempt: &Attempt<'_>, now: u64) {
+    let Attempt { name, from, .. } = *attempt;
+    for whose in [Whose::Address(from), Whose::Name(name), Whose::Both(from, name)] {
+        failures.charge(&whose, now);
+    }
+}
+
 fn is_right(hash: &str, password: &[u8]) -> bool {
     PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok())
 }
@@ -198,10 +222,7 @@ mod tests {
     use argon2::{Params, PasswordHasher};
 
     use super::*;
-    use crate::{
-        broker::access::{Policies, tests::settings},
-        names::Secret,
-    };
+    use crate::broker::access::{Policies, tests::settings};
 
     /// A user whose hash is cheap to verify.
     fn policy(name: &str, password: &str) -> Arc<Policy> {
@@ -244,6 +265,16 @@ mod tests {
             assert_eq!(login(&auth, &policy, (name, password, 1)).await, expected, "{name} {password}");
         }
         assert_eq!(auth.known.lock().len(), 2, "one password, one place");
+    }
+
+    #[tokio::test]
+    async fn a_user_without_a_hash_has_no_right_password() {
+        let auth = authenticator();
+        let user = User { password_hash: None, ..User::new("carl", Secret::default()) };
+        let policy = Policies::new(&settings(vec![user], vec![], false)).present();
+        for password in ["", "nobody"] {
+            assert_eq!(login(&auth, &policy, ("carl", password, 1)).await, Err(Wrong));
+        }
     }
 
     #[tokio::test]
@@ -322,6 +353,28 @@ mod tests {
         assert!((3..=4).contains(&count(Err(Wrong))), "{ended:?}");
         assert_eq!(count(Err(Wrong)) + count(Err(TooManyFailures)), 6);
         assert_eq!(auth.waiting.available_permits(), 6);
+    }
+
+    #[tokio::test]
+    async fn a_password_that_many_wait_with_is_hashed_once() {
+        let (auth, policy) = (Arc::new(authenticator()), policy("anna", "geheim"));
+        let busy = auth.hashing.acquire_many(2).await.unwrap();
+        let waiting: Vec<_> = (0..4)
+            .map(|_| {
+                let (auth, policy) = (Arc::clone(&auth), Arc::clone(&policy));
+                tokio::spawn(async move { login(&auth, &policy, ("anna", "remembered", 1)).await })
+            })
+            .collect();
+        while auth.waiting.available_permits() > 2 {
+            tokio::task::yield_now().await;
+        }
+        // Remembered meanwhile, as if it had been right for another connection; hashed, it would be wrong.
+        let hash = policy.user("anna").unwrap().password_hash.as_ref().unwrap().expose().to_owned();
+        auth.remember(auth.tag(&[b"password", b"anna", b"remembered", hash.as_bytes()]));
+        drop(busy);
+        for one in waiting {
+            assert_eq!(one.await.unwrap(), Ok(()));
+        }
     }
 
     #[tokio::test]
