@@ -36,6 +36,7 @@ pub(super) struct Report {
     generation: &'static str,
     broker: &'static str,
     broker_reason: String,
+    persistence: &'static str,
     parts: Value,
     not_offered: Vec<String>,
 }
@@ -57,6 +58,15 @@ impl Report {
                 BrokerChoice::External(_) => "external",
             },
             broker_reason: settings.mqtt.broker_reason.clone(),
+            persistence: match (&settings.mqtt.broker, &loaded.broker.storage.directory) {
+                (BrokerChoice::External(_), _) => "the external broker's own",
+                (BrokerChoice::Embedded { .. }, Some(_)) => {
+                    "disk: persistent sessions and retained messages outlive the program"
+                }
+                (BrokerChoice::Embedded { .. }, None) => {
+                    "memory: sessions and retained messages do not outlive the program"
+                }
+            },
             parts: json!({
                 "mqtt": settings.mqtt.enable,
                 "udp": settings.udp.enable,
@@ -78,10 +88,7 @@ impl Report {
             "broker": self.broker,
             "brokerReason": self.broker_reason,
             "compatibility": self.generation,
-            "persistence": match self.broker {
-                "embedded" => "memory: sessions and retained messages do not outlive the program",
-                _ => "the external broker's own",
-            },
+            "persistence": self.persistence,
         })
     }
 

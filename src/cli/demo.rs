@@ -63,6 +63,8 @@ async fn demo(addresses: &options::Addresses) -> Result<(), DemoError> {
     let asked = app::signal();
     let options = LoadOptions::from_environment(addresses.overrides(), false);
     let mut loaded = config::built_in(&options).map_err(DemoError::Configuration)?;
+    // A demonstration leaves nothing behind.
+    loaded.broker.storage.directory = None;
     let mut simulator = simulator(addresses, &loaded.data_dir).await?;
     point_at(&mut loaded, &simulator);
     let app = App::build(&loaded)?;
