@@ -335,7 +335,7 @@ async fn every_refusal_has_its_code() {
         settings.listeners[0].allow_anonymous = false;
         settings.users.push(sense_butler::broker::settings::User {
             name: "plc".into(),
-            password_hash: hash,
+            password_hash: Some(hash),
             rights: Rights { publish: true, subscribe: true, start: false },
             publish: None,
             subscribe: None,

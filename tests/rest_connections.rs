@@ -21,6 +21,7 @@ use rest_support::{Client, Word, settings, start, start_with};
 use sense_butler::{
     api::{ApiError, Server, answer::Answer},
     config::settings::{Generation, RestSettings, RestTls},
+    net::{bind::BindError, certificates::Certificates},
 };
 use tokio::sync::Notify;
 
@@ -162,8 +163,9 @@ async fn a_request_that_never_ends_does_not_hold_the_stop() {
 #[tokio::test]
 async fn a_taken_port_is_named() {
     let server = start(Generation::Head, settings());
-    let error = Server::bind(&RestSettings { port: server.address.port(), ..settings() }).unwrap_err();
-    assert!(matches!(&error, ApiError::Bind { address, source }
+    let error = Server::bind(&RestSettings { port: server.address.port(), ..settings() }, &Certificates::default())
+        .unwrap_err();
+    assert!(matches!(&error, ApiError::Bind(BindError { address, source })
         if *address == server.address && source.kind() == std::io::ErrorKind::AddrInUse));
     assert!(error.to_string().contains(&server.address.to_string()), "{error}");
     assert!(!error.is_configuration());
@@ -211,12 +213,12 @@ async fn tls() {
 async fn a_missing_certificate_is_named() {
     let (mut tls, _) = certificate("rest_missing");
     tls.cert = tls.cert.with_file_name("no_such_file.pem");
-    let error = Server::bind(&RestSettings { tls: Some(tls), ..settings() }).unwrap_err();
+    let error = Server::bind(&RestSettings { tls: Some(tls), ..settings() }, &Certificates::default()).unwrap_err();
     assert!(error.to_string().contains("no_such_file.pem"), "{error}");
     assert!(error.is_configuration());
     let (mut tls, _) = certificate("rest_no_key");
     std::fs::write(&tls.key, "nothing").unwrap();
     tls.cert = tls.cert.clone();
-    let error = Server::bind(&RestSettings { tls: Some(tls), ..settings() }).unwrap_err();
+    let error = Server::bind(&RestSettings { tls: Some(tls), ..settings() }, &Certificates::default()).unwrap_err();
     assert!(error.to_string().contains("rest_no_key_key.pem"), "{error}");
 }

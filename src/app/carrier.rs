@@ -16,6 +16,7 @@ use crate::{
         Loaded,
         settings::{BrokerChoice, MqttSettings},
     },
+    net::certificates::Certificates,
     telemetry::{metrics::Registry, readiness::Readiness},
 };
 
@@ -35,9 +36,16 @@ pub(super) struct Buses {
 
 impl Carrier {
     /// Binds the built-in broker or prepares the connection to the external one. `will`: what an external broker says when we vanish.
-    pub(super) fn build(loaded: &Loaded, will: Publication, registry: &mut Registry) -> Result<Self, BuildError> {
+    pub(super) fn build(
+        loaded: &Loaded,
+        will: Publication,
+        registry: &mut Registry,
+        certificates: &Certificates,
+    ) -> Result<Self, BuildError> {
         match &loaded.settings.mqtt.broker {
-            BrokerChoice::Embedded { .. } => Ok(Self::Embedded(Box::new(Broker::bind(&loaded.broker, registry)?))),
+            BrokerChoice::Embedded { .. } => {
+                Ok(Self::Embedded(Box::new(Broker::bind_with(&loaded.broker, registry, certificates)?)))
+            }
             BrokerChoice::External(broker) => {
                 let (external, driver) =
                     external::External::build(external::Config::new(broker.as_ref().clone(), Some(will)));

@@ -181,7 +181,7 @@ mod tests {
             own_prefix: TopicName::new("q/own").unwrap(),
         });
         let publish = publish.map(|list| filters(&list));
-        let user = User { name: "u".into(), password_hash: String::new(), rights, publish, subscribe: None };
+        let user = User { name: "u".into(), password_hash: None, rights, publish, subscribe: None };
         Access::user(&special, Arc::new(user))
     }
 

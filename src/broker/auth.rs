@@ -50,10 +50,15 @@ impl Authenticator {
         !self.users.is_empty()
     }
 
-    /// The user, if the password is right.
+    /// A user by name alone: for one whose certificate was verified.
+    pub(super) fn user(&self, name: &str) -> Option<Arc<User>> {
+        self.users.get(name).cloned()
+    }
+
+    /// The user, if the password is right. One without a hash has no right password.
     pub(super) async fn verify(&self, name: &str, password: &[u8]) -> Option<Arc<User>> {
-        let user = self.users.get(name).cloned();
-        let hash = user.as_ref().map_or(NOBODY, |user| user.password_hash.as_str()).to_owned();
+        let user = self.users.get(name).filter(|user| user.password_hash.is_some()).cloned();
+        let hash = user.as_ref().and_then(|user| user.password_hash.as_deref()).unwrap_or(NOBODY).to_owned();
         let tag = self.tag(name, password, &hash);
         if user.is_some() && self.known.lock().contains(&tag) {
             return user;
@@ -100,8 +105,8 @@ mod tests {
     use crate::broker::settings::Rights;
 
     fn user(name: &str, password: &str) -> User {
-        let password_hash = Argon2::default().hash_password(password.as_bytes()).unwrap().to_string();
-        User { name: name.into(), password_hash, rights: Rights::default(), publish: None, subscribe: None }
+        let hash = Argon2::default().hash_password(password.as_bytes()).unwrap().to_string();
+        User { name: name.into(), password_hash: Some(hash), rights: Rights::default(), publish: None, subscribe: None }
     }
 
     #[tokio::test]
@@ -112,6 +117,10 @@ mod tests {
         assert!(auth.verify("anna", b"geheim").await.is_some());
         assert!(auth.verify("anna", b"Geheim").await.is_none());
         assert!(auth.verify("bo", b"geheim").await.is_none());
+        let by_certificate = User { password_hash: None, ..user("carl", "") };
+        let auth = Authenticator::new(&[user("anna", "geheim"), by_certificate]).unwrap();
+        assert!(auth.verify("carl", b"").await.is_none() && auth.user("carl").is_some());
+        assert!(auth.verify("anna", b"geheim").await.is_some());
         assert_eq!(auth.known.lock().len(), 1);
     }
 

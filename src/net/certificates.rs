@@ -177,7 +177,11 @@ impl Certificates {
             self.0.expiry.get_or_create(&ByFile { file: file.clone() }).set(expires);
             let days = (expires - now) / (24 * 3600);
             if expires <= now {
-                tracing::error!(door = door.name(), file, "a certificate in this file has expired; clients will refuse it");
+                tracing::error!(
+                    door = door.name(),
+                    file,
+                    "a certificate in this file has expired; clients will refuse it"
+                );
             } else if expires - now < SOON {
                 tracing::warn!(door = door.name(), file, days, "a certificate in this file ends soon; replace it");
             }

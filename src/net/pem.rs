@@ -149,11 +149,7 @@ mod tests {
             (String::new(), "holds no certificate", "holds no private key"),
             ("just text".into(), "holds no certificate", "holds no private key"),
             (begin("CERTIFICATE"), "is damaged", "is damaged"),
-            (
-                format!("{}!!!!\n{}", begin("CERTIFICATE"), end("CERTIFICATE")),
-                "is damaged",
-                "is damaged",
-            ),
+            (format!("{}!!!!\n{}", begin("CERTIFICATE"), end("CERTIFICATE")), "is damaged", "is damaged"),
             (
                 format!("{}AAAA\n{}", begin("ENCRYPTED PRIVATE KEY"), end("ENCRYPTED PRIVATE KEY")),
                 "holds no certificate",

@@ -228,9 +228,7 @@ fn verifier(
     let authorities = Arc::new(pem::authorities_in(ca, &clients.ca)?);
     let builder = WebPkiClientVerifier::builder_with_provider(authorities, provider);
     let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
-    builder
-        .build()
-        .map_err(|error| FileError::new(&clients.ca, format!("cannot be used to verify clients: {error}")))
+    builder.build().map_err(|error| FileError::new(&clients.ca, format!("cannot be used to verify clients: {error}")))
 }
 
 fn unfit(files: &Files, error: &rustls::Error) -> FileError {

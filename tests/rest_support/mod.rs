@@ -144,7 +144,7 @@ pub fn start(generation: Generation, rest: RestSettings) -> Running {
 }
 
 pub fn start_with(generation: Generation, rest: RestSettings, change: impl FnOnce(&mut Setup)) -> Running {
-    let server = Server::bind(&rest).unwrap();
+    let server = Server::bind(&rest, &sense_butler::net::certificates::Certificates::default()).unwrap();
     let address = server.addresses()[0];
     let broker = Broker::new();
     let readiness = Readiness::new();

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use sense_butler::broker::codec::{Framed, frame};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 
@@ -47,7 +47,7 @@ impl Hello {
         self
     }
 
-    fn body(&self) -> Vec<u8> {
+    pub fn body(&self) -> Vec<u8> {
         let mut body = Vec::new();
         text(&mut body, b"MQTT");
         let will = self.will.as_ref().map_or(0, |(_, _, qos)| 4 | (qos << 3));
@@ -107,13 +107,13 @@ pub struct Got {
     pub properties: Vec<u8>,
 }
 
-pub struct Raw {
-    pub stream: TcpStream,
+pub struct Raw<S = TcpStream> {
+    pub stream: S,
     buffer: Vec<u8>,
     pub version: u8,
 }
 
-impl Raw {
+impl Raw<TcpStream> {
     /// Connects the socket and sends CONNECT; the CONNACK's body comes back.
     pub async fn connect(address: SocketAddr, hello: &Hello) -> (Self, Vec<u8>) {
         let mut raw = Self::open(address, hello.version).await;
@@ -126,7 +126,25 @@ impl Raw {
     pub async fn open(address: SocketAddr, version: u8) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream, version)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
+    /// A client over a stream that is there.
+    pub fn over(stream: S, version: u8) -> Self {
         Self { stream, buffer: Vec::new(), version }
+    }
+
+    /// Sends CONNECT; the CONNACK's body comes back, or `None` when the broker closed.
+    pub async fn greet(stream: S, hello: &Hello) -> (Self, Option<Vec<u8>>) {
+        let mut raw = Self::over(stream, hello.version);
+        raw.send(0x10, &hello.body()).await;
+        let answer = raw.receive().await.map(|(first, body)| {
+            assert_eq!(first, 0x20);
+            body
+        });
+        (raw, answer)
     }
 
     pub async fn send(&mut self, first: u8, body: &[u8]) {

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    Entrance, Leave,
+    Entrance, Guest, Leave,
     link::{Link, Terms},
     wire::Wire,
 };
@@ -24,6 +24,7 @@ use crate::{
         engine::Outgoing,
         envelope::Draft,
         hub::Hub,
+        identity,
         message::{Door, Origin},
         peer::Peer,
     },
@@ -49,6 +50,12 @@ const IDENTIFIER: Refuse =
 const CREDENTIALS: Refuse = Refuse { v3: 4, v5: 0x86, reason: "credentials", text: "user name or password is wrong" };
 const ANONYMOUS: Refuse =
     Refuse { v3: 5, v5: 0x87, reason: "anonymous", text: "this listener requires a user name and password" };
+const CERTIFICATE: Refuse = Refuse {
+    v3: 5,
+    v5: 0x87,
+    reason: "certificate",
+    text: "the certificate names no user of broker.toml, or another one than the user name in CONNECT",
+};
 const AUTH_METHOD: Refuse =
     Refuse { v3: 5, v5: 0x8c, reason: "auth_method", text: "enhanced authentication is not offered" };
 const WILL: Refuse =
@@ -82,10 +89,11 @@ pub(super) async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
     entrance: &Entrance,
 ) -> Option<Link> {
     let patience = Duration::from_secs(u64::from(hub.limits.connect_timeout));
-    let first = tokio::time::timeout(patience, first_packet(wire, hub.limits.packet_size));
+    let first = tokio::time::timeout_at(entrance.deadline(patience), first_packet(wire, hub.limits.packet_size));
     let first = tokio::select! {
         first = first => first,
         () = hub.stop.cancelled() => return None,
+        () = entrance.evicted() => return None,
     };
     let connect = match first {
         Ok(Ok(connect)) => connect,
@@ -228,7 +236,14 @@ async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(
 }
 
 async fn authenticate(hub: &Hub, entrance: &Entrance, connect: &Connect) -> Result<Access, Refuse> {
-    let Entrance::Listener { listener, .. } = entrance else { return Ok(Access::internal(&hub.special)) };
+    let Entrance::Listener(Guest { listener, names, .. }) = entrance else {
+        return Ok(Access::internal(&hub.special));
+    };
+    if let Some(names) = names {
+        let user =
+            identity::user(names, connect.user_name.as_deref(), |name| hub.auth.user(name)).ok_or(CERTIFICATE)?;
+        return Ok(Access::user(&hub.special, user));
+    }
     match &connect.user_name {
         Some(name) if hub.auth.has_users() => {
             let password = connect.password.as_ref().map_or(&[][..], |password| password.expose());

@@ -25,6 +25,7 @@ pub(super) fn decode(section: Section<'_>) -> Limits {
         keep_alive: section.number("keep_alive", 1..=65_535, default.keep_alive),
         topic_aliases: section.number("topic_aliases", 0..=65_535, default.topic_aliases),
         handshakes: section.number("handshakes", 1..=1_000_000, default.handshakes),
+        handshakes_per_address: section.number("handshakes_per_address", 1..=1_000_000, default.handshakes_per_address),
     };
     section.finish();
     limits
