@@ -209,6 +209,40 @@ async fn tls() {
     assert_eq!(client.send("GET", "/livez", &plain_origin, None).await.status, 403);
 }
 
+/// The certificate a server shows to a client that trusts everything in `trusted`.
+async fn shown(
+    address: std::net::SocketAddr,
+    trusted: &[&rustls::pki_types::CertificateDer<'static>],
+) -> rustls::pki_types::CertificateDer<'static> {
+    let mut roots = rustls::RootCertStore::empty();
+    trusted.iter().for_each(|der| roots.add((*der).clone()).unwrap());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_taken() {
+    let (tls, old) = certificate("rest_renewed");
+    let server = start(Generation::Head, RestSettings { tls: Some(tls), ..settings() });
+    assert_eq!(shown(server.address, &[&old]).await, old);
+    let (_, new) = certificate("rest_renewed");
+    let renewed = async {
+        let mut interval = tokio::time::interval(Duration::from_millis(50));
+        while shown(server.address, &[&old, &new]).await != new {
+            interval.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), renewed).await.expect("within seconds");
+}
+
 #[tokio::test]
 async fn a_missing_certificate_is_named() {
     let (mut tls, _) = certificate("rest_missing");

@@ -7,6 +7,8 @@
 
 mod frames;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod upgrade;
 
 use std::io;
