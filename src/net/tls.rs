@@ -233,13 +233,9 @@ fn verifier(
 
 fn unfit(files: &Files, error: &rustls::Error) -> FileError {
     match error {
-        rustls::Error::InconsistentKeys(_) => FileError::new(
-            &files.key,
-            format!(
-                "is not the key of the certificate in {}; put the two files there that were made together",
-                files.cert.display()
-            ),
-        ),
+        rustls::Error::InconsistentKeys(_) => {
+            FileError::new(&files.key, format!("is not the key of the certificate in {}", files.cert.display()))
+        }
         rustls::Error::InvalidCertificate(_) => {
             FileError::new(&files.cert, format!("holds a certificate that cannot be used: {error}"))
         }

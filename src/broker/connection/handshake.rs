@@ -27,6 +27,7 @@ use crate::{
         identity,
         message::{Door, Origin},
         peer::Peer,
+        websocket::Violation,
     },
     names::ClientId,
 };
@@ -77,8 +78,8 @@ enum NoConnect {
 }
 
 impl From<std::io::Error> for NoConnect {
-    fn from(_: std::io::Error) -> Self {
-        Self::Gone
+    fn from(error: std::io::Error) -> Self {
+        Violation::of(&error).map_or(Self::Gone, |violation| Self::Wrong(DecodeError::Protocol(violation.why), None))
     }
 }
 

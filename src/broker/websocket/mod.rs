@@ -11,7 +11,7 @@ mod stream;
 mod tests;
 mod upgrade;
 
-use std::io;
+use std::{io, time::Duration};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -23,6 +23,8 @@ pub use self::{
 
 /// Bytes read at a time during the upgrade.
 const READ: usize = 1_024;
+/// What a peer that was refused has to close.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Why there is no WebSocket.
 #[derive(Debug)]
@@ -66,8 +68,12 @@ where
             Verdict::Refuse(refusal) => {
                 stream.write_all(&refusal.response()).await?;
                 stream.shutdown().await?;
-                // Closing on unread bytes would reset the connection, and the reset would overtake the answer. The caller bounds the time.
-                while stream.read(&mut read).await? > 0 {}
+                // Closing on unread bytes would reset the connection, and the reset would overtake the answer.
+                let _ = tokio::time::timeout(FAREWELL, async {
+                    while stream.read(&mut read).await? > 0 {}
+                    io::Result::Ok(())
+                })
+                .await;
                 return Err(NoUpgrade::Refused(refusal));
             }
         }
