@@ -87,7 +87,7 @@ pub fn private_key_in(content: &[u8], path: &Path) -> Result<PrivateKeyDer<'stat
                 pem::Error::NoItemsFound if encrypted => {
                     "holds an encrypted key, which cannot be read without its password; write the key without one, e.g. `openssl pkey -in key.pem -out plain.pem`".to_owned()
                 }
-                pem::Error::NoItemsFound => "holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)".to_owned(),
+                pem::Error::NoItemsFound => "holds no private key in PEM form".to_owned(),
                 error => damaged(&error),
             },
         )
