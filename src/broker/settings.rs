@@ -45,7 +45,7 @@ pub struct Listener {
 }
 
 /// TLS of a listener.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerTls {
     /// Certificate chain, PEM.
     pub cert: PathBuf,

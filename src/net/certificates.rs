@@ -115,8 +115,11 @@ impl Certificates {
         self.0.doors.lock().iter().flat_map(of).collect()
     }
 
-    /// Follows the files until the stop.
+    /// Follows the files until the stop. All doors are added before.
     pub async fn watch(self, stop: CancellationToken) {
+        if self.0.doors.lock().is_empty() {
+            return stop.cancelled().await;
+        }
         let mut interval = tokio::time::interval(EVERY);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
