@@ -333,13 +333,7 @@ async fn every_refusal_has_its_code() {
     let hash = argon2::Argon2::default().hash_password(b"geheim").unwrap().to_string();
     let broker = Running::start(|settings| {
         settings.listeners[0].allow_anonymous = false;
-        settings.users.push(sense_butler::broker::settings::User {
-            name: "plc".into(),
-            password_hash: Some(hash),
-            rights: Rights { publish: true, subscribe: true, start: false },
-            publish: None,
-            subscribe: None,
-        });
+        settings.users.push(sense_butler::broker::settings::User::new("plc", sense_butler::names::Secret::new(hash)));
     });
     let cases: [(Hello, u8); 8] = [
         (Hello::v3("a").user("plc", "geheim"), 0),

@@ -5,7 +5,10 @@ mod support;
 
 use std::time::Duration;
 
-use sense_butler::broker::settings::{CertificateName, ClientCertificates, Rights, User, WebSocket};
+use sense_butler::{
+    broker::settings::{CertificateName, ClientCertificates, User, WebSocket},
+    names::Secret,
+};
 use support::{
     raw::{Hello, Raw},
     running::Running,
@@ -73,8 +76,7 @@ async fn certificates_follow_their_files_and_connections_stay() {
 }
 
 fn user(name: &str) -> User {
-    let rights = Rights { publish: true, subscribe: true, start: false };
-    User { name: name.into(), password_hash: None, rights, publish: None, subscribe: None }
+    User { password_hash: None, ..User::new(name, Secret::default()) }
 }
 
 /// The code of the CONNACK, or `None` where TLS already said no.

@@ -481,7 +481,7 @@ async fn many_filters_in_one_packet() {
 async fn mqtt_4_7_2_1_dollar_topics() {
     let broker = Running::start(|_| {});
     let mut client = connected(&broker, Hello::v3("c")).await;
-    for filter in ["#", "+/x", "$SYS/#"] {
+    for filter in ["#", "+/x", "$SYS/+"] {
         assert_eq!(client.subscribe(filter, 0).await, 0);
     }
     let publisher = broker.handle.publisher(Door::Internal);

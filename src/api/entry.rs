@@ -224,7 +224,7 @@ fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue, preflight: bool) {
     headers.insert("access-control-allow-origin", origin);
     headers.insert("vary", HeaderValue::from_static("origin"));
     if preflight {
-        let methods = HeaderValue::from_static("GET, HEAD, PUT, POST");
+        let methods = HeaderValue::from_static("GET, HEAD, PUT, POST, DELETE");
         headers.insert("access-control-allow-methods", methods);
         headers
             .insert("access-control-allow-headers", HeaderValue::from_static("content-type, x-http-method-override"));

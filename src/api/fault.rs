@@ -46,6 +46,8 @@ pub enum Kind {
     Content,
     /// A value is not allowed.
     Value,
+    /// What is asked for does not fit what is there.
+    Conflict,
     /// Something required is missing.
     Missing,
     /// The body or message is too large.
@@ -56,6 +58,8 @@ pub enum Kind {
     Slow,
     /// The broker cannot take the message now.
     Unavailable,
+    /// The broker's store cannot take the message now.
+    StoreFull,
     /// Qlik Sense, or the part that asks it, cannot be reached now; nothing was started.
     SenseUnavailable,
     /// The work took too long.
@@ -74,10 +78,12 @@ impl Kind {
             Self::Method(_) => 405,
             Self::Missing if matches!(space, Space::V4(Generation::V5_4)) => 409,
             Self::Override | Self::Content | Self::Value | Self::Missing => 400,
+            Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::Forbidden => 403,
             Self::Slow => 408,
             Self::Unavailable | Self::SenseUnavailable | Self::Overdue => 503,
+            Self::StoreFull => 507,
             Self::NotOffered => 501,
             Self::Internal => 500,
         }
@@ -89,12 +95,14 @@ impl Kind {
             Self::NotFound => "ResourceNotFound",
             Self::Method(_) => "MethodNotAllowed",
             Self::Override | Self::Value => "BadRequest",
+            Self::Conflict => "Conflict",
             Self::Content => "InvalidContent",
             Self::Missing => "MissingParameter",
             Self::TooLarge => "PayloadTooLarge",
             Self::Forbidden => "Forbidden",
             Self::Slow => "RequestTimeout",
             Self::Unavailable | Self::SenseUnavailable | Self::Overdue => "ServiceUnavailable",
+            Self::StoreFull => "InsufficientStorage",
             Self::NotOffered => "NotImplemented",
             Self::Internal => "Internal",
         }
@@ -119,12 +127,14 @@ impl Kind {
             Self::Content => "unreadable_body",
             Self::Value => "invalid_value",
             Self::Missing => "missing_value",
+            Self::Conflict => "conflict",
             Self::TooLarge => "too_large",
             Self::Forbidden => "forbidden",
             Self::Slow => "body_timeout",
             Self::Unavailable => "broker_unavailable",
             Self::SenseUnavailable => "qrs_unreachable",
             Self::Overdue => "timeout",
+            Self::StoreFull => "store_full",
             Self::NotOffered => "not_offered",
             Self::Internal => "internal",
         }

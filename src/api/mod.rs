@@ -15,6 +15,11 @@ pub mod state;
 
 mod active_users;
 mod body;
+mod broker_clients;
+mod broker_desk;
+mod broker_retained;
+mod broker_stats;
+mod broker_subscriptions;
 mod butlerping;
 mod connection;
 mod docker_health;

@@ -46,7 +46,7 @@ pub(super) async fn handle(state: &State, request: &Request) -> Result<Answer, F
 
 /// On whose behalf. Whoever came through the doors may start: loopback, or an address the administrator named. The address travels only with a
 /// start, whose answer names who asked.
-fn origin(request: &Request, starts: bool) -> Origin {
+pub(super) fn origin(request: &Request, starts: bool) -> Origin {
     // Without the port, which is another one for each connection: a transaction is one of its asker.
     let user = starts.then(|| request.peer.ip().to_canonical().to_string().into());
     Origin { door: Door::Rest, client: None, user, may_start: true }
@@ -96,7 +96,7 @@ fn coerce(object: &mut Map<String, Value>, key: &'static str) -> Result<String, 
     Ok(text)
 }
 
-fn check_topic(state: &State, topic: &str) -> Result<TopicName, Fault> {
+pub(super) fn check_topic(state: &State, topic: &str) -> Result<TopicName, Fault> {
     let wrong = |why: NameError| Fault::new(Kind::Value, format!("the topic cannot be published to: {why}"));
     let topic = TopicName::publishable(topic).map_err(wrong)?;
     if state.setup.protected_topics.iter().any(|filter| filter.matches(topic.as_str())) {
@@ -131,9 +131,10 @@ fn retain(object: &Map<String, Value>) -> Result<bool, Fault> {
     flag.ok_or_else(|| Fault::new(Kind::Value, "`retain` must be true or false"))
 }
 
-fn refused(error: &PublishError) -> Fault {
+pub(super) fn refused(error: &PublishError) -> Fault {
     let kind = match error {
         PublishError::TooLarge { .. } => Kind::TooLarge,
+        PublishError::Full(_) => Kind::StoreFull,
         PublishError::Unavailable(_) | PublishError::Timeout(_) | PublishError::Refused(_) => Kind::Unavailable,
     };
     Fault::new(kind, error.to_string())

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::{
     active_users,
     answer::{Answer, Request},
-    butlerping, endpoints_enabled,
+    broker_clients, broker_retained, broker_stats, broker_subscriptions, butlerping, endpoints_enabled,
     fault::{Fault, Kind},
     health, metrics, mqtt_publish, not_offered,
     state::State,
@@ -30,6 +30,12 @@ pub(super) enum Resource {
     Readyz,
     Metrics,
     Status,
+    BrokerClients,
+    BrokerClient,
+    BrokerSubscriptions,
+    BrokerRetained,
+    BrokerRetainedTopic,
+    BrokerStats,
 }
 
 impl Resource {
@@ -47,6 +53,12 @@ impl Resource {
             Self::Readyz => "readyz",
             Self::Metrics => "metrics",
             Self::Status => "status",
+            Self::BrokerClients => "broker_clients",
+            Self::BrokerClient => "broker_client",
+            Self::BrokerSubscriptions => "broker_subscriptions",
+            Self::BrokerRetained => "broker_retained",
+            Self::BrokerRetainedTopic => "broker_retained_topic",
+            Self::BrokerStats => "broker_stats",
         }
     }
 
@@ -54,6 +66,8 @@ impl Resource {
     const fn allow(self) -> &'static str {
         match self {
             Self::MqttPublish | Self::StartTask => "PUT, POST",
+            Self::BrokerClient => "GET, HEAD, DELETE",
+            Self::BrokerRetainedTopic => "DELETE",
             _ => "GET, HEAD",
         }
     }
@@ -75,6 +89,12 @@ impl Resource {
                 | Self::ActiveUserCount
                 | Self::Metrics
                 | Self::Status
+                | Self::BrokerClients
+                | Self::BrokerClient
+                | Self::BrokerSubscriptions
+                | Self::BrokerRetained
+                | Self::BrokerRetainedTopic
+                | Self::BrokerStats
         )
     }
 
@@ -116,10 +136,21 @@ pub(super) fn find(state: &State, path: &str) -> Result<Resource, Fault> {
         "/readyz" => Some(Resource::Readyz),
         "/metrics" => Some(Resource::Metrics),
         "/api/v1/status" => Some(Resource::Status),
+        "/api/v1/broker/clients" => Some(Resource::BrokerClients),
+        "/api/v1/broker/subscriptions" => Some(Resource::BrokerSubscriptions),
+        "/api/v1/broker/retained" => Some(Resource::BrokerRetained),
+        "/api/v1/broker/stats" => Some(Resource::BrokerStats),
+        other if is_below(other, broker_clients::ROOT) => Some(Resource::BrokerClient),
+        other if is_below(other, broker_retained::ROOT) => Some(Resource::BrokerRetainedTopic),
         other if is_start(other) => on.start_task.then_some(Resource::StartTask),
         other => not_offered::find(other, &state.setup.rest.endpoints_not_offered).map(Resource::NotOffered),
     };
     found.ok_or_else(|| Fault::new(Kind::NotFound, "there is nothing at this path; is the endpoint switched on?"))
+}
+
+/// One segment below a path.
+fn is_below(path: &str, root: &str) -> bool {
+    path.strip_prefix(root).is_some_and(|name| !name.is_empty() && !name.contains('/'))
 }
 
 /// `/v4/reloadtask/{id}/start`
@@ -175,6 +206,13 @@ pub(super) async fn dispatch(state: &State, resource: Resource, request: Request
         Resource::Readyz => Ok(health::readyz(state)),
         Resource::Metrics => metrics::handle(state),
         Resource::Status => Ok(status::handle(state)),
+        Resource::BrokerClients => broker_clients::list(state, &request).await,
+        Resource::BrokerClient if request.method == "DELETE" => broker_clients::disconnect(state, &request).await,
+        Resource::BrokerClient => broker_clients::one(state, &request).await,
+        Resource::BrokerSubscriptions => broker_subscriptions::handle(state, &request).await,
+        Resource::BrokerRetained => broker_retained::list(state, &request).await,
+        Resource::BrokerRetainedTopic => broker_retained::clear(state, &request).await,
+        Resource::BrokerStats => broker_stats::handle(state).await,
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     doors::Doors,
 };
 use crate::{
-    bus::{BoxFuture, Bus},
+    bus::{BoxFuture, Bus, desk::Desk},
     config::settings::{Generation, RestSettings},
     names::{TopicFilter, TopicName},
     telemetry::readiness::Readiness,
@@ -43,6 +43,8 @@ pub struct Setup {
     pub broker: String,
     /// Where messages go.
     pub bus: Bus,
+    /// Where the built-in broker is looked at and steered; `None` with a broker elsewhere.
+    pub desk: Option<Desk>,
     /// Who starts tasks.
     pub start_task: StartHandler,
     /// Who is active.
@@ -135,6 +137,7 @@ pub(crate) mod tests {
             protected_topics: Vec::new(),
             broker: "embedded".into(),
             bus,
+            desk: None,
             start_task: Arc::new(|_| Box::pin(async { Answer::json(200, "{}") })),
             active_users: Arc::new(Vec::new),
             readiness: Readiness::new(),

@@ -10,14 +10,17 @@ use super::{
     supervise::{Stage, Supervisor},
 };
 use crate::{
-    broker::{Broker, BrokerHandle},
-    bus::{Bus, Door, Publication, Transport, embedded::Embedded, external},
+    broker::{Broker, BrokerHandle, StoreHealth},
+    bus::{Bus, Door, Publication, Transport, desk::Desk, embedded::Embedded, external},
     config::{
         Loaded,
         settings::{BrokerChoice, MqttSettings},
     },
     net::certificates::Certificates,
-    telemetry::{metrics::Registry, readiness::Readiness},
+    telemetry::{
+        metrics::Registry,
+        readiness::{Latch, Readiness},
+    },
 };
 
 /// The bound broker, or the way to an external one.
@@ -44,7 +47,10 @@ impl Carrier {
     ) -> Result<Self, BuildError> {
         match &loaded.settings.mqtt.broker {
             BrokerChoice::Embedded { .. } => {
-                Ok(Self::Embedded(Box::new(Broker::bind_with(&loaded.broker, registry, certificates)?)))
+                let mut settings = loaded.broker.clone();
+                // What an earlier run that was killed left as `online` is not true any more.
+                settings.replaced_at_start = vec![(will.topic, will.payload)];
+                Ok(Self::Embedded(Box::new(Broker::bind_with(&settings, registry, certificates)?)))
             }
             BrokerChoice::External(broker) => {
                 let (external, driver) =
@@ -84,6 +90,11 @@ impl Carrier {
         }
     }
 
+    /// Where the built-in broker is looked at and steered.
+    pub(super) fn desk(&self) -> Option<Desk> {
+        self.broker().map(|broker| broker.desk())
+    }
+
     /// Counts connections to an external broker; each is a reason to say our status.
     pub(super) fn connections(&self) -> Option<watch::Receiver<u64>> {
         match self {
@@ -97,6 +108,8 @@ impl Carrier {
         match self {
             Self::Embedded(broker) => {
                 let (handle, latch) = (broker.handle(), readiness.latch("broker"));
+                let (watched, store) = (broker.handle(), readiness.note("store"));
+                supervisor.essential(Stage::Work, "store health", move |stop| watch_store(watched, store, stop));
                 supervisor.essential(Stage::Broker, "broker", move |stop| broker.run(stop));
                 supervisor.essential(Stage::Work, "self-probe", move |stop| probe::run(handle, latch, stop));
             }
@@ -115,6 +128,22 @@ impl Carrier {
                     }
                 });
             }
+        }
+    }
+}
+
+/// Tells how the store is.
+async fn watch_store(broker: BrokerHandle, latch: Latch, stop: CancellationToken) {
+    let mut every = tokio::time::interval(super::LOOK);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        match broker.store_health() {
+            StoreHealth::Ok => latch.up(),
+            StoreHealth::SetAside(file) => latch.down(format!(
+                "the store could not be read at the start and was set aside as {}: sessions and retained messages of before are not there",
+                file.display()
+            )),
+            StoreHealth::Failing { why, .. } => latch.down(format!("the store cannot be written: {why}")),
+            StoreHealth::Full => latch.down("the store or its disk is full: messages for persistent sessions are refused"),
         }
     }
 }

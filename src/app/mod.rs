@@ -8,7 +8,10 @@ mod directory;
 mod error;
 mod health;
 pub mod holder;
+#[cfg(test)]
+mod metrics_table;
 mod probe;
+mod reload;
 mod signal;
 pub mod supervise;
 
@@ -34,7 +37,7 @@ use crate::{
         status::{Status, StatusHandle, StatusSettings},
     },
     broker::BrokerHandle,
-    bus::Bus,
+    bus::{Bus, desk::Desk},
     config::{Loaded, settings::Settings},
     names::{NameError, TopicFilter},
     net::certificates::Certificates,
@@ -91,6 +94,7 @@ pub struct App {
     registry: Registry,
     supervisor: Supervisor,
     fatal: FatalEnds,
+    reloads: Option<reload::Reloads>,
 }
 
 impl App {
@@ -106,6 +110,7 @@ impl App {
         let readiness = Readiness::new();
         let certificates = Certificates::new(&mut registry);
         let carrier = Carrier::build(loaded, health::offline(&settings.mqtt)?, &mut registry, &certificates)?;
+        let reloads = carrier.broker().and_then(|_| reload::Reloads::new(loaded, &mut registry));
         let receiver = settings
             .udp
             .enable
@@ -163,6 +168,7 @@ impl App {
             registry,
             supervisor,
             fatal,
+            reloads,
         })
     }
 
@@ -197,7 +203,10 @@ impl App {
     /// If a part that the program cannot do without ended by itself.
     pub async fn run(self, asked: impl Future<Output = &'static str>) -> Result<(), Fatal> {
         let Self { settings, carrier, supervisor, readiness, fatal, status, .. } = self;
-        let connections = carrier.connections();
+        let (connections, desk) = (carrier.connections(), carrier.desk());
+        if let Some((broker, reloads)) = carrier.broker().zip(self.reloads) {
+            start_reloads(&supervisor, broker, reloads, &readiness);
+        }
         carrier.start(&supervisor, &readiness);
         let certificates = self.certificates;
         supervisor.restarting(Stage::Doors, "certificates", move |stop| certificates.clone().watch(stop));
@@ -215,6 +224,7 @@ impl App {
                 settings: settings.clone(),
                 protected_topics: self.protected,
                 bus: self.buses.rest,
+                desk,
                 starter: self.starter,
                 users: self.users,
                 readiness: readiness.clone(),
@@ -257,8 +267,8 @@ fn actions(loaded: &Loaded, bus: &Bus, starter: &Starter, registry: &mut Registr
 
 /// `state` follows readiness; an external broker that came back is told everything again.
 ///
-/// A `state` of an earlier run needs no rewriting ([`Status::prepare`]): the built-in broker keeps retained messages in memory only, and an
-/// external one has published our will.
+/// A `state` of an earlier run needs nothing here: the built-in broker replaces it before it opens its doors, and an external one has
+/// published our will.
 fn start_status(
     supervisor: &Supervisor,
     connections: Option<watch::Receiver<u64>>,
@@ -288,6 +298,14 @@ async fn tell_when_ready(readiness: Readiness, handle: StatusHandle) {
     tracing::info!("ready");
     handle.ready();
     std::future::pending::<()>().await;
+}
+
+fn start_reloads(supervisor: &Supervisor, broker: BrokerHandle, reloads: reload::Reloads, readiness: &Readiness) {
+    let latch = Arc::new(readiness.note("broker.toml"));
+    latch.up();
+    supervisor.restarting(Stage::Work, "broker.toml", move |stop| {
+        reloads.clone().run(broker.clone(), Arc::clone(&latch), stop)
+    });
 }
 
 fn start_events(
@@ -346,6 +364,7 @@ struct Rest {
     settings: Settings,
     protected_topics: Vec<TopicFilter>,
     bus: Bus,
+    desk: Option<Desk>,
     starter: Starter,
     users: ActiveUsers,
     readiness: Readiness,
@@ -365,6 +384,7 @@ impl Rest {
             broker: settings.mqtt.broker_reason.clone(),
             rest: settings.rest,
             bus: self.bus,
+            desk: self.desk,
             start_task: Arc::new(move |request: Request| {
                 let start = Arc::clone(&start);
                 Box::pin(async move { start_task::handle(&start, &request).await })

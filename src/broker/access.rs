@@ -1,100 +1,144 @@
-//! Who may do what: rights, topic lists, start topics, protected topics. Asked at PUBLISH, at SUBSCRIBE and for wills.
+//! Who may do what: rights, topic lists, access rules, start topics, protected topics. Asked at PUBLISH, at SUBSCRIBE, for wills, on
+//! delivery, and again for all of these when the users or rules were replaced.
 //!
-//! A message to a start topic is a start, whoever sends it: it needs the right `start` and nothing else. Only the program itself publishes
-//! on protected topics. A user without topic lists publishes everywhere outside the program's own topics.
+//! The order in which a PUBLISH is judged: topics that begin with `$` are the broker's; a message to a start topic is a start, whoever sends
+//! it, and needs `start` and nothing else; on protected topics only the program itself publishes; then the first access rule that decides;
+//! then the user's own rights and lists. A subscription is judged by the rules for `subscribe`, then by the user's rights and list. What may
+//! be subscribed to is received, as far as no rule for `receive` says otherwise: these are looked at message by message, so that a wide
+//! subscription brings what its owner may have. A shared subscription brings each message to one member only, so there `receive` must not
+//! deny any of it.
+
+mod cover;
+pub mod pattern;
+mod policy;
+pub mod rule;
+mod special;
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::sync::Arc;
 
-use super::settings::{Rights, Settings, User};
-use crate::names::{TopicFilter, TopicName};
+use self::{
+    cover::covers,
+    rule::{Action, Ruleset, Subject},
+};
+pub(super) use self::{
+    policy::{Ended, Policies, Policy},
+    special::Special,
+};
+use super::settings::{Rate, Rights, User};
+use crate::names::{ClientId, TopicFilter};
 
-/// The topics that are special to everybody.
-#[derive(Debug)]
-pub(super) struct Special {
-    start: Vec<TopicFilter>,
-    protected: Vec<TopicFilter>,
-    open: Vec<TopicFilter>,
-    own_prefix: TopicName,
-}
-
-impl Special {
-    pub(super) fn new(settings: &Settings) -> Self {
-        Self {
-            start: settings.start_topics.clone(),
-            protected: settings.protected_topics.clone(),
-            open: settings.open_topics.clone(),
-            own_prefix: settings.own_prefix.clone(),
-        }
-    }
-
-    pub(super) fn is_start(&self, topic: &str) -> bool {
-        self.start.iter().any(|filter| filter.matches(topic))
-    }
-
-    fn is_open(&self, topic: &str) -> bool {
-        self.open.iter().any(|filter| filter.matches(topic))
-    }
-
-    fn is_protected(&self, topic: &str) -> bool {
-        self.protected.iter().any(|filter| filter.matches(topic))
-    }
-
-    fn is_own(&self, topic: &str) -> bool {
-        let rest = topic.strip_prefix(self.own_prefix.as_str());
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    }
-}
-
-/// What one connection may do.
+/// Who somebody is, as far as a log-in can tell.
 #[derive(Debug, Clone)]
-pub(super) struct Access {
-    special: Arc<Special>,
-    rights: Rights,
-    user: Option<Arc<User>>,
+pub(super) enum Who {
     /// A part of this program: nothing is special to it.
-    internal: bool,
+    Internal,
+    /// Let in without a user name; `here`: from this machine.
+    Anonymous { rights: Rights, here: bool },
+    /// A user; `by_password`: logged in with it, so that another password ends the connection.
+    User { user: Arc<User>, by_password: bool },
+    /// Was somebody under an earlier policy.
+    Nobody,
+}
+
+/// What one client may do under one policy.
+#[derive(Debug)]
+pub(super) struct Access {
+    /// Of the policy it was made by.
+    pub generation: u64,
+    special: Arc<Special>,
+    who: Who,
+    client: ClientId,
+    listener: Option<Arc<str>>,
+    rights: Rights,
+    rules: Ruleset,
 }
 
 impl Access {
-    pub(super) fn anonymous(special: &Arc<Special>, rights: Rights) -> Self {
-        Self { special: Arc::clone(special), rights, user: None, internal: false }
+    fn new(policy: &Policy, who: Who, client: ClientId, listener: Option<Arc<str>>) -> Self {
+        let rights = match &who {
+            Who::Internal => Rights { publish: true, subscribe: true, start: true },
+            Who::Anonymous { rights, .. } => *rights,
+            Who::User { user, .. } => user.rights,
+            Who::Nobody => Rights::default(),
+        };
+        let user = match &who {
+            Who::User { user, .. } => Some(&**user),
+            _ => None,
+        };
+        let rules = match &who {
+            Who::Internal | Who::Nobody => Ruleset::default(),
+            _ => {
+                let groups = user.map_or(&[][..], |user| &user.groups);
+                let name = user.map(|user| &*user.name);
+                let subject = Subject { user: name, groups, client: client.as_str(), listener: listener.as_deref() };
+                Ruleset::resolve(policy.rules(), &subject)
+            }
+        };
+        let (generation, special) = (policy.generation, Arc::clone(&policy.special));
+        Self { generation, special, who, client, listener, rights, rules }
     }
 
-    pub(super) fn user(special: &Arc<Special>, user: Arc<User>) -> Self {
-        Self { special: Arc::clone(special), rights: user.rights, user: Some(user), internal: false }
+    pub(super) fn is_internal(&self) -> bool {
+        matches!(self.who, Who::Internal)
     }
 
-    pub(super) fn internal(special: &Arc<Special>) -> Self {
-        let rights = Rights { publish: true, subscribe: true, start: true };
-        Self { special: Arc::clone(special), rights, user: None, internal: true }
+    /// Whether its user is gone.
+    pub(super) fn is_nobody(&self) -> bool {
+        matches!(self.who, Who::Nobody)
     }
 
-    pub(super) fn may_start(&self) -> bool {
-        self.rights.start
+    fn user(&self) -> Option<&User> {
+        match &self.who {
+            Who::User { user, .. } => Some(user),
+            _ => None,
+        }
     }
 
     pub(super) fn user_name(&self) -> Option<Arc<str>> {
-        self.user.as_ref().map(|user| Arc::clone(&user.name))
+        self.user().map(|user| Arc::clone(&user.name))
+    }
+
+    /// The rate the user's own keys give; `None`: the limits for everybody hold.
+    pub(super) fn rate(&self) -> Option<Rate> {
+        self.user().and_then(|user| user.rate)
+    }
+
+    /// Whether there is anything at all it may do.
+    fn may_anything(&self) -> bool {
+        self.rights != Rights::default() || self.rules.allows_anything()
     }
 
     /// Whether a message may be published on a topic.
     pub(super) fn may_publish(&self, topic: &str) -> bool {
-        if self.internal {
+        if self.is_internal() {
             return true;
         }
         if self.special.is_start(topic) {
-            return self.rights.start;
+            return self.may_start(topic);
         }
-        if topic.starts_with('$') || !self.rights.publish {
+        if topic.starts_with('$') {
             return false;
         }
-        if self.special.is_open(topic) {
-            return true;
-        }
-        if self.special.is_protected(topic) {
+        let open = self.special.is_open(topic);
+        if !open && self.special.is_protected(topic) {
             return false;
         }
-        match self.user.as_ref().and_then(|user| user.publish.as_ref()) {
+        self.rules.topic(Action::Publish, topic).unwrap_or_else(|| self.rights.publish && (open || self.listed(topic)))
+    }
+
+    /// Whether a message on a topic is a start.
+    pub(super) fn is_start(&self, topic: &str) -> bool {
+        self.special.is_start(topic)
+    }
+
+    fn may_start(&self, topic: &str) -> bool {
+        self.rules.topic(Action::Start, topic).unwrap_or(self.rights.start)
+    }
+
+    fn listed(&self, topic: &str) -> bool {
+        match self.user().and_then(|user| user.publish.as_ref()) {
             Some(allowed) => allowed.iter().any(|filter| filter.matches(topic)),
             None => !self.special.is_own(topic),
         }
@@ -102,100 +146,39 @@ impl Access {
 
     /// Whether a subscription may be made: every topic it can match must be allowed.
     pub(super) fn may_subscribe(&self, filter: &TopicFilter) -> bool {
-        if !self.rights.subscribe {
-            return false;
+        let pattern = filter.pattern();
+        let cut = || filter.shared().is_some() && self.rules.filter(Action::Receive, pattern) == Some(false);
+        self.is_internal() || (self.subscribes(pattern) && self.sees(pattern) && !cut())
+    }
+
+    /// What the broker says of itself is for users and for this machine.
+    fn sees(&self, pattern: &str) -> bool {
+        match self.who {
+            Who::Anonymous { here, .. } => {
+                here || self.special.anonymous_sys || pattern.split('/').next() != Some("$SYS")
+            }
+            _ => true,
         }
-        match self.user.as_ref().and_then(|user| user.subscribe.as_ref()) {
-            Some(allowed) => allowed.iter().any(|allowed| covers(allowed.pattern(), filter.pattern())),
+    }
+
+    fn subscribes(&self, pattern: &str) -> bool {
+        self.rules.filter(Action::Subscribe, pattern).unwrap_or_else(|| self.rights.subscribe && self.wanted(pattern))
+    }
+
+    fn wanted(&self, pattern: &str) -> bool {
+        match self.user().and_then(|user| user.subscribe.as_ref()) {
+            Some(allowed) => allowed.iter().any(|allowed| covers(allowed.pattern(), pattern)),
             None => true,
         }
     }
-}
 
-/// Whether every topic `asked` matches is matched by `allowed` too.
-fn covers(allowed: &str, asked: &str) -> bool {
-    // `#` and `+` at the first level do not reach `$` topics.
-    if asked.starts_with('$') && (allowed.starts_with('#') || allowed.starts_with('+')) {
-        return false;
-    }
-    let mut wanted = asked.split('/');
-    for level in allowed.split('/') {
-        match (level, wanted.next()) {
-            ("#", _) => return true,
-            ("+", Some(asked)) if asked != "#" => {}
-            (level, Some(asked)) if level == asked && asked != "#" => {}
-            _ => return false,
-        }
-    }
-    wanted.next().is_none()
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::names::matches;
-
-    #[test]
-    fn covering() {
-        let cases = [
-            ("#", "a/b", true),
-            ("#", "#", true),
-            ("a/#", "a/+/c", true),
-            ("a/#", "a", true),
-            ("a/#", "#", false),
-            ("a/+", "a/b", true),
-            ("a/+", "a/#", false),
-            ("a/b", "a/+", false),
-            ("+/b", "a/b", true),
-            ("#", "$SYS/#", false),
-            ("$SYS/#", "$SYS/a", true),
-        ];
-        for (allowed, asked, expected) in cases {
-            assert_eq!(covers(allowed, asked), expected, "{allowed} {asked}");
-        }
+    /// Whether a message on a topic may be delivered. Where no rule is about receiving, whoever may subscribe to the topic may.
+    pub(super) fn may_receive(&self, topic: &str) -> bool {
+        self.is_internal() || self.rules.topic(Action::Receive, topic).unwrap_or_else(|| self.subscribes(topic))
     }
 
-    fn filter() -> impl Strategy<Value = String> {
-        let level = prop_oneof![Just("a"), Just("b"), Just("+")];
-        (prop::collection::vec(level, 1..4), any::<bool>())
-            .prop_map(|(levels, hash)| if hash { format!("{}/#", levels.join("/")) } else { levels.join("/") })
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_covered_never_matches_more(allowed in filter(), asked in filter(), topic in "[ab](/[ab]){0,3}") {
-            // Most pairs cover nothing; those that do must keep the promise.
-            let promised = covers(&allowed, &asked) && matches(&asked, &topic);
-            prop_assert!(!promised || matches(&allowed, &topic));
-        }
-    }
-
-    fn access(rights: Rights, publish: Option<Vec<&str>>) -> Access {
-        let filters = |list: &[&str]| list.iter().map(|text| TopicFilter::new(text).unwrap()).collect::<Vec<_>>();
-        let special = Arc::new(Special {
-            start: filters(&["q/start"]),
-            protected: filters(&["q/own/#", "q/failed"]),
-            open: filters(&["q/own/ping"]),
-            own_prefix: TopicName::new("q/own").unwrap(),
-        });
-        let publish = publish.map(|list| filters(&list));
-        let user = User { name: "u".into(), password_hash: None, rights, publish, subscribe: None };
-        Access::user(&special, Arc::new(user))
-    }
-
-    #[test]
-    fn a_start_topic_needs_the_right_start_and_nothing_else() {
-        let starter = access(Rights { start: true, ..Rights::default() }, None);
-        assert!(starter.may_publish("q/start") && !starter.may_publish("x"));
-        let publisher = access(Rights { publish: true, subscribe: true, start: false }, Some(vec!["#"]));
-        assert!(!publisher.may_publish("q/start") && publisher.may_publish("x"));
-        assert!(publisher.may_publish("q/own/ping") && !starter.may_publish("q/own/ping"));
-        assert!(
-            !publisher.may_publish("q/failed")
-                && !publisher.may_publish("q/own/state")
-                && !publisher.may_publish("$SYS/x")
-        );
+    /// Whether subscriptions that were made under this very policy may still bring messages that must not be delivered.
+    pub(super) fn sieves(&self) -> bool {
+        self.rules.mentions(Action::Receive)
     }
 }

@@ -1,23 +1,32 @@
-//! Admission: how many bytes may be on the bus, so that the engine's log cannot wrap and a fast publisher is slowed by its own socket.
+//! Admission: how many bytes may be on the bus, so that the engine's log cannot wrap and a fast publisher is slowed by its own socket, and how
+//! many may wait for the disk.
 //!
-//! Clients share one window, fairly (first come, first served), and no connection may use more than a quarter of it; each internal publisher
-//! has a lane of its own, so that a flood of clients cannot keep the bridge from speaking. Permits are owned by the flight and end with its
-//! dispatch. Invariant: window plus lanes stay below what the engine's log is sure to keep.
+//! Clients share one window of each kind, fairly (first come, first served), and no connection may use more than a quarter of it; each
+//! internal publisher has a lane of its own, so that a flood of clients cannot keep the bridge from speaking. Permits of the bus are owned by
+//! the flight and end with its dispatch; those of the store, which only messages of QoS >= 1 and retained ones need, end with the commit (with
+//! the dispatch if nothing was stored). A lane serves for both. Invariant: window plus lanes stay below what the engine's log is sure to keep.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     task::{Context, Poll},
 };
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::PollSemaphore;
 
-use super::engine::IN_FLIGHT;
+use super::{engine::IN_FLIGHT, peer::Peer};
 
 /// The clients' window, bytes.
 pub(super) const WINDOW: u32 = 1 << 20;
 /// What one connection may use of it.
 pub(super) const SHARE: u32 = WINDOW / 4;
+/// The clients' window before the store, bytes.
+pub(super) const STORE_WINDOW: u32 = 16 << 20;
+/// What one connection may use of it.
+pub(super) const STORE_SHARE: u32 = STORE_WINDOW / 4;
 /// An internal publisher's lane, bytes.
 pub(super) const LANE: u32 = 256 << 10;
 /// What the engine's log charges beyond the bytes of an envelope.
@@ -104,6 +113,78 @@ impl Turnstile {
         if std::mem::take(&mut self.waits) {
             self.queue = PollSemaphore::new(Arc::clone(&self.window.0));
         }
+    }
+}
+
+/// What one connection uses of a window.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    under_way: AtomicU32,
+    waits: AtomicBool,
+}
+
+impl Account {
+    /// Takes `cost` bytes of the connection's share, if it fits (one message always does). After a `false` the connection is to be woken when
+    /// something of its own was let go, see [`Account::leave`].
+    pub(super) fn enter(&self, cost: u32, share: u32) -> bool {
+        if self.try_enter(cost, share) {
+            return true;
+        }
+        self.waits.store(true, Ordering::SeqCst);
+        // What was let go between the first look and the flag woke nobody: look again.
+        self.try_enter(cost, share)
+    }
+
+    fn try_enter(&self, cost: u32, share: u32) -> bool {
+        let now = self.under_way.load(Ordering::SeqCst);
+        if now > 0 && now.saturating_add(cost) > share {
+            return false;
+        }
+        self.under_way.fetch_add(cost, Ordering::SeqCst);
+        true
+    }
+
+    /// Gives back what was let go; whether the connection waits for that.
+    pub(super) fn leave(&self, cost: u32) -> bool {
+        self.under_way.fetch_sub(cost, Ordering::SeqCst);
+        self.waits.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// Room on the bus or before the store that is to be given back; runs of one publisher as one sum.
+#[derive(Debug, Default)]
+pub(super) struct Room(Vec<(Arc<Peer>, u32)>);
+
+impl Room {
+    pub(super) fn add(&mut self, peer: &Arc<Peer>, cost: u32) {
+        match self.0.last_mut() {
+            Some((last, sum)) if last.id == peer.id => *sum += cost,
+            _ => self.0.push((Arc::clone(peer), cost)),
+        }
+    }
+
+    /// Room on the bus.
+    pub(super) fn give_back(self, window: &Window) {
+        self.settle(window, Peer::leave_bus);
+    }
+
+    /// Room before the store.
+    pub(super) fn give_back_stored(self, window: &Window) {
+        self.settle(window, Peer::leave_store);
+    }
+
+    fn settle(self, window: &Window, leave: impl Fn(&Peer, u32)) {
+        let mut common = 0;
+        for (peer, cost) in self.0 {
+            match &peer.lane {
+                Some(lane) => lane.give_back(cost),
+                None => {
+                    common += cost;
+                    leave(&peer, cost);
+                }
+            }
+        }
+        window.give_back(common);
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     codec::Will,
     message::Origin,
     peer::{Peer, Reply},
+    seen::Ask,
     session::{Marks, Session},
     stream::Asked,
 };
@@ -24,6 +25,8 @@ pub(super) type Word = Result<bool, Refusal>;
 pub(super) enum Refusal {
     /// It is stopping.
     Stopping,
+    /// The store cannot take it.
+    Full,
 }
 
 /// Whom to tell that a publish was taken.
@@ -78,7 +81,7 @@ pub(super) struct Opened {
     pub present: bool,
 }
 
-/// No session to be had: too many of them are kept.
+/// No session to be had: too many of them are kept, or the store cannot take it.
 #[derive(Debug)]
 pub(super) struct OpenRefused;
 
@@ -101,6 +104,8 @@ pub(super) enum Cargo {
     Close(CloseCargo),
     /// A reply that must not overtake those of earlier packets.
     Reply(Reply),
+    /// Somebody looks at the broker or steers it.
+    Ask(Box<Ask>),
     /// Time passes: wills, session expiry and long holds are looked after.
     Tick,
 }
@@ -112,6 +117,8 @@ pub(super) struct Flight {
     pub envelope: Bytes,
     /// Bytes of the bus it occupies; 0 for control envelopes, which are bounded by their connections.
     pub cost: u32,
+    /// Bytes it occupies before the store; 0: it is nothing that could be stored.
+    pub stored: u32,
     pub peer: Option<Arc<Peer>>,
     pub cargo: Cargo,
     pub since: std::time::Instant,

@@ -13,12 +13,11 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    admission::Window,
+    admission::{Room, Window},
     cargo::Flight,
     engine::{Egress, Engine, EngineError, Sick},
     envelope::now_ms,
-    peer::Peer,
-    store::MemoryStore,
+    store::Store,
     stream::{Effects, Now, State},
 };
 
@@ -51,8 +50,11 @@ pub(super) struct Dispatcher {
     pub engine: Arc<Engine>,
     pub egress: Egress,
     pub state: State,
-    pub store: MemoryStore,
+    /// What the start has staged.
+    pub effects: Effects,
+    pub store: Arc<Store>,
     pub window: Window,
+    pub store_window: Window,
     /// Somebody wants the dispatcher's attention: an outbox has room for retained messages again, or the engine is deaf.
     pub attention: Arc<Notify>,
     pub deaths: VecDeque<Instant>,
@@ -63,7 +65,7 @@ pub(super) struct Dispatcher {
 impl Dispatcher {
     /// Runs until the engine was stopped and everything in flight is dispatched.
     pub(super) async fn run(mut self, stopped: Arc<Notify>) -> Result<State, DispatcherError> {
-        let (mut flights, mut effects) = (Vec::new(), Effects::default());
+        let (mut flights, mut effects) = (Vec::new(), std::mem::take(&mut self.effects));
         let mut stopping = false;
         // Nothing is submitted any more once it stops: what is under way then is the last.
         while !(stopping && self.engine.is_empty()) {
@@ -82,18 +84,43 @@ impl Dispatcher {
 
     fn dispatch(&mut self, flights: &mut Vec<Flight>, effects: &mut Effects) {
         let now = Now { ms: now_ms(), instant: Instant::now() };
-        let mut room = Room::default();
+        let (mut bus, mut store) = (Room::default(), Room::default());
         for flight in flights.drain(..) {
-            room.add(&flight);
-            self.state.apply(flight, now, effects);
+            let (peer, cost, stored) = (flight.peer.clone(), flight.cost, flight.stored);
+            let promised = self.state.apply(flight, now, effects);
+            let Some(peer) = peer.filter(|_| cost > 0) else { continue };
+            let mut room = Some(&mut bus);
+            if peer.lane.is_some() {
+                // A lane serves for both.
+                room = room.filter(|_| !promised);
+            } else if stored > 0 && !promised {
+                store.add(&peer, stored);
+            }
+            if let Some(room) = room {
+                room.add(&peer, cost);
+            }
+            if promised {
+                effects.owe(&peer, if peer.lane.is_some() { cost } else { stored });
+            }
         }
         if self.state.has_bulk() && self.state.advance_bulk(effects) {
             // There may be more: come back after this round.
             self.attention.notify_one();
         }
-        let store = &mut self.store;
-        self.state.finish(effects, now, |group| store.commit(group));
-        room.give_back(&self.window);
+        if self.state.sweep(now, effects) {
+            self.attention.notify_one();
+        }
+        if self.state.has_pools() && self.state.advance_pools(effects) {
+            self.attention.notify_one();
+        }
+        if let Some(group) = self.state.finish(effects, now) {
+            self.store.submit(group);
+        }
+        for session in effects.take_pages() {
+            self.store.load(&session);
+        }
+        bus.give_back(&self.window);
+        store.give_back_stored(&self.store_window);
     }
 
     fn replace(&mut self, why: Sick) -> Result<(), DispatcherError> {
@@ -110,29 +137,3 @@ impl Dispatcher {
 }
 
 pub(super) const PATIENCE: usize = DEATHS;
-
-/// Room on the bus that a round made, given back at its end; runs of one publisher as one sum.
-#[derive(Default)]
-struct Room(Vec<(Arc<Peer>, u32)>);
-
-impl Room {
-    fn add(&mut self, flight: &Flight) {
-        let Some(peer) = flight.peer.as_ref().filter(|_| flight.cost > 0) else { return };
-        match self.0.last_mut() {
-            Some((last, cost)) if last.id == peer.id => *cost += flight.cost,
-            _ => self.0.push((Arc::clone(peer), flight.cost)),
-        }
-    }
-
-    fn give_back(self, window: &Window) {
-        let mut common = 0;
-        for (peer, cost) in self.0 {
-            match &peer.lane {
-                Some(lane) => lane.give_back(cost),
-                None => common += cost,
-            }
-            peer.leave(cost);
-        }
-        window.give_back(common);
-    }
-}

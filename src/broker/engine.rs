@@ -83,6 +83,7 @@ pub(super) struct Stopped;
 pub(super) struct Outgoing {
     pub draft: Draft,
     pub cost: u32,
+    pub stored: u32,
     pub cargo: Cargo,
 }
 
@@ -108,12 +109,12 @@ impl Engine {
             return Err(Stopped);
         }
         let mut last = None;
-        for Outgoing { draft, cost, cargo } in batch {
+        for Outgoing { draft, cost, stored, cargo } in batch {
             let seq = inner.next;
             inner.next += 1;
             let envelope = draft.stamp(inner.generation, seq);
             inner.links.push(last.replace(envelope.clone()));
-            inner.ring.push_back(Flight { seq, envelope, cost, peer: peer.map(Arc::clone), cargo, since });
+            inner.ring.push_back(Flight { seq, envelope, cost, stored, peer: peer.map(Arc::clone), cargo, since });
         }
         inner.links.push_last(last);
         Ok(())

@@ -162,6 +162,16 @@ impl Message {
         self.envelope.get(HEADER..self.topic_start.saturating_sub(2)).unwrap_or_default()
     }
 
+    /// The same without its payload: what clears a retained topic.
+    pub(super) fn emptied(&self) -> Self {
+        Self { envelope: self.envelope.slice(..self.payload_start.min(self.envelope.len())), ..self.clone() }
+    }
+
+    /// All of it, for the store; [`Message::read`] reads it back.
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.envelope
+    }
+
     pub(super) fn payload(&self) -> &[u8] {
         self.envelope.get(self.payload_start..).unwrap_or_default()
     }

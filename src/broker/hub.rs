@@ -6,8 +6,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    access::Special, admission::Window, auth::Authenticator, doorstep::Doorstep, engine::Engine, metrics::Metrics,
-    session::Marks, settings::Limits,
+    access::Policies, admission::Window, auth::Authenticator, doorstep::Doorstep, engine::Engine, metrics::Metrics,
+    session::Marks, settings::Limits, store::Store,
 };
 
 /// Shared, immutable after start.
@@ -15,8 +15,10 @@ use super::{
 pub(super) struct Hub {
     pub engine: Arc<Engine>,
     pub window: Window,
+    pub store_window: Window,
+    pub store: Arc<Store>,
     pub limits: Arc<Limits>,
-    pub special: Arc<Special>,
+    pub policies: Arc<Policies>,
     pub auth: Arc<Authenticator>,
     pub metrics: Arc<Metrics>,
     /// Wakes the dispatcher, see there.

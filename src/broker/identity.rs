@@ -64,7 +64,7 @@ mod tests {
     use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 
     use super::*;
-    use crate::broker::settings::Rights;
+    use crate::names::Secret;
 
     fn made(common: &[&str], alternative: Vec<SanType>) -> CertificateDer<'static> {
         let mut params = CertificateParams::default();
@@ -99,14 +99,8 @@ mod tests {
     #[test]
     fn a_certificate_means_one_user_or_nobody() {
         let known = |name: &str| {
-            let user = |name: &str| User {
-                name: name.into(),
-                password_hash: None,
-                rights: Rights::default(),
-                publish: None,
-                subscribe: None,
-            };
-            ["a", "b", ""].contains(&name).then(|| Arc::new(user(name)))
+            let user = User { password_hash: None, ..User::new(name, Secret::default()) };
+            ["a", "b", ""].contains(&name).then(|| Arc::new(user))
         };
         let cases: [(&[&str], Option<&str>, Option<&str>); 11] = [
             (&["a"], None, Some("a")),

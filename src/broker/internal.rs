@@ -30,6 +30,11 @@ pub enum InternalError {
     /// The broker is stopping.
     #[error("the built-in broker is stopping")]
     Stopping,
+    /// The store cannot take it.
+    #[error(
+        "the broker's store on disk is full or cannot be written; nothing was published, see `broker` in the health message"
+    )]
+    Full,
     /// Larger than `limits.packet_size`.
     #[error("the message needs {size} bytes; limits.packet_size in broker.toml allows {limit}")]
     TooLarge {
@@ -47,6 +52,7 @@ impl From<Refusal> for InternalError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Stopping => Self::Stopping,
+            Refusal::Full => Self::Full,
         }
     }
 }
@@ -110,7 +116,7 @@ impl Publisher {
         let cargo = Cargo::Publish(Ack::Internal { word: sender, origin });
         self.hub
             .engine
-            .submit(Some(&self.peer), [Outgoing { draft, cost, cargo }])
+            .submit(Some(&self.peer), [Outgoing { draft, cost, stored: 0, cargo }])
             .map_err(|_| InternalError::Stopping)?;
         Ok(Pending(receiver))
     }
@@ -154,7 +160,7 @@ async fn open(hub: &Hub, name: &str) -> Result<(Arc<Peer>, Arc<Session>), Intern
 
 fn control(hub: &Hub, peer: &Arc<Peer>, cargo: Cargo) -> Result<(), InternalError> {
     hub.engine
-        .submit(Some(peer), [Outgoing { draft: Draft::control(), cost: 0, cargo }])
+        .submit(Some(peer), [Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo }])
         .map_err(|_| InternalError::Stopping)
 }
 

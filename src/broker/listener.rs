@@ -112,6 +112,10 @@ impl Bound {
     }
 
     fn welcome(&self, hub: &Hub, connections: &TaskTracker, stream: TcpStream, remote: SocketAddr) {
+        if !hub.auth.may_connect(remote.ip()) {
+            hub.metrics.refused("connect_rate");
+            return;
+        }
         let place = step_up(&hub.doorstep, remote, hub);
         let deadline = Instant::now() + Duration::from_secs(u64::from(hub.limits.connect_timeout));
         let visit = Visit { hub: hub.clone(), door: Arc::clone(&self.door), remote, deadline, place };

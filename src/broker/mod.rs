@@ -4,10 +4,10 @@
 //! engine ([`engine`]) carries it in one order to the dispatcher ([`dispatcher`]), which applies it to the stream ([`stream`]), fills the
 //! outboxes of the sessions ([`session`]), has the store commit what is promised ([`store`]), and acknowledges.
 //!
-//! Promise: an acknowledgement means that the message is in the outbox of every live matching session. Sessions and retained messages live
-//! in memory: they outlive their connections, not the process.
+//! Promise: an acknowledgement means that the message is in the outbox of every live matching session and, for every persistent session with
+//! QoS 1 or 2 and for retention, committed to disk.
 
-mod access;
+pub mod access;
 mod admission;
 mod auth;
 mod cargo;
@@ -24,6 +24,8 @@ mod listener;
 pub mod message;
 mod metrics;
 mod peer;
+mod promise;
+pub mod seen;
 mod session;
 pub mod settings;
 mod store;
@@ -42,7 +44,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    access::Special,
+    access::Policies,
     admission::Window,
     auth::Authenticator,
     cargo::Cargo,
@@ -50,19 +52,21 @@ use self::{
     dispatcher::Dispatcher,
     doorstep::Doorstep,
     engine::{Engine, Outgoing},
-    envelope::Draft,
+    envelope::{Draft, now_ms},
     hub::Hub,
     listener::Bound,
     message::{Delivery, Door},
     metrics::Metrics,
-    settings::Settings,
-    store::MemoryStore,
-    stream::State,
+    seen::Desk,
+    settings::{QueuePolicy, Settings},
+    store::Store,
+    stream::{Effects, State},
 };
 pub use self::{
     auth::NoRandom,
     dispatcher::DispatcherError,
     internal::{InternalError, Pending, Publisher},
+    store::{StoreError, StoreHealth, walk_store_record},
 };
 use crate::{
     names::TopicFilter,
@@ -100,6 +104,9 @@ pub enum BrokerError {
     /// The engine's thread does not start.
     #[error("{0}")]
     Engine(String),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// No log-in without random numbers.
     #[error(transparent)]
     Random(#[from] NoRandom),
@@ -147,11 +154,15 @@ impl Broker {
             Engine::start(settings.engine_test_hook).map_err(|error| BrokerError::Engine(error.to_string()))?;
         let metrics = Metrics::new(registry);
         let limits = Arc::new(settings.limits.clone());
+        let (store, recovered) = Store::open(&settings.storage, registry)?;
+        let policies = Arc::new(Policies::new(settings));
         let hub = Hub {
             engine: Arc::clone(&engine),
             window: Window::new(admission::WINDOW),
-            special: Arc::new(Special::new(settings)),
-            auth: Arc::new(Authenticator::new(&settings.users)?),
+            store_window: Window::new(admission::STORE_WINDOW),
+            store: Arc::clone(&store),
+            auth: Arc::new(Authenticator::new(&settings.limits)?),
+            policies,
             metrics: Arc::clone(&metrics),
             attention: Arc::new(Notify::new()),
             places: Arc::new(Semaphore::new(limits.clients)),
@@ -160,12 +171,26 @@ impl Broker {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
+        let mut effects = Effects::starting_at(recovered.next_batch);
+        let mut state = State::new(
+            settings.limits.clone(),
+            settings.start_topics.clone(),
+            hub.store_window.clone(),
+            Arc::clone(&hub.attention),
+            metrics,
+        )
+        .guarded(Arc::clone(&hub.policies));
+        state.rejects = settings.storage.policy == QueuePolicy::Reject;
+        state.recover(recovered, now_ms(), &mut effects);
+        state.replace_retained(&settings.replaced_at_start, now_ms(), &mut effects);
         let dispatcher = Dispatcher {
             engine,
             egress,
-            state: State::new(settings.limits.clone(), settings.start_topics.clone(), metrics),
-            store: MemoryStore::default(),
+            state,
+            effects,
+            store,
             window: hub.window.clone(),
+            store_window: hub.store_window.clone(),
             attention: Arc::clone(&hub.attention),
             deaths: VecDeque::new(),
             patience: if settings.engine_test_hook { usize::MAX } else { dispatcher::PATIENCE },
@@ -210,10 +235,14 @@ impl Broker {
         let _ = tokio::time::timeout(FAREWELL, async { tokio::join!(accepting.wait(), hub.tasks.wait()) }).await;
         hub.engine.stop();
         drained.notify_one();
-        match ended {
+        let ended = match ended {
             Some(ended) => finish(ended),
             None => finish(emptied(&mut stream, &hub).await),
-        }
+        };
+        let store = Arc::clone(&hub.store);
+        // The last group is committed before the program ends; waiting for a disk is no work for the runtime's threads.
+        let _ = tokio::task::spawn_blocking(move || store.stop()).await;
+        ended
     }
 }
 
@@ -247,7 +276,11 @@ async fn tick(hub: Hub) {
             _ = interval.tick() => {}
             () = hub.stop.cancelled() => return,
         }
-        if hub.engine.submit(None, [Outgoing { draft: Draft::control(), cost: 0, cargo: Cargo::Tick }]).is_err() {
+        if hub
+            .engine
+            .submit(None, [Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo: Cargo::Tick }])
+            .is_err()
+        {
             return;
         }
         if hub.engine.is_deaf() {
@@ -279,6 +312,29 @@ impl BrokerHandle {
         let (near, far) = tokio::io::duplex(MEMORY_PIPE);
         self.hub.tasks.spawn(connection::serve(self.hub.clone(), far, Entrance::Probe, None));
         near
+    }
+
+    /// Where the broker is looked at and steered; ask once and clone it, its turns are counted.
+    pub fn desk(&self) -> Desk {
+        Desk::new(self.hub.clone())
+    }
+
+    /// Puts the users and access rules of newer settings in force, at once and as a whole; of their listeners, only anonymous doors that they
+    /// close. What else differs needs a restart: see [`Settings::needs_restart`]. Connections whose users are gone, have another password or may
+    /// do nothing any more are ended; so are subscriptions that are not allowed any more.
+    pub fn reload(&self, settings: &Settings) {
+        self.hub.policies.replace(settings);
+        self.hub.attention.notify_one();
+    }
+
+    /// The users in force, in the order of their names.
+    pub fn user_names(&self) -> Vec<Arc<str>> {
+        self.hub.policies.present().user_names()
+    }
+
+    /// How the store is.
+    pub fn store_health(&self) -> StoreHealth {
+        self.hub.store.health()
     }
 
     /// Whether it takes messages.

@@ -13,7 +13,15 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{admission::Window, codec::write::AckKind, message::Origin, session::Session, wake::WakeCell};
+use super::{
+    access::Access,
+    admission::{Account, SHARE, STORE_SHARE, Window},
+    codec::write::AckKind,
+    message::Origin,
+    seen::Face,
+    session::Session,
+    wake::WakeCell,
+};
 
 /// A packet the dispatcher wants sent to a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,13 +34,33 @@ pub(super) enum Reply {
     UnsubAck { packet_id: u16, codes: Vec<u8> },
 }
 
-/// Why a connection is closed from inside. The numbers are MQTT 5's DISCONNECT reason codes.
+/// Why a connection is closed from inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub(super) enum Kick {
-    ServerShuttingDown = 0x8b,
-    SessionTakenOver = 0x8e,
-    QuotaExceeded = 0x97,
+    /// By new rules it may do nothing any more.
+    NotAuthorized,
+    ServerShuttingDown,
+    SessionTakenOver,
+    /// It does not read what it is owed.
+    QuotaExceeded,
+    /// The store could not take what it sent, and its version of MQTT has no other word for that.
+    Unstored,
+    AdministrativeAction,
+    /// Its user is gone, or has another password.
+    LoggedOut,
+}
+
+impl Kick {
+    /// MQTT 5's DISCONNECT reason code.
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::NotAuthorized => 0x87,
+            Self::ServerShuttingDown => 0x8b,
+            Self::SessionTakenOver => 0x8e,
+            Self::QuotaExceeded | Self::Unstored => 0x97,
+            Self::AdministrativeAction | Self::LoggedOut => 0x98,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -53,11 +81,15 @@ pub(super) struct Peer {
     /// An internal publisher's own lane onto the bus; clients share the window.
     pub lane: Option<Window>,
     session: OnceLock<Arc<Session>>,
+    face: OnceLock<Face>,
+    access: OnceLock<Arc<Access>>,
     mailbox: Mutex<Mailbox>,
     wake: WakeCell,
     holds: AtomicU32,
-    under_way: AtomicU32,
-    waits_for_share: AtomicBool,
+    bus: Account,
+    store: Account,
+    /// Replies that wait for a commit; later ones must not overtake them.
+    promised: AtomicU32,
     goodbye: AtomicBool,
 }
 
@@ -68,11 +100,14 @@ impl Peer {
             origin: Arc::new(origin),
             lane,
             session: OnceLock::new(),
+            face: OnceLock::new(),
+            access: OnceLock::new(),
             mailbox: Mutex::default(),
             wake: WakeCell::default(),
             holds: AtomicU32::new(0),
-            under_way: AtomicU32::new(0),
-            waits_for_share: AtomicBool::new(false),
+            bus: Account::default(),
+            store: Account::default(),
+            promised: AtomicU32::new(0),
             goodbye: AtomicBool::new(false),
         })
     }
@@ -82,8 +117,27 @@ impl Peer {
         let _ = self.session.set(session);
     }
 
+    /// What its client may do, for what happens when the connection is gone. Set once, before it is let into the stream.
+    pub(super) fn set_access(&self, access: Arc<Access>) {
+        let _ = self.access.set(access);
+    }
+
+    pub(super) fn access(&self) -> Option<&Arc<Access>> {
+        self.access.get()
+    }
+
     pub(super) fn session(&self) -> Option<&Arc<Session>> {
         self.session.get()
+    }
+
+    /// Says what there is to know of a client's connection; before its session is opened.
+    pub(super) fn introduce(&self, face: Face) {
+        let _ = self.face.set(face);
+    }
+
+    /// `None` for parts of this program.
+    pub(super) fn face(&self) -> Option<&Face> {
+        self.face.get()
     }
 
     pub(super) fn register(&self, waker: &Waker) {
@@ -115,6 +169,21 @@ impl Peer {
         self.goodbye.load(Ordering::Acquire)
     }
 
+    /// A reply to this peer waits for a commit.
+    pub(super) fn wait_for_promise(&self) {
+        self.promised.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// It was given.
+    pub(super) fn promise_settled(&self) {
+        self.promised.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether replies wait for a commit: further ones have to queue behind them.
+    pub(super) fn waits_for_promise(&self) -> bool {
+        self.promised.load(Ordering::Acquire) > 0
+    }
+
     /// What waits for the connection.
     pub(super) fn take(&self, replies: &mut Vec<Reply>) -> Option<Kick> {
         let mut mailbox = self.mailbox.lock();
@@ -138,30 +207,26 @@ impl Peer {
         self.holds.load(Ordering::Acquire) > 0
     }
 
-    /// Takes `cost` bytes of this peer's share of the bus, if it fits (one message always does). After a `false` the peer is woken when
-    /// something of its own was dispatched.
-    pub(super) fn enter(&self, cost: u32, share: u32) -> bool {
-        if self.try_enter(cost, share) {
-            return true;
-        }
-        self.waits_for_share.store(true, Ordering::SeqCst);
-        // What was dispatched between the first look and the flag woke nobody: look again.
-        self.try_enter(cost, share)
-    }
-
-    fn try_enter(&self, cost: u32, share: u32) -> bool {
-        let now = self.under_way.load(Ordering::SeqCst);
-        if now > 0 && now.saturating_add(cost) > share {
-            return false;
-        }
-        self.under_way.fetch_add(cost, Ordering::SeqCst);
-        true
+    /// Takes `cost` bytes of this peer's share of the bus, see [`Account::enter`].
+    pub(super) fn enter_bus(&self, cost: u32) -> bool {
+        self.bus.enter(cost, SHARE)
     }
 
     /// Gives back what was dispatched and wakes a publisher that waits for its share.
-    pub(super) fn leave(&self, cost: u32) {
-        self.under_way.fetch_sub(cost, Ordering::SeqCst);
-        if self.waits_for_share.swap(false, Ordering::SeqCst) {
+    pub(super) fn leave_bus(&self, cost: u32) {
+        if self.bus.leave(cost) {
+            self.wake.wake();
+        }
+    }
+
+    /// The same before the store.
+    pub(super) fn enter_store(&self, cost: u32) -> bool {
+        self.store.enter(cost, STORE_SHARE)
+    }
+
+    /// Gives back what was committed, or turned out to need no commit.
+    pub(super) fn leave_store(&self, cost: u32) {
+        if self.store.leave(cost) {
             self.wake.wake();
         }
     }

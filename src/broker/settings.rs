@@ -2,7 +2,13 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use crate::names::{TopicFilter, TopicName};
+pub use super::access::{
+    pattern::{ClientPattern, PatternError, TopicPattern},
+    rule::{Action, Actions, Rule},
+};
+use bytes::Bytes;
+
+use crate::names::{Secret, TopicFilter, TopicName};
 
 /// Everything the broker is told.
 #[derive(Debug, Clone)]
@@ -11,6 +17,8 @@ pub struct Settings {
     pub listeners: Vec<Listener>,
     /// Who may come in.
     pub users: Vec<User>,
+    /// Access rules, in order: the first that decides, decides; before the users' own rights and lists.
+    pub access: Vec<Rule>,
     /// What nobody may exceed.
     pub limits: Limits,
     /// Topics on which a message starts a task: they need the right `start`, and hold no retained message.
@@ -19,10 +27,87 @@ pub struct Settings {
     pub protected_topics: Vec<TopicFilter>,
     /// Exceptions from both lists: whoever may publish at all may publish here (the self-test `<own topics>/ping`).
     pub open_topics: Vec<TopicFilter>,
+    /// Whether clients without a user may read `$SYS` from other machines, too. Users and this machine always may.
+    pub anonymous_sys: bool,
     /// Prefix under which a user without topic lists may not publish.
     pub own_prefix: TopicName,
+    /// What is kept across restarts, and where.
+    pub storage: Storage,
+    /// Retained messages that, where an earlier run left one on their topic, are replaced by these before anybody can connect: what this
+    /// program said of itself and cannot be true any more.
+    pub replaced_at_start: Vec<(TopicName, Bytes)>,
     /// Whether `BrokerHandle::kill_engine` works, and any number of engine deaths is tolerated. For tests; never set by configuration.
     pub engine_test_hook: bool,
+}
+
+impl Settings {
+    /// What differs in newer settings and is not taken by [`BrokerHandle::reload`](super::BrokerHandle::reload): words of `broker.toml`.
+    pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
+        let mut keys = Vec::new();
+        let same_door = |(one, other): (&Listener, &Listener)| {
+            let same_inside = one.tls == other.tls && one.websocket == other.websocket;
+            one.name == other.name && one.addresses == other.addresses && same_inside
+        };
+        let opens = |(one, other): (&Listener, &Listener)| {
+            let given = other.anonymous_rights.and(one.anonymous_rights);
+            other.allow_anonymous && (!one.allow_anonymous || given != other.anonymous_rights)
+        };
+        let doors = || self.listeners.iter().zip(&newer.listeners);
+        if self.listeners.len() != newer.listeners.len() || !doors().all(same_door) {
+            keys.push("listeners");
+        } else if doors().any(opens) {
+            keys.push("listeners.allow_anonymous");
+        }
+        if self.storage != newer.storage {
+            keys.push("storage");
+        }
+        if self.limits != newer.limits {
+            keys.push("limits");
+        }
+        if self.protected_topics != newer.protected_topics {
+            keys.push("protect_own_topics");
+        }
+        keys
+    }
+}
+
+/// What is kept across restarts, where, and how much of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Storage {
+    /// Directory of the store; `None`: it lives in memory, and ends with the process.
+    pub directory: Option<PathBuf>,
+    /// Bytes of everything stored, above which nothing more is taken until it drains (4 GiB).
+    pub max_bytes: u64,
+    /// Bytes of one session's queue (256 MiB).
+    pub session_bytes: u64,
+    /// Messages of one session's queue (1,000,000).
+    pub session_messages: u64,
+    /// What happens beyond them.
+    pub policy: QueuePolicy,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            max_bytes: 4 << 30,
+            session_bytes: 256 << 20,
+            session_messages: 1_000_000,
+            policy: QueuePolicy::DropOldest,
+        }
+    }
+}
+
+/// What happens to a stored message whose session's queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QueuePolicy {
+    /// The oldest that was not sent yet is dropped.
+    #[default]
+    DropOldest,
+    /// The new one is dropped.
+    DropNew,
+    /// The new one is dropped, and its publisher is told.
+    Reject,
 }
 
 /// One door.
@@ -99,23 +184,63 @@ pub struct Rights {
     pub start: bool,
 }
 
+impl Rights {
+    /// What both give.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            publish: self.publish && other.publish,
+            subscribe: self.subscribe && other.subscribe,
+            start: self.start && other.start,
+        }
+    }
+}
+
+/// How much a client may send. Beyond it the broker reads on later; nothing is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rate {
+    /// Messages (PUBLISH) per second; 0: any number.
+    pub messages: u32,
+    /// Bytes per second, of all packets; 0: any number.
+    pub bytes: u32,
+}
+
 /// A user.
 #[derive(Debug, Clone)]
 pub struct User {
     /// User name.
     pub name: Arc<str>,
     /// Argon2id hash in PHC form (`sense-butler hash-password`); `None`: the user comes with a certificate and never with a password.
-    pub password_hash: Option<String>,
+    pub password_hash: Option<Secret>,
+    /// Groups it is in; access rules name them.
+    pub groups: Vec<Arc<str>>,
     /// Rights.
     pub rights: Rights,
     /// Where it may publish; `None`: everywhere outside `own_prefix` and the start topics.
     pub publish: Option<Vec<TopicFilter>>,
     /// What it may subscribe to; `None`: everything.
     pub subscribe: Option<Vec<TopicFilter>>,
+    /// How much each of its connections may send; `None`: what [`Limits::rate`] says.
+    pub rate: Option<Rate>,
+}
+
+impl User {
+    /// A user with what `broker.toml` gives one that has nothing but a name and a hash: publish and subscribe.
+    pub fn new(name: &str, password_hash: Secret) -> Self {
+        Self {
+            name: name.into(),
+            password_hash: Some(password_hash),
+            groups: Vec::new(),
+            rights: Rights { publish: true, subscribe: true, start: false },
+            publish: None,
+            subscribe: None,
+            rate: None,
+        }
+    }
 }
 
 /// What nobody may exceed. Every value is a key of `[limits]` in `broker.toml`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at a time (20,000).
     pub clients: usize,
@@ -149,6 +274,14 @@ pub struct Limits {
     pub handshakes: usize,
     /// Of these, connections of one address (500).
     pub handshakes_per_address: usize,
+    /// New connections one address may open per minute (20,000); 0: any number.
+    pub connects: u32,
+    /// Failed log-ins an address or a user name has per minute before further ones are refused unseen (10); 0: any number.
+    pub failed_logins: u32,
+    /// Log-ins waiting for their password to be verified (256).
+    pub waiting_logins: usize,
+    /// What each connection may send (off).
+    pub rate: Rate,
 }
 
 impl Default for Limits {
@@ -170,6 +303,10 @@ impl Default for Limits {
             topic_aliases: 32,
             handshakes: 1_000,
             handshakes_per_address: 500,
+            connects: 20_000,
+            failed_logins: 10,
+            waiting_logins: 256,
+            rate: Rate { messages: 0, bytes: 0 },
         }
     }
 }

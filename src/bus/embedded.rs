@@ -24,6 +24,7 @@ impl From<InternalError> for PublishError {
     fn from(error: InternalError) -> Self {
         match error {
             InternalError::Stopping => Self::Unavailable(error.to_string()),
+            InternalError::Full => Self::Full(error.to_string()),
             InternalError::TooLarge { size, limit } => Self::TooLarge { size, limit },
             InternalError::Property(_) => Self::Refused(error.to_string()),
         }

@@ -7,6 +7,7 @@
 pub mod external;
 pub mod wire;
 
+pub mod desk;
 pub mod embedded;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -46,7 +47,10 @@ pub enum PublishError {
         /// The limit, bytes.
         limit: usize,
     },
-    /// The broker refused it (quota, no room in the store).
+    /// The broker's store cannot take it: nothing was published.
+    #[error("{0}")]
+    Full(String),
+    /// The broker refused it.
     #[error("the MQTT broker refused the message: {0}")]
     Refused(String),
 }

@@ -2,10 +2,13 @@
 //!
 //! Invariant: it opens nothing, writes nothing and looks no name up.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
 use crate::{
-    broker::settings::{CertificateName, Listener, Rights, Settings as BrokerSettings, User},
+    broker::settings::{Action, CertificateName, Listener, Rights, Rule, Settings as BrokerSettings, User},
     config::{
         self, ConfigErrors, EXIT_CODE, LoadOptions, Loaded,
         address::is_loopback,
@@ -81,10 +84,16 @@ fn broker(settings: &Settings, broker: &BrokerSettings, out: &mut dyn Write) -> 
             writeln!(out, "broker      embedded: {reason}")?;
             broker.listeners.iter().try_for_each(|listener| describe_listener(listener, out))?;
             broker.users.iter().try_for_each(|user| describe_user(user, out))?;
-            writeln!(
-                out,
-                "            persistent sessions and retained messages live in memory: a restart forgets them"
-            )?;
+            broker.access.iter().enumerate().try_for_each(|(at, rule)| describe_rule(at + 1, rule, out))?;
+            match &broker.storage.directory {
+                Some(directory) => {
+                    writeln!(out, "            keeps sessions and retained messages in {}", directory.display())?;
+                }
+                None => writeln!(
+                    out,
+                    "            sessions and retained messages live in memory (storage.in_memory): a restart forgets them"
+                )?,
+            }
         }
     }
     if !settings.mqtt.enable {
@@ -144,6 +153,30 @@ fn describe_user(user: &User, out: &mut dyn Write) -> io::Result<()> {
         write!(out, "; subscribes to {}", list(&user.subscribe, "everything"))?;
     }
     writeln!(out)
+}
+
+/// Rules in the order they are gone through.
+fn describe_rule(number: usize, rule: &Rule, out: &mut dyn Write) -> io::Result<()> {
+    let quoted = |what: &str, names: &[Arc<str>]| {
+        let names: Vec<_> = names.iter().map(|name| format!("\"{name}\"")).collect();
+        format!("{what} {}", names.join(", "))
+    };
+    let mut who: Vec<String> = Vec::new();
+    who.extend(rule.users.as_deref().map(|names| quoted("user", names)));
+    who.extend(rule.groups.as_deref().map(|names| quoted("group", names)));
+    let mut who = if who.is_empty() { "everybody".to_owned() } else { who.join(" and ") };
+    if let Some(clients) = &rule.clients {
+        let clients: Vec<_> = clients.iter().map(|client| client.as_str()).collect();
+        who = format!("{who} as client {}", clients.join(", "));
+    }
+    if let Some(listeners) = &rule.listeners {
+        who = format!("{who} at {}", quoted("listener", listeners));
+    }
+    let actions: Vec<_> =
+        Action::ALL.into_iter().filter(|action| rule.actions.contains(*action)).map(Action::as_str).collect();
+    let topics: Vec<_> = rule.topics.iter().map(|topic| topic.as_str()).collect();
+    let verb = if rule.allow { "allows" } else { "denies" };
+    writeln!(out, "            rule {number} {verb} {who}: {} on {}", actions.join(", "), topics.join(", "))
 }
 
 fn words(rights: Rights) -> String {
@@ -219,10 +252,31 @@ mod tests {
         std::fs::create_dir_all(dir.join("config")).unwrap();
         std::fs::write(dir.join("config/butler.yaml"), butler).unwrap();
         let options = LoadOptions { cwd: dir.clone(), data_dir: dir.join("data"), ..LoadOptions::default() };
+        check_with(&options, &dir)
+    }
+
+    fn check_with(options: &LoadOptions, dir: &std::path::Path) -> (u8, String) {
         let mut out = Vec::new();
-        let code = run(&options, &mut out).unwrap();
-        std::fs::remove_dir_all(&dir).unwrap();
+        let code = run(options, &mut out).unwrap();
+        std::fs::remove_dir_all(dir).unwrap();
         (code, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn access_rules_are_described_in_their_order() {
+        let dir = std::env::temp_dir().join(format!("sense-butler-check-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let sample = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/samples/valid/access-rules.toml");
+        let options = LoadOptions { broker_config: Some(sample), cwd: dir.clone(), ..LoadOptions::default() };
+        let (code, text) = check_with(&options, &dir);
+        assert_eq!(code, 0, "{text}");
+        for line in [
+            "rule 1 allows group \"machines\": publish, subscribe on machines/%u/#\n",
+            "rule 2 denies everybody: publish on machines/#\n",
+            "rule 3 denies user \"hmi\" as client hmi-*, panel at listener \"plant\": receive on plant/recipes/#, 100%%/%c\n",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
     }
 
     #[test]
@@ -237,7 +291,7 @@ mod tests {
             "sessions are not received",
             "opens HTTP on localhost port 8080",
             "https://sense1:4242",
-            "live in memory",
+            "keeps sessions and retained messages in ",
             "its schedules will not run; keep Butler for them",
             "\nOK\n",
         ] {

@@ -30,6 +30,7 @@ pub use self::{
     find::{default_data_dir, host_name, own_addresses},
 };
 use self::{diagnostic::Report, settings::Settings, tree::Node, yaml::SyntaxError};
+use crate::names::Secret;
 
 /// What the command line says instead of the files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -115,6 +116,46 @@ pub struct Loaded {
     pub sources: Sources,
     /// What is remarkable, [`Settings::not_offered`] included.
     pub warnings: Vec<Diagnostic>,
+    /// What the command line said instead of the files.
+    pub overrides: Overrides,
+    /// The text of `broker.toml` as it was read; it holds hashes of passwords.
+    pub broker_read: Option<Secret>,
+}
+
+impl Loaded {
+    /// The settings of a newer text of `broker.toml`, with everything else as it is.
+    ///
+    /// # Errors
+    /// All errors of the text; exit code and text as for [`load`].
+    pub fn broker_from(&self, text: &str) -> Result<crate::broker::settings::Settings, ConfigErrors> {
+        let report = Report::new(self.sources.broker.as_deref());
+        let root = tree(&report, Some(Ok(text.to_owned())), |text| toml_text::parse(text).map(Some));
+        let base = broker_file::base(report.file(), Path::new(""));
+        let cx = broker_file::Context {
+            report: &report,
+            base,
+            data: self.data_dir.clone(),
+            overrides: &self.overrides,
+            butler: &self.settings,
+        };
+        let broker = root.ok().and_then(|root| broker_file::decode(root.as_ref(), &cx));
+        let (errors, warnings) = report.into_parts();
+        broker.filter(|_| errors.is_empty()).ok_or(ConfigErrors { errors, warnings })
+    }
+
+    /// What `broker.toml` holds now; `None`: there was none when the program was started.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn broker_text(&self) -> Option<Result<String, ConfigErrors>> {
+        let file = self.sources.broker.as_deref()?;
+        Some(find::read(file).map_err(|message| {
+            let report = Report::new(Some(file));
+            report.error("", message);
+            let (errors, warnings) = report.into_parts();
+            ConfigErrors { errors, warnings }
+        }))
+    }
 }
 
 /// Finds and reads both files.
@@ -142,13 +183,16 @@ struct Reported;
 fn load_from(options: &LoadOptions, sources: Sources) -> Result<Loaded, ConfigErrors> {
     let butler_text = sources.butler.as_deref().map(find::read);
     let broker_text = sources.broker.as_deref().map(find::read);
+    let read = broker_text.as_ref().and_then(|text| text.as_ref().ok()).map(Secret::new);
     let butler_report = Report::new(sources.butler.as_deref());
     let broker_report = Report::new(sources.broker.as_deref());
     let butler_root = tree(&butler_report, butler_text, yaml::parse);
     let broker_root = tree(&broker_report, broker_text, |text| toml_text::parse(text).map(Some));
     let texts = (butler_root, broker_root);
     let (settings, broker) = decode(options, &texts, &butler_report, &broker_report);
-    finish(settings.zip(broker), options, sources, [butler_report, broker_report])
+    let mut loaded = finish(settings.zip(broker), options, sources, [butler_report, broker_report])?;
+    loaded.broker_read = read;
+    Ok(loaded)
 }
 
 /// Both trees to settings. If `butler.yaml` cannot be used, `broker.toml` is still read, for its own errors.
@@ -167,7 +211,8 @@ fn decode(
     let fallback = || butler::decode(None, butler::Context::new(&scratch, options, &data));
     let Some(known) = settings.clone().or_else(fallback) else { return (settings, None) };
     let base = broker_file::base(broker_report.file(), &options.cwd);
-    let cx = broker_file::Context { report: broker_report, base, overrides: &options.overrides, butler: &known };
+    let overrides = &options.overrides;
+    let cx = broker_file::Context { report: broker_report, base, data: data.clone(), overrides, butler: &known };
     let broker = broker_root.as_ref().ok().and_then(|root| broker_file::decode(root.as_ref(), &cx));
     (settings, broker)
 }
@@ -207,7 +252,8 @@ fn finish(
     }
     match settings {
         Some((settings, broker)) if errors.is_empty() => {
-            Ok(Loaded { settings, broker, data_dir: options.data(), sources, warnings })
+            let (data_dir, overrides) = (options.data(), options.overrides.clone());
+            Ok(Loaded { settings, broker, data_dir, sources, warnings, overrides, broker_read: None })
         }
         _ => Err(ConfigErrors { errors, warnings }),
     }

@@ -8,6 +8,7 @@ use super::{
     settings::{BrokerChoice, QrsVerify},
     *,
 };
+use crate::broker::settings::{Action, Rule};
 
 /// The top of the source tree.
 pub(super) fn root() -> PathBuf {
@@ -107,7 +108,7 @@ fn invalid_samples_are_refused_as_they_say() {
         assert!(!errors.to_string().contains("hunter2"), "{errors}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(files.len() >= 52, "{}", files.len());
+    assert!(files.len() >= 64, "{}", files.len());
 }
 
 /// The one deliberate step of a move from Butler: what the refusal prints can be pasted where it says.
@@ -265,6 +266,48 @@ fn all_errors_of_both_files_come_at_once() {
     let latin = Dir::new();
     fs::write(latin.0.join("broker.toml"), b"# a\n# \xfc\n").unwrap();
     assert!(load(&latin.options()).unwrap_err().to_string().contains("line 2 holds a character that is not UTF-8"));
+}
+
+// The fuzz target and this test ask for the same.
+#[path = "../../fuzz/fuzz_targets/toml_holds.rs"]
+mod toml_holds;
+
+#[test]
+fn the_seeds_of_the_fuzz_target_hold() {
+    let folder = root().join("fuzz/corpus/broker_toml");
+    let seeds: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let accepted = seeds.iter().filter(|seed| toml_holds::read(&fs::read(seed).unwrap())).count();
+    assert_eq!((seeds.len(), accepted), (10, 4));
+}
+
+#[test]
+fn access_rules_and_groups_are_read() {
+    let loaded = load_file(&root().join("config/samples/valid/access-rules.toml")).unwrap();
+    let [plc, hmi] = &loaded.broker.users[..] else { panic!("two users") };
+    assert_eq!((&*plc.groups[0], plc.rate.unwrap().messages, plc.rate.unwrap().bytes), ("machines", 100, 0));
+    assert!(hmi.groups.is_empty() && hmi.rate.is_none());
+    let [corner, others, recipes] = &loaded.broker.access[..] else { panic!("three rules") };
+    assert!(corner.allow && !others.allow && !recipes.allow);
+    let has = |rule: &Rule| Action::ALL.map(|action| rule.actions.contains(action));
+    assert_eq!(
+        [has(corner), has(others), has(recipes)],
+        [[true, true, false, false], [true, false, false, false], [false, false, true, false]]
+    );
+    assert_eq!(recipes.clients.as_ref().unwrap()[1].as_str(), "panel");
+    assert_eq!(recipes.topics[1].as_str(), "100%%/%c");
+}
+
+#[test]
+fn a_newer_text_of_the_broker_file_is_read_as_at_the_start() {
+    let file = root().join("config/samples/valid/access-rules.toml");
+    let loaded = load_file(&file).unwrap();
+    let text = loaded.broker_text().unwrap().unwrap();
+    assert_eq!(format!("{:?}", loaded.broker_from(&text).unwrap()), format!("{:?}", loaded.broker));
+    let errors = loaded.broker_from("[[users]]\nname = 7\n").unwrap_err().to_string();
+    assert!(errors.contains("access-rules.toml:2:8: users[0].name"), "{errors}");
+    let changed = text.replace("0.0.0.0:1884", "0.0.0.0:1885") + "[limits]\nclients = 3\n";
+    assert_eq!(loaded.broker.needs_restart(&loaded.broker_from(&changed).unwrap()), ["listeners", "limits"]);
+    assert_eq!(built_in(&Dir::new().options()).unwrap().broker_text().map(|found| found.is_ok()), None);
 }
 
 /// Every sample, with characters replaced, removed or doubled.

@@ -67,7 +67,13 @@ fn the_shipped_broker_toml_has_exactly_the_known_keys() {
     let report = Report::new(Some(&file));
     let overrides = Overrides::default();
     let base = broker_file::base(report.file(), &dir.0);
-    let cx = broker_file::Context { report: &report, base, overrides: &overrides, butler: &settings };
+    let cx = broker_file::Context {
+        report: &report,
+        data: base.join("data"),
+        base,
+        overrides: &overrides,
+        butler: &settings,
+    };
     assert!(broker_file::decode(Some(&tree), &cx).is_some());
     let mut written = BTreeSet::new();
     keys_of(&tree, "", &mut written);

@@ -163,6 +163,7 @@ pub fn start_with(generation: Generation, rest: RestSettings, change: impl FnOnc
         protected_topics: Vec::new(),
         broker: "embedded, because `brokerHost` is absent".into(),
         bus: Bus::new(broker.clone()),
+        desk: None,
         start_task: Arc::new(move |request| {
             seen.lock().unwrap().push(request);
             Box::pin(async { Answer::json(200, START_ANSWER) })

@@ -116,11 +116,10 @@ pub struct Raw<S = TcpStream> {
 impl Raw<TcpStream> {
     /// Connects the socket and sends CONNECT; the CONNACK's body comes back.
     pub async fn connect(address: SocketAddr, hello: &Hello) -> (Self, Vec<u8>) {
-        let mut raw = Self::open(address, hello.version).await;
-        raw.send(0x10, &hello.body()).await;
-        let (first, body) = raw.receive().await.expect("a CONNACK");
-        assert_eq!(first, 0x20);
-        (raw, body)
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (raw, connack) = Self::greet(stream, hello).await;
+        (raw, connack.expect("a CONNACK"))
     }
 
     pub async fn open(address: SocketAddr, version: u8) -> Self {

@@ -6,7 +6,7 @@ use prometheus_client::registry::Registry;
 use sense_butler::{
     broker::{
         Broker, BrokerHandle,
-        settings::{Limits, Listener, Rights, Settings},
+        settings::{Limits, Listener, Rights, Settings, Storage},
     },
     names::{TopicFilter, TopicName},
 };
@@ -22,8 +22,9 @@ pub struct Running {
 }
 
 impl Running {
-    pub fn start(change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = Settings {
+    /// One listener, where anybody may do everything.
+    pub fn settings() -> Settings {
+        Settings {
             listeners: vec![Listener {
                 name: "test".into(),
                 addresses: vec!["127.0.0.1:0".parse().unwrap()],
@@ -34,13 +35,21 @@ impl Running {
                 anonymous_rights: Rights { publish: true, subscribe: true, start: true },
             }],
             users: vec![],
+            access: vec![],
             limits: Limits::default(),
             start_topics: vec![TopicFilter::new("q/start").unwrap()],
             protected_topics: vec![TopicFilter::new("q/own/#").unwrap()],
             open_topics: vec![TopicFilter::new("q/own/ping").unwrap()],
+            anonymous_sys: false,
             own_prefix: TopicName::new("q/own").unwrap(),
+            storage: Storage::default(),
+            replaced_at_start: Vec::new(),
             engine_test_hook: true,
-        };
+        }
+    }
+
+    pub fn start(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Self::settings();
         change(&mut settings);
         let mut registry = Registry::default();
         let broker = Broker::bind(&settings, &mut registry).unwrap();
@@ -65,6 +74,14 @@ impl Running {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// Value of a counter with its labels; 0 while there is none.
+    pub fn labelled(&self, name: &str) -> u32 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
     }
 
     pub async fn stop(self) {

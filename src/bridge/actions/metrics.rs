@@ -58,6 +58,7 @@ impl ActionMetrics {
             PublishError::Unavailable(_) => "broker_unavailable",
             PublishError::Timeout(_) => "timeout",
             PublishError::TooLarge { .. } => "too_large",
+            PublishError::Full(_) => "store_full",
             PublishError::Refused(_) => "refused",
         };
         self.dropped.get_or_create(&Why { reason }).inc();

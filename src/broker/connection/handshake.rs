@@ -18,7 +18,8 @@ use super::{
 };
 use crate::{
     broker::{
-        access::Access,
+        access::{Access, Policy, Who},
+        auth::{Attempt, LoginRefused},
         cargo::{Cargo, OpenCargo, Opened},
         codec::{Connect, DecodeError, Framed, Packet, Version, connect_version, decode, frame, write, write::ConnAck},
         engine::Outgoing,
@@ -26,7 +27,9 @@ use crate::{
         hub::Hub,
         identity,
         message::{Door, Origin},
+        metrics::Denied,
         peer::Peer,
+        seen::Face,
         websocket::Violation,
     },
     names::ClientId,
@@ -49,6 +52,14 @@ struct Refuse {
 const IDENTIFIER: Refuse =
     Refuse { v3: 2, v5: 0x85, reason: "client_id", text: "an empty client id needs a clean session" };
 const CREDENTIALS: Refuse = Refuse { v3: 4, v5: 0x86, reason: "credentials", text: "user name or password is wrong" };
+const FAILURES: Refuse = Refuse {
+    v3: 3,
+    v5: 0x9f,
+    reason: "login_rate",
+    text: "too many failed log-ins from this address or with this user name; later ones are looked at again",
+};
+const BUSY: Refuse =
+    Refuse { v3: 3, v5: 0x89, reason: "login_queue", text: "too many log-ins wait for their password to be verified" };
 const ANONYMOUS: Refuse =
     Refuse { v3: 5, v5: 0x87, reason: "anonymous", text: "this listener requires a user name and password" };
 const CERTIFICATE: Refuse = Refuse {
@@ -70,6 +81,16 @@ const WILL_TOPIC: Refuse = Refuse {
 const FULL: Refuse =
     Refuse { v3: 3, v5: 0x97, reason: "full", text: "the broker serves as many clients or sessions as it may" };
 const UNAVAILABLE: Refuse = Refuse { v3: 3, v5: 0x88, reason: "stopping", text: "the broker is stopping" };
+
+impl From<LoginRefused> for Refuse {
+    fn from(why: LoginRefused) -> Self {
+        match why {
+            LoginRefused::Wrong => CREDENTIALS,
+            LoginRefused::TooManyFailures => FAILURES,
+            LoginRefused::Busy => BUSY,
+        }
+    }
+}
 
 /// Why there is no CONNECT to look at.
 enum NoConnect {
@@ -110,12 +131,20 @@ pub(super) async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
     let version = connect.version;
     match admit(hub, entrance, connect).await {
         Ok((link, answer)) => {
+            if let Some(face) = link.peer.face() {
+                wire.meter.introduce(&face.traffic, version);
+                hub.metrics.login(if link.peer.origin.user.is_some() { "user" } else { "anonymous" });
+            }
             answer.write(&mut wire.out, hub, &link);
             Some(link)
         }
         Err(refuse) => {
-            hub.metrics.refused(refuse.reason);
-            tracing::warn!(%entrance, "MQTT client refused: {}", refuse.text);
+            if refuse.reason == WILL.reason {
+                hub.metrics.denied(Denied::Will);
+            }
+            if let Some(suppressed) = hub.metrics.refused_client(refuse.reason) {
+                tracing::warn!(%entrance, suppressed, "MQTT client refused: {}", refuse.text);
+            }
             write_refusal(&mut wire.out, version, refuse);
             None
         }
@@ -206,19 +235,27 @@ async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(
     if connect.authentication_method.is_some() {
         return Err(AUTH_METHOD);
     }
-    let access = authenticate(hub, entrance, &connect).await?;
-    check_will(hub, &access, &connect)?;
+    // The policy it is judged by; a newer one is noticed when it begins to be served.
+    let policy = hub.policies.present();
+    let who = authenticate(hub, &policy, entrance, &connect).await?;
     let assigned = connect.client_id.is_empty();
     let client = client_id(&connect)?;
+    let access = policy.access(who, &client, entrance.listener());
+    check_will(hub, &access, &connect)?;
     let expiry = expiry(hub, &connect);
     let keep_alive = keep_alive(hub, &connect);
     let origin = Origin {
         door: Door::Mqtt,
         client: Some(client.clone()),
         user: access.user_name(),
-        may_start: access.may_start(),
+        // Whether this or that message may start is decided when it comes; those that may not go no further.
+        may_start: true,
     };
     let peer = Peer::new(origin, None);
+    if let Entrance::Listener(guest) = entrance {
+        peer.introduce(Face::new(guest.remote, Arc::clone(&guest.listener.name), connect.version, keep_alive));
+    }
+    peer.set_access(Arc::clone(&access));
     let (opened, leave) = open(hub, &peer, client, &mut connect, expiry).await?;
     let answer = Answer {
         present: opened.present,
@@ -233,27 +270,27 @@ async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(
         keep_alive,
         persistent: expiry > 0,
     };
-    Ok((Link::new(hub.clone(), peer, (opened.session, leave), access, terms, place), answer))
+    Ok((Link::new(hub.clone(), peer, (opened, leave), access, terms, place), answer))
 }
 
-async fn authenticate(hub: &Hub, entrance: &Entrance, connect: &Connect) -> Result<Access, Refuse> {
-    let Entrance::Listener(Guest { listener, names, .. }) = entrance else {
-        return Ok(Access::internal(&hub.special));
-    };
+async fn authenticate(hub: &Hub, policy: &Policy, entrance: &Entrance, connect: &Connect) -> Result<Who, Refuse> {
+    let Entrance::Listener(Guest { listener, remote, names, .. }) = entrance else { return Ok(Who::Internal) };
     if let Some(names) = names {
-        let user =
-            identity::user(names, connect.user_name.as_deref(), |name| hub.auth.user(name)).ok_or(CERTIFICATE)?;
-        return Ok(Access::user(&hub.special, user));
+        let known = |name: &str| policy.user(name).cloned();
+        let user = identity::user(names, connect.user_name.as_deref(), known).ok_or(CERTIFICATE)?;
+        return Ok(Who::User { user, by_password: false });
     }
     match &connect.user_name {
-        Some(name) if hub.auth.has_users() => {
+        Some(name) if policy.has_users() => {
             let password = connect.password.as_ref().map_or(&[][..], |password| password.expose());
-            let user = hub.auth.verify(name, password).await.ok_or(CREDENTIALS)?;
-            Ok(Access::user(&hub.special, user))
+            let user = hub.auth.verify(policy, Attempt { name, password, from: remote.ip() }).await?;
+            Ok(Who::User { user, by_password: true })
         }
-        _ if listener.allow_anonymous => Ok(Access::anonymous(&hub.special, listener.anonymous_rights)),
-        Some(_) => Err(CREDENTIALS),
-        None => Err(ANONYMOUS),
+        name => match policy.anonymous(&listener.name) {
+            Some(rights) => Ok(Who::Anonymous { rights, here: remote.ip().to_canonical().is_loopback() }),
+            None if name.is_some() => Err(CREDENTIALS),
+            None => Err(ANONYMOUS),
+        },
     }
 }
 
@@ -313,7 +350,7 @@ async fn open(
         marks: hub.marks(),
         reply,
     };
-    let outgoing = Outgoing { draft: Draft::control(), cost: 0, cargo: Cargo::Open(Box::new(cargo)) };
+    let outgoing = Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo: Cargo::Open(Box::new(cargo)) };
     let leave = Leave::new(hub, peer);
     hub.engine.submit(Some(peer), [outgoing]).map_err(|_| UNAVAILABLE)?;
     match tokio::time::timeout(OPEN_TIME, answer).await {

@@ -17,9 +17,9 @@ use crate::{
         },
         engine::Outgoing,
         envelope::{Draft, PublishDraft, now_ms},
-        metrics::Lost,
+        metrics::{Denied, Lost},
         peer::{Kick, Reply},
-        session::{Incoming, Stale},
+        session::{Incoming, Released, Stale},
         stream::Asked,
     },
     names::{QoS, TopicFilter},
@@ -74,6 +74,9 @@ impl Link {
                 Framed::Complete { first, body, length } => {
                     let packet = decode(first, body, self.version)?;
                     self.packet(packet, now, out)?;
+                    if let Some(meter) = &mut self.meter {
+                        meter.count(first >> 4 == 3, length);
+                    }
                     done += length;
                 }
                 Framed::Incomplete { .. } => break,
@@ -102,7 +105,9 @@ impl Link {
     }
 
     fn publish(&mut self, publish: Publish<'_>, now: u64, out: &mut BytesMut) -> Result<(), End> {
-        self.hub.metrics.received(publish.qos as u8);
+        if self.is_client() {
+            self.hub.metrics.received(publish.qos as u8);
+        }
         let alias = self.resolve(&publish)?;
         let topic = alias.as_deref().unwrap_or(publish.topic);
         if !self.may_publish(topic) {
@@ -129,27 +134,29 @@ impl Link {
             expires: publish.expiry.map_or(0, |seconds| now + u64::from(seconds) * 1000),
         });
         let ack = if publish.qos == QoS::AtMostOnce { AckTo::None } else { AckTo::Client };
-        self.park_costed(draft, Cargo::Publish(ack));
+        let keeps = publish.qos != QoS::AtMostOnce || publish.retain;
+        self.park_costed(draft, keeps, Cargo::Publish(ack));
         Ok(())
     }
 
-    fn park_costed(&mut self, draft: Draft, cargo: Cargo) {
+    fn park_costed(&mut self, draft: Draft, keeps: bool, cargo: Cargo) {
         let cost = cost(draft.len(), WINDOW);
-        self.park(Outgoing { draft, cost, cargo });
+        let stored = if keeps { cost } else { 0 };
+        self.park(Outgoing { draft, cost, stored, cargo });
     }
 
     /// Parks what travels beside its envelope; `size` is what it occupies there, bytes.
     fn park_cargo(&mut self, size: usize, cargo: Cargo) {
         let draft = Draft::control();
         let cost = cost(draft.len() + size, WINDOW);
-        self.park(Outgoing { draft, cost, cargo });
+        self.park(Outgoing { draft, cost, stored: 0, cargo });
     }
 
     /// The properties that travel. The answer to a start is published by this program, which may publish everywhere; so a Response Topic on
     /// which the client itself may not publish is taken off, and the answer goes to the usual topic.
     fn checked_properties<'a>(&self, topic: &str, publish: &'a Publish<'_>) -> Cow<'a, [u8]> {
         let unchanged = Cow::Borrowed(publish.properties.as_ref());
-        if publish.properties.is_empty() || !self.hub.special.is_start(topic) {
+        if publish.properties.is_empty() || !self.access.is_start(topic) {
             return unchanged;
         }
         let Ok(mut parsed) = properties::from_wire(&publish.properties, None) else { return unchanged };
@@ -182,29 +189,19 @@ impl Link {
         Ok(None)
     }
 
-    /// Publishers mostly stay with a topic: the last answer is remembered.
-    fn may_publish(&mut self, topic: &str) -> bool {
-        if self.verdict.0 != topic {
-            let levels = topic.split('/').count() <= self.hub.limits.topic_levels;
-            let may = levels && self.access.may_publish(topic);
-            topic.clone_into(&mut self.verdict.0);
-            self.verdict.1 = may;
-        }
-        self.verdict.1
-    }
-
     /// A publish that is not allowed: 5.0 is told so; 3.1.1 has no word for it, so the message is acknowledged and goes nowhere
     /// (`[MQTT-3.3.5-2]` of 3.1.1). The answer keeps its place among those to earlier packets.
     fn deny(&mut self, publish: &Publish<'_>) -> Result<(), End> {
         self.hub.metrics.dropped(Lost::NotAuthorized, 1);
+        self.hub.metrics.denied(Denied::Publish);
         let client = &self.session.client;
-        tracing::debug!(%client, topic = self.verdict.0, "publish denied");
+        tracing::debug!(%client, topic = self.verdicts.published(), "publish denied");
         let kind = match publish.qos {
             QoS::AtMostOnce => return Ok(()),
             QoS::AtLeastOnce => AckKind::PubAck,
             QoS::ExactlyOnce => AckKind::PubRec,
         };
-        let too_deep = self.verdict.0.split('/').count() > self.hub.limits.topic_levels;
+        let too_deep = self.verdicts.published().split('/').count() > self.hub.limits.topic_levels;
         let reason = match self.version {
             Version::V3 => 0,
             Version::V5 if too_deep => TOPIC_INVALID,
@@ -212,7 +209,7 @@ impl Link {
         };
         self.count_inbound()?;
         let reply = Reply::Ack { kind, packet_id: publish.packet_id, reason };
-        self.park_costed(Draft::control(), Cargo::Reply(reply));
+        self.park_costed(Draft::control(), false, Cargo::Reply(reply));
         Ok(())
     }
 
@@ -237,30 +234,36 @@ impl Link {
     fn puback(&mut self, ack: Ack) -> Result<(), End> {
         // An unknown id is no reason to part: it may be late.
         self.session.handshakes.lock().puback(self.peer.id, ack.packet_id)?;
+        self.touch();
         Ok(())
     }
 
     fn pubrec(&mut self, ack: Ack, out: &mut BytesMut) -> Result<(), End> {
-        let known = self.session.handshakes.lock().pubrec(self.peer.id, ack.packet_id, ack.reason)?;
-        if ack.reason < 0x80 || !known {
-            let reason = if known { 0 } else { PACKET_ID_NOT_FOUND };
-            write::ack(out, self.version, AckKind::PubRel, ack.packet_id, reason);
+        let released = self.session.handshakes.lock().pubrec(self.peer.id, ack.packet_id, ack.reason)?;
+        match released {
+            Released::Now => write::ack(out, self.version, AckKind::PubRel, ack.packet_id, 0),
+            Released::Unknown => write::ack(out, self.version, AckKind::PubRel, ack.packet_id, PACKET_ID_NOT_FOUND),
+            Released::Later | Released::Ended => self.touch(),
         }
         Ok(())
     }
 
     fn pubrel(&mut self, ack: Ack, out: &mut BytesMut) -> Result<(), End> {
-        let known = self.session.handshakes.lock().pubrel(self.peer.id, ack.packet_id)?;
-        if known {
-            self.inbound = self.inbound.saturating_sub(1);
+        let released = self.session.handshakes.lock().pubrel(self.peer.id, ack.packet_id)?;
+        match released {
+            Released::Later => self.touch(),
+            Released::Now => {
+                self.inbound = self.inbound.saturating_sub(1);
+                write::ack(out, self.version, AckKind::PubComp, ack.packet_id, 0);
+            }
+            _ => write::ack(out, self.version, AckKind::PubComp, ack.packet_id, PACKET_ID_NOT_FOUND),
         }
-        let reason = if known { 0 } else { PACKET_ID_NOT_FOUND };
-        write::ack(out, self.version, AckKind::PubComp, ack.packet_id, reason);
         Ok(())
     }
 
     fn pubcomp(&mut self, ack: Ack) -> Result<(), End> {
         self.session.handshakes.lock().pubcomp(self.peer.id, ack.packet_id)?;
+        self.touch();
         Ok(())
     }
 
@@ -288,6 +291,7 @@ impl Link {
             return Ok(Err(FILTER_INVALID));
         }
         if !self.access.may_subscribe(&name) {
+            self.hub.metrics.denied(Denied::Subscribe);
             return Ok(Err(NOT_AUTHORIZED));
         }
         Ok(Ok((name, Asked { options: filter.options, id, internal: false })))

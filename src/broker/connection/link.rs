@@ -19,15 +19,16 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{End, Leave, wire::Wire};
+use super::{End, Leave, judge::Verdicts, meter::Meter, wire::Wire};
 use crate::broker::{
     access::Access,
-    admission::{SHARE, Turnstile, weight},
+    admission::{Turnstile, weight},
+    cargo::Opened,
     codec::Version,
     engine::Outgoing,
     hub::Hub,
     peer::{Kick, Peer, Reply},
-    session::{Entry, Resend, Session},
+    session::{Parcel, Session},
 };
 
 /// Bytes parked before the socket rests.
@@ -59,7 +60,7 @@ pub(super) struct Link {
     pub hub: Hub,
     pub peer: Arc<Peer>,
     pub session: Arc<Session>,
-    pub access: Access,
+    pub access: Arc<Access>,
     pub version: Version,
     pub terms: Terms,
     /// MQTT 5 topic aliases the client has set, by number.
@@ -71,12 +72,15 @@ pub(super) struct Link {
     pub inbound: usize,
     /// The client said goodbye; what it sent before is still submitted.
     pub ending: Option<End>,
-    /// The last topic that was looked at, and whether it may be published on.
-    pub verdict: (String, bool),
-    pub resend: VecDeque<Resend>,
-    pub entries: Vec<Entry>,
+    pub verdicts: Verdicts,
+    /// How much the client sends, where that is limited.
+    pub meter: Option<Box<Meter>>,
+    pub parcels: Vec<Parcel>,
     pub replies: Vec<Reply>,
     turnstile: Turnstile,
+    store_turnstile: Turnstile,
+    /// Room before the store that the next batch has already.
+    granted: u32,
     last_heard: Instant,
     leave: Option<Leave>,
     _place: OwnedSemaphorePermit,
@@ -86,15 +90,17 @@ impl Link {
     pub(super) fn new(
         hub: Hub,
         peer: Arc<Peer>,
-        opened: (Arc<Session>, Leave),
-        access: Access,
+        (opened, mut leave): (Opened, Leave),
+        access: Arc<Access>,
         terms: Terms,
         place: OwnedSemaphorePermit,
     ) -> Self {
-        let (session, mut leave) = opened;
         leave.with_will = true;
-        let resend = session.handshakes.lock().resend().into();
+        let verdicts = Verdicts::new(&access, opened.present);
+        let meter = Meter::of(&access, &hub.limits);
+        let session = opened.session;
         let turnstile = Turnstile::new(hub.window.clone());
+        let store_turnstile = Turnstile::new(hub.store_window.clone());
         Self {
             hub,
             peer,
@@ -107,15 +113,22 @@ impl Link {
             pending_bytes: 0,
             inbound: 0,
             ending: None,
-            verdict: (String::new(), false),
-            resend,
-            entries: Vec::new(),
+            verdicts,
+            meter,
+            parcels: Vec::new(),
             replies: Vec::new(),
             turnstile,
+            store_turnstile,
+            granted: 0,
             last_heard: Instant::now(),
             leave: Some(leave),
             _place: place,
         }
+    }
+
+    /// Whether what passes counts as clients' traffic; the self-probe's does not.
+    pub(super) fn is_client(&self) -> bool {
+        self.peer.face().is_some()
     }
 
     /// Reports the end to the stream.
@@ -175,8 +188,10 @@ impl Link {
                 _ => Poll::Ready(()),
             }
         });
-        if tokio::time::timeout(patience, all).await.is_err() {
-            let rest = self.pending.drain(..).map(|outgoing| Outgoing { cost: 0, ..outgoing });
+        let late = tokio::time::timeout(patience, all).await.is_err();
+        self.give_up_grant();
+        if late {
+            let rest = self.pending.drain(..).map(|outgoing| Outgoing { cost: 0, stored: 0, ..outgoing });
             // A stopping broker takes nothing more.
             let _ = self.hub.engine.submit(Some(&self.peer), rest);
         }
@@ -207,7 +222,9 @@ impl Link {
         wire: &mut Wire<S>,
         cx: &mut Context<'_>,
     ) -> Result<bool, End> {
+        self.renew()?;
         let mut busy = self.take_replies(&mut wire.out)?;
+        busy |= self.meter.as_mut().is_some_and(|meter| meter.poll_rested(cx));
         busy |= self.poll_submit(cx)?;
         if let Some(end) = self.ending.filter(|_| self.pending.is_empty()) {
             return Err(end);
@@ -231,9 +248,13 @@ impl Link {
         Ok(busy)
     }
 
-    /// Whether more may be read: the park has room, and the peer reads what it is sent.
+    /// Whether more may be read: the park has room, the peer reads what it is sent, and does not send more than it may.
     pub(super) fn may_read(&self, unwritten: usize) -> bool {
-        self.ending.is_none() && self.pending_bytes < PARK && unwritten < OUT_STOP
+        self.ending.is_none() && self.pending_bytes < PARK && unwritten < OUT_STOP && !self.rests()
+    }
+
+    fn rests(&self) -> bool {
+        self.meter.as_ref().is_some_and(|meter| meter.rests())
     }
 
     /// Parks an envelope until there is room on the bus.
@@ -247,13 +268,16 @@ impl Link {
         if self.peer.is_held() {
             // Who may not go on keeps nobody from it.
             self.turnstile.leave();
+            self.store_turnstile.leave();
+            self.give_up_grant();
             return Ok(false);
         }
         while !self.pending.is_empty() && !self.peer.is_held() {
-            let (count, cost) = self.batch();
-            if !self.poll_room(cost, cx) {
+            let (count, cost, stored) = self.batch();
+            if !self.poll_stored(stored, cx) || !self.poll_room(cost, cx) {
                 break;
             }
+            self.granted = 0;
             let batch = self.pending.drain(..count);
             let bytes = &mut self.pending_bytes;
             let counted = batch.inspect(|outgoing| *bytes -= weight(outgoing.draft.len(), outgoing.cost));
@@ -263,27 +287,50 @@ impl Link {
         Ok(moved)
     }
 
-    /// The next envelopes that fit a batch, at least one, and what they cost.
-    fn batch(&self) -> (usize, u32) {
-        let (mut count, mut cost) = (0, 0u32);
+    /// The next envelopes that fit a batch, at least one, and what they cost on the bus and before the store.
+    fn batch(&self) -> (usize, u32, u32) {
+        let (mut count, mut cost, mut stored) = (0, 0u32, 0);
         for outgoing in &self.pending {
             let more = cost.saturating_add(outgoing.cost);
             if count > 0 && more > BATCH {
                 break;
             }
-            (count, cost) = (count + 1, more);
+            (count, cost, stored) = (count + 1, more, stored + outgoing.stored);
         }
-        (count, cost)
+        (count, cost, stored)
+    }
+
+    /// Takes room before the store: of this connection's share and of the common window. What was granted stays granted while the bus is full.
+    fn poll_stored(&mut self, stored: u32, cx: &mut Context<'_>) -> bool {
+        let more = stored.saturating_sub(self.granted);
+        if more == 0 {
+            return true;
+        }
+        if !self.peer.enter_store(more) {
+            return false;
+        }
+        if self.store_turnstile.poll_take(more, cx) {
+            self.granted += more;
+            return true;
+        }
+        self.peer.leave_store(more);
+        false
+    }
+
+    fn give_up_grant(&mut self) {
+        let granted = std::mem::take(&mut self.granted);
+        self.peer.leave_store(granted);
+        self.hub.store_window.give_back(granted);
     }
 
     /// Takes room on the bus: of this connection's share and of the common window.
     fn poll_room(&mut self, cost: u32, cx: &mut Context<'_>) -> bool {
-        if !self.peer.enter(cost, SHARE) {
+        if !self.peer.enter_bus(cost) {
             return false;
         }
         let taken = self.turnstile.poll_take(cost, cx);
         if !taken {
-            self.peer.leave(cost);
+            self.peer.leave_bus(cost);
         }
         taken
     }
@@ -297,6 +344,10 @@ impl Link {
     /// One deadline, looked at again when it passes, instead of a timer moved with every packet.
     fn poll_timer(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Result<(), End> {
         let Some(patience) = self.patience() else { return Ok(()) };
+        if self.rests() {
+            // It is not silent: it is not listened to.
+            self.last_heard = Instant::now();
+        }
         while timer.as_mut().poll(cx).is_ready() {
             let deadline = self.last_heard + patience;
             if deadline <= Instant::now() {

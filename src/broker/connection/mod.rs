@@ -5,7 +5,9 @@
 
 mod handshake;
 mod inbound;
+mod judge;
 mod link;
+mod meter;
 mod outbound;
 mod wire;
 
@@ -26,6 +28,7 @@ use super::{
     envelope::Draft,
     hub::Hub,
     peer::{Kick, Peer},
+    seen::Meter,
     settings::Listener,
     websocket::Violation,
 };
@@ -59,6 +62,14 @@ pub(super) struct Guest {
 }
 
 impl Entrance {
+    /// Name of the listener; none for the self-probe.
+    fn listener(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Listener(guest) => Some(&guest.listener.name),
+            Self::Probe => None,
+        }
+    }
+
     /// When the CONNECT must be there; `patience` for who came without a deadline.
     fn deadline(&self, patience: Duration) -> Instant {
         match self {
@@ -121,7 +132,7 @@ impl End {
         match self {
             Self::Gone | Self::Disconnect { .. } => None,
             Self::Broken { code, .. } => Some(code),
-            Self::Kicked(kick) => Some(kick as u8),
+            Self::Kicked(kick) => Some(kick.code()),
             Self::Silent => Some(0x8d),
         }
     }
@@ -134,6 +145,10 @@ impl End {
             Self::Broken { .. } => "protocol",
             Self::Kicked(Kick::SessionTakenOver) => "taken_over",
             Self::Kicked(Kick::QuotaExceeded) => "quota",
+            Self::Kicked(Kick::Unstored) => "store_full",
+            Self::Kicked(Kick::NotAuthorized) => "no_rights",
+            Self::Kicked(Kick::AdministrativeAction) => "administrator",
+            Self::Kicked(Kick::LoggedOut) => "logged_out",
             Self::Kicked(_) => "stop",
             Self::Silent => "keep_alive",
         }
@@ -145,16 +160,19 @@ pub(super) async fn serve<S>(hub: Hub, stream: S, entrance: Entrance, doorstep: 
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut wire = Wire::new(stream);
+    // The self-probe is no client: its traffic is in nobody's numbers.
+    let totals = entrance.listener().map_or_else(Arc::default, |_| Arc::clone(&hub.metrics.totals));
+    totals.sockets.inc();
+    let mut wire = Wire::new(stream, Meter::new(&totals));
     let Some(mut link) = handshake::welcome(&hub, &mut wire, &entrance).await else {
         // The refusal is in the write buffer.
         let _ = tokio::time::timeout(FAREWELL, wire.finish()).await;
         return;
     };
     drop(doorstep);
-    hub.metrics.connected();
+    hub.metrics.connected(entrance.listener());
     let end = link.run(&mut wire).await;
-    hub.metrics.closed(end.reason());
+    hub.metrics.closed(end.reason(), entrance.listener());
     log_end(&link, end);
     if end == End::Kicked(Kick::ServerShuttingDown) {
         let _ = tokio::time::timeout(FAREWELL, link.last_words(&mut wire)).await;
@@ -187,7 +205,8 @@ impl Drop for Leave {
         let expiry = self.expiry.map(|seconds| seconds.min(self.hub.limits.session_expiry));
         let cargo = Cargo::Close(CloseCargo { with_will: self.with_will, expiry });
         // A stopping broker takes nothing more; then there are no sessions to tell either.
-        let _ = self.hub.engine.submit(Some(&self.peer), [Outgoing { draft: Draft::control(), cost: 0, cargo }]);
+        let _ =
+            self.hub.engine.submit(Some(&self.peer), [Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo }]);
     }
 }
 
@@ -199,6 +218,12 @@ fn log_end(link: &Link, end: End) {
         }
         End::Kicked(Kick::QuotaExceeded) => {
             tracing::warn!(%client, "MQTT client disconnected: it does not read its messages and its queue is full");
+        }
+        End::Kicked(Kick::Unstored) => {
+            tracing::warn!(%client, "MQTT client disconnected: the store could not take what it sent");
+        }
+        End::Kicked(Kick::AdministrativeAction) => {
+            tracing::info!(%client, "MQTT client disconnected: an administrator asked for it");
         }
         End::Silent => {
             tracing::info!(%client, "MQTT client disconnected: nothing was heard from it for one and a half keep-alives")

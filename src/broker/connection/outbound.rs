@@ -14,11 +14,21 @@ use crate::{
         },
         envelope::now_ms,
         metrics::Lost,
-        peer::Reply,
-        session::{Entry, Resend, packet_id},
+        peer::{Kick, Reply},
+        promise::UNSTORED,
+        session::{Entry, Parcel, packet_id},
     },
     names::QoS,
 };
+
+/// Whether a reply says that the store could not take what the client sent.
+fn is_unstored(reply: &Reply) -> bool {
+    match reply {
+        Reply::Ack { kind: AckKind::PubAck | AckKind::PubRec, reason, .. } => *reason >= 0x80,
+        Reply::UnsubAck { codes, .. } => codes.contains(&UNSTORED),
+        _ => false,
+    }
+}
 
 impl Link {
     /// Writes the replies that wait; ends when the connection was kicked.
@@ -27,6 +37,10 @@ impl Link {
         let kick = self.peer.take(&mut replies);
         let moved = !replies.is_empty();
         for reply in replies.drain(..) {
+            if self.version == Version::V3 && is_unstored(&reply) {
+                // 3.1.1 has no word for "not taken" but the end of the connection.
+                return Err(End::Kicked(Kick::Unstored));
+            }
             self.reply(&reply, out);
         }
         self.replies = replies;
@@ -36,7 +50,7 @@ impl Link {
     fn reply(&mut self, reply: &Reply, out: &mut BytesMut) {
         match reply {
             Reply::Ack { kind, packet_id, reason } => {
-                if *kind == AckKind::PubAck || *reason >= 0x80 {
+                if matches!(kind, AckKind::PubAck | AckKind::PubComp) || *reason >= 0x80 {
                     self.inbound = self.inbound.saturating_sub(1);
                 }
                 write::ack(out, self.version, *kind, *packet_id, *reason);
@@ -56,78 +70,93 @@ impl Link {
     /// Writes messages while the write buffer has room. Returns whether any moved.
     pub(super) fn fill(&mut self, out: &mut BytesMut) -> bool {
         let mut moved = false;
-        while out.len() < OUT {
-            let sent = if self.resend.is_empty() { self.send_fresh(out) } else { self.send_again(out) };
-            if !sent {
-                break;
-            }
+        while out.len() < OUT && self.send_more(out) {
             moved = true;
         }
         moved
     }
 
-    /// What an earlier connection left unacknowledged, one by one; fresh messages wait behind it.
-    fn send_again(&mut self, out: &mut BytesMut) -> bool {
-        let Some(next) = self.resend.front() else { return false };
-        let may = self.session.handshakes.lock().may_resend(
-            self.peer.id,
-            next,
-            self.resend.len(),
-            self.terms.receive_maximum,
-        );
-        let Ok(Some(open)) = may else { return false };
-        match self.resend.pop_front().filter(|_| open) {
-            Some(Resend::Publish(id, entry)) if !self.write(out, &entry, id, true, now_ms()) => self.settle(id),
-            Some(Resend::PubRel(id)) => write::ack(out, self.version, AckKind::PubRel, id, 0),
-            Some(Resend::Publish(..)) | None => {}
-        }
-        true
-    }
-
-    fn send_fresh(&mut self, out: &mut BytesMut) -> bool {
-        let mut entries = std::mem::take(&mut self.entries);
+    /// What an earlier connection left unacknowledged comes first, then what is new.
+    fn send_more(&mut self, out: &mut BytesMut) -> bool {
+        let mut parcels = std::mem::take(&mut self.parcels);
         let budget = OUT - out.len().min(OUT);
         // Taken over: the kick is on its way.
-        let taken = self.session.take(self.peer.id, budget, self.terms.receive_maximum, &mut entries);
-        if taken.is_ok_and(|taken| taken.nudge) {
-            self.hub.attention.notify_one();
+        if let Ok(taken) = self.session.take(self.peer.id, budget, self.terms.receive_maximum, &mut parcels) {
+            if taken.nudge {
+                self.hub.attention.notify_one();
+            }
+            if taken.page {
+                self.hub.store.load(&self.session);
+            }
+            if taken.settled {
+                self.hub.store.touch(&self.session);
+            }
         }
-        let moved = !entries.is_empty();
-        self.send(&mut entries, out);
-        self.entries = entries;
+        let moved = !parcels.is_empty();
+        self.send(&mut parcels, out);
+        self.parcels = parcels;
         moved
     }
 
-    fn send(&mut self, entries: &mut Vec<Entry>, out: &mut BytesMut) {
-        if entries.is_empty() {
+    fn send(&mut self, parcels: &mut Vec<Parcel>, out: &mut BytesMut) {
+        if parcels.is_empty() {
             return;
         }
         let (now, mut counts) = (now_ms(), [0; 3]);
-        for entry in entries.drain(..) {
-            let id = if entry.qos == QoS::AtMostOnce { 0 } else { packet_id(entry.qseq) };
-            if self.write_fresh(out, &entry, id, now) {
-                if let Some(count) = counts.get_mut(entry.qos as usize) {
-                    *count += 1;
+        for parcel in parcels.drain(..) {
+            match parcel {
+                Parcel::PubRel(id) => write::ack(out, self.version, AckKind::PubRel, id, 0),
+                Parcel::Publish { entry, again } => {
+                    let id = if entry.qos == QoS::AtMostOnce { 0 } else { packet_id(entry.qseq) };
+                    if self.write_timely(out, &entry, id, again, now) {
+                        if let Some(count) = counts.get_mut(entry.qos as usize) {
+                            *count += 1;
+                        }
+                    } else if entry.qos != QoS::AtMostOnce {
+                        self.settle(id);
+                    }
                 }
-            } else if entry.qos != QoS::AtMostOnce {
-                self.settle(id);
             }
         }
-        self.hub.metrics.sent(counts);
+        if self.is_client() {
+            self.hub.metrics.sent(counts);
+        }
     }
 
-    fn write_fresh(&self, out: &mut BytesMut, entry: &Entry, id: u16, now: u64) -> bool {
-        if entry.message.remaining(now).is_err() {
-            self.hub.metrics.dropped(Lost::Expired, 1);
+    /// Whether a message may not be delivered; then it is counted.
+    fn is_denied(&mut self, entry: &Entry) -> bool {
+        let denied = self.sieves() && !self.may_receive(entry.message.topic_str());
+        if denied {
+            self.hub.metrics.dropped(Lost::NotReceivable, 1);
+            self.session.count_dropped(1);
+        }
+        denied
+    }
+
+    fn write_timely(&mut self, out: &mut BytesMut, entry: &Entry, id: u16, again: bool, now: u64) -> bool {
+        if self.is_denied(entry) {
             return false;
         }
-        self.write(out, entry, id, false, now)
+        if !again && entry.message.remaining(now).is_err() {
+            self.hub.metrics.dropped(Lost::Expired, 1);
+            self.session.count_dropped(1);
+            return false;
+        }
+        self.write(out, entry, id, again, now)
     }
 
     /// A message that cannot be sent counts as delivered (`[MQTT-3.1.2-25]`, `[MQTT-3.3.2-5]`).
     fn settle(&self, id: u16) {
-        let mut handshakes = self.session.handshakes.lock();
-        let _ = handshakes.forget(self.peer.id, id);
+        // Taken over: the next connection settles it.
+        let _ = self.session.handshakes.lock().forget(self.peer.id, id);
+        self.touch();
+    }
+
+    /// The client acknowledged something: a stored session's progress is to be written.
+    pub(super) fn touch(&self) {
+        if self.session.sid.is_some() {
+            self.hub.store.touch(&self.session);
+        }
     }
 
     /// Writes one PUBLISH; `false`: it is larger than the client takes, and dropped (`[MQTT-3.1.2-24]`).
@@ -150,6 +179,7 @@ impl Link {
             && write::publish_size(self.version, &packet) > self.terms.largest_packet
         {
             self.hub.metrics.dropped(Lost::TooLargeForClient, 1);
+            self.session.count_dropped(1);
             return false;
         }
         write::publish(out, self.version, &packet);

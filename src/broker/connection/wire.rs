@@ -14,6 +14,8 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use crate::broker::seen::Meter;
+
 /// Bytes read at a time.
 const READ: usize = 64 << 10;
 /// A write buffer larger than this is not kept while idle.
@@ -30,14 +32,15 @@ pub(super) struct Wire<S> {
     pub out: BytesMut,
     /// The stream still has something of what it took: TLS keeps what it encrypted until it is flushed.
     unflushed: bool,
+    pub meter: Meter,
 }
 
 /// How many of the bytes it was shown a handler is done with.
 pub(super) type Consumed = usize;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, inbox: BytesMut::new(), out: BytesMut::new(), unflushed: false }
+    pub(super) fn new(stream: S, meter: Meter) -> Self {
+        Self { stream, inbox: BytesMut::new(), out: BytesMut::new(), unflushed: false, meter }
     }
 
     /// Shows what is there already to the handler. Returns whether it consumed anything.
@@ -49,8 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             return Ok(false);
         }
         let consumed = handler(&self.inbox, &mut self.out)?;
-        self.inbox.advance(consumed.min(self.inbox.len()));
-        self.tidy();
+        self.consume(consumed);
         Ok(consumed > 0)
     }
 
@@ -64,6 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
             let fresh = buffer.filled();
+            self.meter.read(fresh.len());
             if fresh.is_empty() {
                 return Poll::Ready(Ok(false));
             }
@@ -78,17 +81,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     ) -> Result<(), E> {
         if self.inbox.is_empty() {
             let consumed = handler(fresh, &mut self.out)?;
-            self.inbox.extend_from_slice(fresh.get(consumed..).unwrap_or_default());
+            let (done, rest) = fresh.split_at_checked(consumed).unwrap_or((fresh, &[]));
+            self.meter.heard(done);
+            self.inbox.extend_from_slice(rest);
         } else {
             self.inbox.extend_from_slice(fresh);
             let consumed = handler(&self.inbox, &mut self.out)?;
-            self.inbox.advance(consumed.min(self.inbox.len()));
+            self.consume(consumed);
         }
-        self.tidy();
         Ok(())
     }
 
-    fn tidy(&mut self) {
+    fn consume(&mut self, consumed: Consumed) {
+        let consumed = consumed.min(self.inbox.len());
+        self.meter.heard(self.inbox.get(..consumed).unwrap_or_default());
+        self.inbox.advance(consumed);
         if self.inbox.is_empty() {
             self.inbox = BytesMut::new();
         }
@@ -97,10 +104,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Writes what the socket takes. Returns whether it took anything.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let mut moved = false;
+        self.meter.said(&self.out);
         while !self.out.is_empty() {
             match Pin::new(&mut self.stream).poll_write(cx, &self.out)? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(count) => self.out.advance(count),
+                Poll::Ready(count) => {
+                    self.out.advance(count);
+                    self.meter.written(count);
+                }
                 Poll::Pending => return Ok(moved),
             }
             (moved, self.unflushed) = (true, true);
@@ -121,10 +132,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Writes the rest and closes, for as long as the caller lets it. What the peer still sends is read and dropped: closing on unread
     /// bytes would reset the connection, and the reset would overtake the last words.
     pub(super) async fn finish(mut self) {
+        self.meter.said(&self.out);
+        let last = self.out.len();
         if self.stream.write_all(&self.out).await.is_err() || self.stream.shutdown().await.is_err() {
             // The peer is gone already; there is nothing left to tell it.
             return;
         }
+        self.meter.written(last);
         self.out = BytesMut::new();
         while let Ok(true) = poll_fn(|cx| self.poll_read::<io::Error>(cx, |bytes, _| Ok(bytes.len()))).await {}
     }
@@ -173,7 +187,7 @@ mod tests {
 
     #[test]
     fn what_the_stream_took_is_flushed_until_it_is_out() {
-        let mut wire = Wire::new(Reluctant::default());
+        let mut wire = Wire::new(Reluctant::default(), Meter::new(&std::sync::Arc::default()));
         let mut cx = Context::from_waker(Waker::noop());
         wire.out.extend_from_slice(b"last words");
         assert!(wire.poll_flush(&mut cx).unwrap());

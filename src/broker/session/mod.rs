@@ -1,54 +1,126 @@
 //! A session: what a client is owed, whether it is connected or not.
 //!
-//! Two halves with a lock each: the [`Outbox`], which the dispatcher fills and the connection drains, and the [`Handshakes`] (packet ids of
-//! QoS 1 and 2 both ways), which belong to the connection. Invariants: an entry is in exactly one of outbox and in-flight window; entries
-//! leave in the order they came (queue positions, `qseq`, only grow); a QoS >= 1 entry leaves only when its position is committed; only the
-//! connection whose peer id is the session's epoch touches the handshakes.
+//! Two halves with a lock each (taken in this order): the [`Handshakes`] (packet ids of QoS 1 and 2 both ways), which belong to the
+//! connection, and the [`Outbox`], which the dispatcher fills and the connection drains. A stored session keeps in memory only the newest
+//! part of its queue, and nothing while its client is away; the rest is read back from the store in pages. Invariants: entries leave in the
+//! order of their queue positions (`qseq`, which only grow); a gated entry leaves only when its position is decided; only the connection
+//! whose peer id is the session's epoch touches the handshakes.
 
 mod handshakes;
+mod hold;
 mod outbox;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 use parking_lot::Mutex;
 
 pub(super) use self::{
-    handshakes::{Handshakes, Incoming, Resend, Stale, packet_id},
-    outbox::{Entry, Marks, Outbox, Taken},
+    handshakes::{Handshakes, Incoming, Released, Stale, packet_id},
+    outbox::{Entry, Marks, Outbox, Owed, Parcel, Taken},
+};
+use super::{
+    peer::Peer,
+    store::{Page, Progress, RecoveredSession, Sid, Wanted},
 };
 use crate::names::ClientId;
 
-/// A session, shared by the dispatcher and the connection that serves it.
+/// A session, shared by the dispatcher, the store and the connection that serves it.
 #[derive(Debug)]
 pub(super) struct Session {
     pub client: ClientId,
+    /// Its number in the store; `None`: it lives in memory and ends with its connection.
+    pub sid: Option<Sid>,
     pub outbox: Mutex<Outbox>,
     pub handshakes: Mutex<Handshakes>,
-    /// Queue positions up to here are committed and may be sent.
+    /// Queue positions up to here are decided: committed and to be sent, or refused and gone.
     committed: AtomicU64,
+    /// Its progress waits to be written.
+    dirty: AtomicBool,
+    /// Its queue in the store is full, and publishers are to be told.
+    over_quota: AtomicBool,
+    /// Messages for it that were dropped.
+    dropped: AtomicU64,
 }
 
 impl Session {
-    pub(super) fn new(client: ClientId, marks: Marks) -> Self {
+    pub(super) fn new(client: ClientId, marks: Marks, sid: Option<Sid>) -> Self {
         Self {
             client,
-            outbox: Mutex::new(Outbox::new(marks)),
-            handshakes: Mutex::default(),
+            sid,
+            outbox: Mutex::new(Outbox::new(marks, sid.is_some())),
+            handshakes: Mutex::new(Handshakes::new(sid.is_some())),
             committed: AtomicU64::new(0),
+            dirty: AtomicBool::new(false),
+            over_quota: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
         }
     }
 
+    /// A session that outlived the process.
+    pub(super) fn recovered(kept: &RecoveredSession, marks: Marks) -> Self {
+        let session = Self::new(kept.record.client.clone(), marks, Some(kept.sid));
+        session.handshakes.lock().recover(&kept.progress, &kept.incoming);
+        session.outbox.lock().recover(kept.next_qseq);
+        session.committed.store(kept.next_qseq.saturating_sub(1), Ordering::Release);
+        session
+    }
+
+    /// A connection begins to serve the session; returns the publishers that may go on.
+    pub(super) fn attach(&self, peer: &Arc<Peer>) -> Vec<Arc<Peer>> {
+        let mut handshakes = self.handshakes.lock();
+        let floor = handshakes.attach(peer);
+        self.outbox.lock().attach(Arc::clone(peer), floor)
+    }
+
+    /// The connection is gone; returns the publishers that may go on. Of a session that only memory has, what is left goes with it.
+    pub(super) fn detach(&self) -> Vec<Arc<Peer>> {
+        let mut handshakes = self.handshakes.lock();
+        handshakes.detach();
+        self.outbox.lock().detach()
+    }
+
+    /// Entries up to a position may leave.
     pub(super) fn commit(&self, qseq: u64) {
         self.committed.fetch_max(qseq, Ordering::AcqRel);
+        self.outbox.lock().wake();
+    }
+
+    /// Gated entries up to a position could not be stored: they are taken back.
+    pub(super) fn refuse(&self, qseq: u64) {
+        let mut outbox = self.outbox.lock();
+        outbox.refuse(self.committed(), qseq);
+        self.committed.fetch_max(qseq, Ordering::AcqRel);
+        outbox.wake();
     }
 
     pub(super) fn committed(&self) -> u64 {
         self.committed.load(Ordering::Acquire)
     }
 
-    /// Moves entries from the outbox to `out`, at most `budget` bytes (one always fits) and no more of QoS >= 1 than the client's Receive
+    /// Messages for this session were dropped.
+    pub(super) fn count_dropped(&self, count: u64) {
+        if count > 0 {
+            self.dropped.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Messages that wait for the client, and the bytes of those in memory.
+    pub(super) fn depth(&self) -> (usize, usize) {
+        let floor = self.handshakes.lock().floor();
+        self.outbox.lock().depth(floor)
+    }
+
+    /// How many, since it began.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Moves what may be sent now to `out`, at most `budget` bytes (one message always fits) and no more of QoS >= 1 than the client's Receive
     /// Maximum allows; these are in flight from here on. A connection that was taken over gets nothing: what it took would be lost.
     ///
     /// # Errors
@@ -58,16 +130,11 @@ impl Session {
         epoch: u64,
         budget: usize,
         receive_maximum: u16,
-        out: &mut Vec<Entry>,
+        out: &mut Vec<Parcel>,
     ) -> Result<Taken, Stale> {
         let mut handshakes = self.handshakes.lock();
         handshakes.check(epoch)?;
-        let last = self.committed().min(handshakes.horizon());
-        let first = out.len();
-        let taken = self.outbox.lock().take(budget, handshakes.window(receive_maximum), last, out);
-        for entry in out.iter().skip(first) {
-            handshakes.open(entry);
-        }
+        let taken = self.outbox.lock().take(budget, &mut handshakes, receive_maximum, self.committed(), out);
         drop(handshakes);
         for peer in &taken.released {
             peer.release();
@@ -77,10 +144,88 @@ impl Session {
 
     /// The same for a subscriber inside this program, which needs no handshakes.
     pub(super) fn take_inside(&self, budget: usize, out: &mut Vec<Entry>) -> Taken {
-        let taken = self.outbox.lock().take(budget, usize::MAX, self.committed(), out);
+        let taken = self.outbox.lock().take_inside(budget, self.committed(), out);
         for peer in &taken.released {
             peer.release();
         }
         taken
+    }
+
+    /// The part of the queue that is to be read back next, if any.
+    pub(super) fn wanted(&self) -> Option<Wanted> {
+        self.outbox.lock().wanted(self.committed())
+    }
+
+    /// A part of the queue was read back (`None`: it could not be; it is asked for again).
+    pub(super) fn page(&self, wanted: Wanted, page: Option<Page>) {
+        self.outbox.lock().page(wanted, page);
+    }
+
+    /// What a queue without a client has next.
+    pub(super) fn next_owed(&self) -> Owed {
+        let mut handshakes = self.handshakes.lock();
+        self.outbox.lock().next_owed(&mut handshakes, self.committed())
+    }
+
+    /// Whether nothing waits in it.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.outbox.lock().owes_nothing()
+    }
+
+    /// The session ends: its connection gets nothing from here on. Returns what it was to get for shared groups and has not acknowledged, or
+    /// was not sent yet, as far as only memory has it.
+    pub(super) fn close_down(&self) -> Vec<Entry> {
+        let mut handshakes = self.handshakes.lock();
+        let mut debts = handshakes.close_down();
+        if self.sid.is_none() {
+            debts.extend(self.outbox.lock().shared_entries());
+        }
+        debts
+    }
+
+    /// Everything up to a position went to others, and that is committed.
+    pub(super) fn handed_over(&self, qseq: u64) {
+        self.handshakes.lock().pass(qseq);
+    }
+
+    /// It is not committed: it is to be handed over again.
+    pub(super) fn take_back(&self) {
+        let floor = self.handshakes.lock().floor();
+        self.outbox.lock().rewind(floor);
+    }
+
+    /// Notes that progress waits to be written; `false`: that was noted already.
+    pub(super) fn mark_dirty(&self) -> bool {
+        !self.dirty.swap(true, Ordering::AcqRel)
+    }
+
+    /// The highest position ever sent to the client.
+    pub(super) fn sent(&self) -> u64 {
+        self.handshakes.lock().sent()
+    }
+
+    /// Whether the client waits for its progress to be written: a PUBREL or PUBCOMP follows.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.handshakes.lock().is_waited_for()
+    }
+
+    /// Whether its queue in the store is full and the policy is to turn messages for it away.
+    pub(super) fn is_over_quota(&self) -> bool {
+        self.over_quota.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_over_quota(&self, over: bool) {
+        self.over_quota.store(over, Ordering::Release);
+    }
+
+    /// How far the client has acknowledged; from here on the session counts as written.
+    pub(super) fn progress(&self) -> Progress {
+        self.dirty.store(false, Ordering::Release);
+        self.handshakes.lock().progress()
+    }
+
+    /// This progress is committed: what waited for it is answered.
+    pub(super) fn progressed(&self, progress: &Progress) {
+        self.handshakes.lock().progressed(progress);
     }
 }

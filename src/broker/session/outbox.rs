@@ -3,27 +3,27 @@
 //! Above the high mark the publishers that feed it are held (they stop reading their sockets), until it is below the low mark again. A hold
 //! that lasts too long makes the session *lagging*: it holds nobody and its policy applies. A session never holds its own connection, nor
 //! anybody while its own connection is held: no cycles.
+//!
+//! A stored session may be *behind*: what it holds in memory is the newest part of its queue, without gaps; what is older, from `behind` to
+//! `skipped`, is read back from the store in pages. Nothing is both in a page and in memory.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::{Duration, Instant},
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use super::{
+    handshakes::{Handshakes, Standing, horizon_of, packet_id},
+    hold::Holds,
 };
-
-use super::handshakes::horizon_of;
 use crate::{
     broker::{
         envelope::Message,
         peer::{Kick, Peer},
+        store::{Page, Place, Row, Sid, Wanted},
     },
     names::QoS,
 };
 
-/// A hold longer than this at a stretch makes a session lagging.
-const LONGEST_HOLD: Duration = Duration::from_secs(1);
-/// As does this much within [`HOLD_WINDOW`].
-const MOST_HOLD: Duration = Duration::from_secs(10);
-const HOLD_WINDOW: Duration = Duration::from_secs(60);
+/// A larger queue than this is not kept while it is empty.
+const KEPT: usize = 1_024;
 
 /// When an outbox holds, releases and overflows.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +56,44 @@ pub(in crate::broker) struct Entry {
     pub retain: bool,
     /// Subscription identifiers of MQTT 5.
     pub ids: Option<Arc<[u32]>>,
+    /// It leaves only when its position is decided.
+    pub gated: bool,
+    /// Where the store has it.
+    pub place: Option<Place>,
+    /// The shared group it was sent for.
+    pub pool: Option<Sid>,
+}
+
+impl Entry {
+    fn read_back(row: Row, message: Arc<Message>) -> Self {
+        let Row { qseq, place, qos, retain, ids, pool } = row;
+        Self { message, qseq, qos, retain, ids, gated: true, place: Some(place), pool }
+    }
+}
+
+/// What leaves an outbox.
+#[derive(Debug, Clone)]
+pub(in crate::broker) enum Parcel {
+    Publish {
+        entry: Entry,
+        /// It was sent before.
+        again: bool,
+    },
+    /// PUBREL again, with its id.
+    PubRel(u16),
+}
+
+/// What a queue without a client has next.
+#[derive(Debug)]
+pub(in crate::broker) enum Owed {
+    /// A message, and whether it may have been sent to somebody.
+    Entry { entry: Entry, sent: bool },
+    /// Part of the queue is to be read back first.
+    Page,
+    /// Something that is not there yet; the session's peer is woken.
+    Later,
+    /// Nothing.
+    Nothing,
 }
 
 /// What became of a delivery.
@@ -76,58 +114,107 @@ pub(in crate::broker) struct Taken {
     pub released: Vec<Arc<Peer>>,
     /// The dispatcher waits to add more (retained messages in bulk).
     pub nudge: bool,
+    /// Part of the queue is to be read back from the store.
+    pub page: bool,
+    /// Positions were settled that were never sent: progress is to be written.
+    pub settled: bool,
 }
 
 /// Messages on their way to one client.
 #[derive(Debug)]
 pub(in crate::broker) struct Outbox {
     marks: Marks,
+    stored: bool,
     queue: VecDeque<Entry>,
     bytes: usize,
+    /// Read back from the store, older than everything in `queue`.
+    loaded: VecDeque<Entry>,
+    /// The next position to be read back; `None`: everything unsent is in memory.
+    behind: Option<u64>,
+    /// The highest position that memory does not hold.
+    skipped: u64,
+    /// The highest position ever given to the session.
+    last: u64,
+    /// A page is on its way.
+    loading: bool,
+    /// Counts connections, so that a page meant for an earlier one is not taken.
+    turn: u64,
     /// The connection, while there is one.
     peer: Option<Arc<Peer>>,
-    persistent: bool,
     lagging: bool,
-    holding: BTreeMap<u64, Arc<Peer>>,
-    held_since: Option<Instant>,
-    held_recently: Duration,
-    window_start: Option<Instant>,
+    holds: Holds,
     bulk_waits: bool,
 }
 
 impl Outbox {
-    pub(super) fn new(marks: Marks) -> Self {
+    pub(super) fn new(marks: Marks, stored: bool) -> Self {
         Self {
             marks,
+            stored,
             queue: VecDeque::new(),
             bytes: 0,
+            loaded: VecDeque::new(),
+            behind: None,
+            skipped: 0,
+            last: 0,
+            loading: false,
+            turn: 0,
             peer: None,
-            persistent: false,
             lagging: false,
-            holding: BTreeMap::new(),
-            held_since: None,
-            held_recently: Duration::ZERO,
-            window_start: None,
+            holds: Holds::default(),
             bulk_waits: false,
         }
     }
 
-    /// A connection begins to serve the session. What an earlier connection was owed at QoS 0 is gone with it.
-    pub(in crate::broker) fn attach(&mut self, peer: Arc<Peer>, persistent: bool) -> Vec<Arc<Peer>> {
+    /// Messages that wait, and the bytes of those in memory. Of what only the store has, positions are counted, `floor` being the first that is
+    /// owed; they have gaps, so these are the most there can be.
+    pub(super) fn depth(&self, floor: u64) -> (usize, usize) {
+        let positions = |from: u64, to: u64| usize::try_from((to + 1).saturating_sub(from)).unwrap_or(usize::MAX);
+        if self.stored && self.peer.is_none() {
+            return (positions(floor, self.last), 0);
+        }
+        let behind = self.behind.map_or(0, |from| positions(from, self.skipped));
+        let loaded: usize = self.loaded.iter().map(|entry| entry.message.size()).sum();
+        (self.queue.len() + self.loaded.len() + behind, self.bytes + loaded)
+    }
+
+    /// Whether it holds nobody because its client reads too slowly.
+    pub(in crate::broker) fn is_lagging(&self) -> bool {
+        self.lagging
+    }
+
+    /// An earlier process gave positions below this one.
+    pub(super) fn recover(&mut self, next: u64) {
+        self.last = next.saturating_sub(1);
+    }
+
+    /// A connection begins to serve the session; the client is owed everything from `floor` on.
+    pub(super) fn attach(&mut self, peer: Arc<Peer>, floor: u64) -> Vec<Arc<Peer>> {
         let released = self.detach();
         self.peer = Some(peer);
-        self.persistent = persistent;
         self.lagging = false;
+        if self.stored {
+            self.skipped = self.last;
+            self.behind = Some(floor).filter(|floor| *floor <= self.last);
+        }
         released
     }
 
-    /// The connection is gone; who was held goes on.
-    pub(in crate::broker) fn detach(&mut self) -> Vec<Arc<Peer>> {
+    /// The connection is gone; who was held goes on. What is stored is read back when the client returns; the rest is gone with it.
+    pub(super) fn detach(&mut self) -> Vec<Arc<Peer>> {
         self.peer = None;
-        self.queue.retain(|entry| entry.qos != QoS::AtMostOnce);
-        self.bytes = self.queue.iter().map(|entry| entry.message.size()).sum();
-        self.bulk_waits = false;
-        self.release_all()
+        self.queue = VecDeque::new();
+        self.loaded = VecDeque::new();
+        self.bytes = 0;
+        (self.loading, self.bulk_waits) = (false, false);
+        self.turn += 1;
+        self.holds.release()
+    }
+
+    pub(super) fn wake(&self) {
+        if let Some(peer) = &self.peer {
+            peer.wake();
+        }
     }
 
     /// Bytes a bulk delivery may add now, `staged` being on their way; 0: the dispatcher is nudged when there is room. Filled so far, it holds
@@ -149,113 +236,266 @@ impl Outbox {
         for entry in entries.drain(..) {
             self.add(entry, &mut delivered);
         }
-        if self.bytes > self.marks.high && !self.lagging {
-            delivered.holds = self.hold(origins, now);
+        if self.bytes > self.marks.high && !self.lagging && self.behind.is_none() {
+            let own = self.peer.as_ref().filter(|own| !own.is_held());
+            delivered.holds = own.is_some_and(|own| self.holds.hold(own.id, origins, now));
         }
         delivered
     }
 
     fn add(&mut self, entry: Entry, delivered: &mut Delivered) {
-        if self.lagging && entry.qos == QoS::AtMostOnce {
-            delivered.dropped_lagging += 1;
+        let kept = self.stored && entry.qos != QoS::AtMostOnce;
+        if kept {
+            self.last = entry.qseq;
+        }
+        if self.peer.is_none() {
+            // Nobody is owed QoS 0 while away; the rest is in the store.
             return;
         }
-        if self.peer.is_none() && (entry.qos == QoS::AtMostOnce || !self.persistent) {
-            // Nobody is owed QoS 0 while away.
+        if self.lagging && entry.qos == QoS::AtMostOnce {
+            delivered.dropped_lagging += 1;
             return;
         }
         let size = entry.message.size();
         // Below the low mark one message of any size is taken.
         let full = self.bytes + size > self.marks.hard && self.bytes >= self.marks.low;
-        if full || self.queue.len() >= self.marks.count {
-            delivered.dropped_full += 1;
-            self.overflow(entry.qos);
+        if full || self.queue.len() >= self.marks.count || (kept && self.lagging) {
+            if kept {
+                self.skip(entry.qseq, delivered);
+            } else {
+                delivered.dropped_full += 1;
+                self.overflow(entry.qos);
+            }
             return;
         }
         self.bytes += size;
         self.queue.push_back(entry);
     }
 
+    /// Memory lets go of a stored session's queue up to a position; the store has it. QoS 0 between has no other place.
+    fn skip(&mut self, qseq: u64, delivered: &mut Delivered) {
+        let oldest = self.queue.iter().find(|entry| entry.qos != QoS::AtMostOnce).map_or(qseq, |entry| entry.qseq);
+        delivered.dropped_lagging +=
+            self.queue.iter().map(|entry| u64::from(entry.qos == QoS::AtMostOnce)).sum::<u64>();
+        self.queue = VecDeque::new();
+        self.bytes = 0;
+        self.behind.get_or_insert(oldest);
+        self.skipped = qseq;
+    }
+
     /// A clean session that would lose an acknowledged message is closed: its client learns that something is missing.
     fn overflow(&self, qos: QoS) {
-        if let Some(peer) = self.peer.as_ref().filter(|_| qos != QoS::AtMostOnce && !self.persistent) {
+        if let Some(peer) = self.peer.as_ref().filter(|_| qos != QoS::AtMostOnce && !self.stored) {
             peer.kick(Kick::QuotaExceeded);
         }
     }
 
-    fn hold<'a>(&mut self, origins: impl Iterator<Item = &'a Arc<Peer>>, now: Instant) -> bool {
-        let Some(own) = self.peer.as_ref().filter(|own| !own.is_held()) else { return false };
-        let own = own.id;
-        for origin in origins.filter(|origin| origin.id != own) {
-            self.holding.entry(origin.id).or_insert_with(|| {
-                origin.hold();
-                Arc::clone(origin)
-            });
-        }
-        if !self.holding.is_empty() {
-            self.held_since.get_or_insert(now);
-        }
-        !self.holding.is_empty()
-    }
-
-    fn release_all(&mut self) -> Vec<Arc<Peer>> {
-        if let Some(since) = self.held_since.take() {
-            self.held_recently += since.elapsed();
-        }
-        std::mem::take(&mut self.holding).into_values().collect()
-    }
-
     /// Checks a hold that lasts. Returns whether the session still holds somebody, and who is let go because it lags.
     pub(in crate::broker) fn check_hold(&mut self, now: Instant) -> (bool, Vec<Arc<Peer>>) {
-        let Some(since) = self.held_since else { return (false, Vec::new()) };
-        if self.window_start.is_none_or(|start| now.duration_since(start) > HOLD_WINDOW) {
-            self.window_start = Some(now);
-            self.held_recently = Duration::ZERO;
-        }
-        let held = now.duration_since(since);
         // Its own connection is held by others now: holding on could close a circle.
         let circle = self.peer.as_ref().is_some_and(|own| own.is_held());
-        if !circle && held <= LONGEST_HOLD && self.held_recently + held <= MOST_HOLD {
-            return (true, Vec::new());
+        match self.holds.last(now) {
+            None => return (false, Vec::new()),
+            Some(false) if !circle => return (true, Vec::new()),
+            Some(_) => {}
         }
         self.lagging |= !circle;
-        if self.lagging && !self.persistent {
+        if self.lagging && !self.stored {
             // QoS 1 and 2 messages wait here that the client will not fetch: it is told, not starved.
             if let Some(peer) = self.peer.as_ref().filter(|_| self.queue.iter().any(|e| e.qos != QoS::AtMostOnce)) {
                 peer.kick(Kick::QuotaExceeded);
             }
         }
-        (false, self.release_all())
+        (false, self.holds.release())
     }
 
-    pub(super) fn take(&mut self, budget: usize, mut window: usize, mut last: u64, out: &mut Vec<Entry>) -> Taken {
+    /// Takes back gated entries above `decided` and up to `last`: they could not be stored.
+    pub(super) fn refuse(&mut self, decided: u64, last: u64) {
+        let refused = |entry: &Entry| entry.gated && entry.qseq > decided && entry.qseq <= last;
+        self.queue.retain(|entry| !refused(entry));
+        self.bytes = self.queue.iter().map(|entry| entry.message.size()).sum();
+    }
+
+    /// The part of the queue that is to be read back.
+    pub(super) fn wanted(&self, committed: u64) -> Option<Wanted> {
+        let (from, to) = (self.behind?, self.skipped.min(committed));
+        (self.peer.is_some() && from <= to).then_some(Wanted { from, to, turn: self.turn })
+    }
+
+    /// A page arrived, or could not be read and is asked for again.
+    pub(super) fn page(&mut self, wanted: Wanted, page: Option<Page>) {
+        if wanted.turn != self.turn {
+            return;
+        }
+        self.loading = false;
+        if let Some(page) = page {
+            self.loaded.extend(page.rows.into_iter().map(|(row, message)| Entry::read_back(row, message)));
+            self.behind = Some(page.next).filter(|next| *next <= self.skipped);
+        }
+        self.wake();
+    }
+
+    /// See [`super::Session::take`]; `decided`: gated entries up to there may leave.
+    pub(super) fn take(
+        &mut self,
+        budget: usize,
+        handshakes: &mut Handshakes,
+        receive_maximum: u16,
+        decided: u64,
+        out: &mut Vec<Parcel>,
+    ) -> Taken {
+        let mut taken = Taken::default();
+        let spent = self.take_loaded(budget, handshakes, receive_maximum, out, &mut taken);
+        if self.loaded.is_empty() && self.behind.is_none() {
+            self.take_queued(budget.saturating_sub(spent), handshakes, receive_maximum, decided, out);
+        }
+        if self.loaded.is_empty() && !self.loading && self.wanted(decided).is_some() {
+            (self.loading, taken.page) = (true, true);
+        }
+        self.drained(&mut taken);
+        taken
+    }
+
+    fn take_loaded(
+        &mut self,
+        budget: usize,
+        handshakes: &mut Handshakes,
+        receive_maximum: u16,
+        out: &mut Vec<Parcel>,
+        taken: &mut Taken,
+    ) -> usize {
+        let mut spent = 0;
+        while let Some(front) = self.loaded.front() {
+            let standing = handshakes.standing(front.qseq);
+            let opens = matches!(standing, Standing::Fresh | Standing::Again);
+            if spent >= budget
+                || (opens && (handshakes.window(receive_maximum) == 0 || front.qseq > handshakes.horizon()))
+            {
+                break;
+            }
+            let Some(entry) = self.loaded.pop_front() else { break };
+            match standing {
+                Standing::Fresh | Standing::Again => {
+                    handshakes.open(&entry);
+                    spent += entry.message.size();
+                    out.push(Parcel::Publish { entry, again: standing == Standing::Again });
+                }
+                Standing::Release => {
+                    handshakes.release_again(entry.qseq);
+                    out.push(Parcel::PubRel(packet_id(entry.qseq)));
+                }
+                Standing::Settled => {
+                    handshakes.pass(entry.qseq);
+                    taken.settled = true;
+                }
+            }
+        }
+        spent
+    }
+
+    fn take_queued(
+        &mut self,
+        budget: usize,
+        handshakes: &mut Handshakes,
+        receive_maximum: u16,
+        decided: u64,
+        out: &mut Vec<Parcel>,
+    ) {
+        let (mut window, mut horizon) = (handshakes.window(receive_maximum), handshakes.horizon());
         let mut spent = 0;
         while let Some(front) = self.queue.front() {
             let acknowledged = front.qos != QoS::AtMostOnce;
-            if spent >= budget || (acknowledged && (window == 0 || front.qseq > last)) {
+            let waits = acknowledged && (window == 0 || front.qseq > horizon);
+            if spent >= budget || waits || (front.gated && front.qseq > decided) {
                 break;
             }
             let Some(entry) = self.queue.pop_front() else { break };
             if acknowledged {
                 window -= 1;
                 // Positions have gaps where messages were dropped: none may be taken whose id would meet that of one before it.
-                last = last.min(horizon_of(entry.qseq));
+                horizon = horizon.min(horizon_of(entry.qseq));
+                handshakes.open(&entry);
             }
+            spent += entry.message.size();
+            out.push(Parcel::Publish { entry, again: false });
+        }
+        self.bytes = self.bytes.saturating_sub(spent);
+    }
+
+    pub(super) fn take_inside(&mut self, budget: usize, decided: u64, out: &mut Vec<Entry>) -> Taken {
+        let mut spent = 0;
+        while let Some(front) = self.queue.front() {
+            if spent >= budget || (front.gated && front.qseq > decided) {
+                break;
+            }
+            let Some(entry) = self.queue.pop_front() else { break };
             spent += entry.message.size();
             out.push(entry);
         }
         self.bytes = self.bytes.saturating_sub(spent);
-        self.drained()
+        let mut taken = Taken::default();
+        self.drained(&mut taken);
+        taken
     }
 
-    fn drained(&mut self) -> Taken {
+    /// See [`super::Session::next_owed`].
+    pub(super) fn next_owed(&mut self, handshakes: &mut Handshakes, decided: u64) -> Owed {
+        while let Some(entry) = self.loaded.pop_front() {
+            match handshakes.standing(entry.qseq) {
+                Standing::Fresh => return Owed::Entry { entry, sent: false },
+                Standing::Again => return Owed::Entry { entry, sent: true },
+                Standing::Release | Standing::Settled => {}
+            }
+        }
+        if self.behind.is_some() {
+            if self.loading || self.wanted(decided).is_none() {
+                return Owed::Later;
+            }
+            self.loading = true;
+            return Owed::Page;
+        }
+        match self.queue.front() {
+            None => return Owed::Nothing,
+            Some(front) if front.gated && front.qseq > decided => return Owed::Later,
+            Some(_) => {}
+        }
+        let Some(entry) = self.queue.pop_front() else { return Owed::Nothing };
+        self.bytes = self.bytes.saturating_sub(entry.message.size());
+        Owed::Entry { entry, sent: false }
+    }
+
+    /// Whether nothing waits here or in the store.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.loaded.is_empty() && self.behind.is_none() && self.queue.is_empty()
+    }
+
+    /// What memory holds of messages for shared groups, QoS >= 1.
+    pub(super) fn shared_entries(&self) -> Vec<Entry> {
+        let shared = |entry: &&Entry| entry.pool.is_some() && entry.qos != QoS::AtMostOnce;
+        self.queue.iter().filter(shared).cloned().collect()
+    }
+
+    /// What was taken since `floor` is to be taken again: it was not committed.
+    pub(super) fn rewind(&mut self, floor: u64) {
+        self.loaded = VecDeque::new();
+        self.queue = VecDeque::new();
+        self.bytes = 0;
+        self.loading = false;
+        self.turn += 1;
+        self.skipped = self.last;
+        self.behind = Some(floor).filter(|floor| *floor <= self.last);
+        self.wake();
+    }
+
+    fn drained(&mut self, taken: &mut Taken) {
         if self.bytes >= self.marks.low {
-            return Taken::default();
+            return;
         }
         self.lagging = false;
-        if self.queue.is_empty() && self.queue.capacity() > 1024 {
+        if self.queue.is_empty() && self.queue.capacity() > KEPT {
             self.queue = VecDeque::new();
         }
-        Taken { released: self.release_all(), nudge: std::mem::take(&mut self.bulk_waits) }
+        taken.released = self.holds.release();
+        taken.nudge = std::mem::take(&mut self.bulk_waits);
     }
 }

@@ -51,6 +51,11 @@ pub(super) struct Matches {
 /// Key of a shared group: group name and filter.
 pub(super) type GroupKey = Arc<(Box<str>, Box<str>)>;
 
+/// The group a shared filter names.
+pub(super) fn group_key(filter: &TopicFilter) -> Option<GroupKey> {
+    filter.shared().map(|(group, pattern)| Arc::new((group.into(), pattern.into())))
+}
+
 #[derive(Debug, Default)]
 struct Node {
     children: HashMap<Box<str>, Node>,
@@ -97,6 +102,16 @@ impl Index {
     /// Subscriptions held.
     pub(super) fn len(&self) -> usize {
         self.count
+    }
+
+    /// Those of them to shared groups.
+    pub(super) fn shared(&self) -> usize {
+        self.groups.values().map(|group| group.members.len()).sum()
+    }
+
+    /// Whether any filter begins with this level.
+    pub(super) fn reaches(&self, first: &str) -> bool {
+        self.root.children.contains_key(first)
     }
 
     fn forget(&mut self) {
@@ -199,14 +214,22 @@ impl Index {
         found.finish()
     }
 
-    /// The next member of a group that `fit` accepts, round robin; if none fits, the next member at all.
+    /// Whether a group has members.
+    pub(super) fn has_group(&self, key: &GroupKey) -> bool {
+        self.groups.contains_key(key)
+    }
+
+    /// The members of a group.
+    pub(super) fn members(&self, key: &GroupKey) -> &[(SessionKey, Asked)] {
+        self.groups.get(key).map_or(&[], |group| &group.members)
+    }
+
+    /// The next member of a group that `fit` accepts, round robin.
     pub(super) fn pick(&mut self, key: &GroupKey, fit: impl Fn(SessionKey) -> bool) -> Option<(SessionKey, Asked)> {
         let group = self.groups.get_mut(key)?;
         let count = group.members.len();
         let turn = |offset: usize| (group.next + offset) % count.max(1);
-        let order = (0..count).map(turn);
-        let chosen = order.clone().find(|at| group.members.get(*at).is_some_and(|(member, _)| fit(*member)));
-        let at = chosen.or_else(|| order.clone().next())?;
+        let at = (0..count).map(turn).find(|at| group.members.get(*at).is_some_and(|(member, _)| fit(*member)))?;
         group.next = at + 1;
         group.members.get(at).copied()
     }
@@ -333,7 +356,7 @@ mod tests {
         let turns: Vec<_> = (0..6).map(|_| index.pick(&key, |_| true).unwrap().0).collect();
         assert_eq!(turns, [1, 2, 3, 1, 2, 3]);
         assert_eq!(index.pick(&key, |member| member == 3).unwrap().0, 3);
-        assert!(index.pick(&key, |_| false).is_some());
+        assert!(index.pick(&key, |_| false).is_none());
         for session in [1, 2, 3] {
             assert!(index.unsubscribe(session, &filter("$share/g/a")));
         }

@@ -2,43 +2,54 @@
 
 use std::sync::Arc;
 
-use super::{Effects, Now, SessionKey, State, seats::Seat};
+use super::{
+    Effects, Now, SessionKey, State,
+    seats::{FOREVER, Seat},
+};
 use crate::broker::{
     cargo::{CloseCargo, OpenCargo, OpenRefused, Opened},
     peer::{Kick, Peer},
+    promise::Step,
     session::Session,
+    store::{Change, Sid},
 };
 
 /// Ticks from one search for expired retained messages to the next: a minute.
 const PURGE_TICKS: u32 = 120;
-/// MQTT 5: a session that never ends by itself.
-const FOREVER: u32 = u32::MAX;
 
 impl State {
     pub(super) fn open(&mut self, cargo: OpenCargo, peer: Option<Arc<Peer>>, now: Now, effects: &mut Effects) {
         let Some(peer) = peer else { return };
+        let before = effects.stored;
         let found = self.seats.find(&cargo.client);
         if let Some(key) = found {
             self.take_over(key, now, effects);
         }
-        let key = found.filter(|key| self.resumable(*key, &cargo));
+        let key = found.filter(|key| self.resumable(*key, &cargo) && self.is_owner(*key, &peer));
         let present = key.is_some();
         if let Some(ended) = found.filter(|_| !present) {
             self.end(ended, now, effects);
         }
         if !present && cargo.expiry > 0 && self.seats.persistent() >= self.limits.sessions {
             self.metrics.refused("too_many_sessions");
-            effects.opened.push((cargo.reply, Err(OpenRefused)));
+            effects.say(Step::Opened(cargo.reply, Err(OpenRefused)), effects.stored != before);
             return;
         }
         let key = key.unwrap_or_else(|| {
-            let session = Session::new(cargo.client.clone(), cargo.marks);
+            let sid = (cargo.expiry > 0).then(|| self.new_sid());
+            let session = Session::new(cargo.client.clone(), cargo.marks, sid);
             self.seats.insert(Seat::new(Arc::new(session)))
         });
         if let Some(session) = self.seat_peer(key, &peer, &cargo, effects) {
-            effects.opened.push((cargo.reply, Ok(Opened { session, present })));
+            self.seated(key, &peer, effects);
+            effects.say(Step::Opened(cargo.reply, Ok(Opened { session, present })), effects.stored != before);
         }
         self.metrics.sessions(self.seats.len());
+    }
+
+    pub(super) fn new_sid(&mut self) -> Sid {
+        self.next_sid += 1;
+        Sid(self.next_sid - 1)
     }
 
     fn resumable(&self, key: SessionKey, cargo: &OpenCargo) -> bool {
@@ -53,52 +64,57 @@ impl State {
         effects: &mut Effects,
     ) -> Option<Arc<Session>> {
         self.seats.set_expiry(key, cargo.expiry);
+        // A will survives this process, whatever becomes of the session.
+        let for_will = cargo.will.as_ref().map(|_| self.new_sid());
         let seat = self.seats.get_mut(key)?;
+        seat.sid = seat.sid.or(for_will);
+        seat.recovered = false;
         seat.peer = Some(Arc::clone(peer));
         seat.ends_at = None;
         seat.will.clone_from(&cargo.will);
         seat.will_due = None;
         seat.origin = Some(Arc::clone(&peer.origin));
         let session = Arc::clone(&seat.session);
-        if !seat.is_persistent() {
-            // Nothing of it is stored, so nothing waits for a commit.
-            session.commit(u64::MAX);
-        }
-        session.handshakes.lock().attach(peer);
-        effects.released.extend(session.outbox.lock().attach(Arc::clone(peer), cargo.expiry > 0));
+        effects.keep(seat);
+        effects.released.extend(session.attach(peer));
         peer.set_session(Arc::clone(&session));
         Some(session)
     }
 
     /// The present connection of a session gives way to a new one (`[MQTT-3.1.4-3]`); its will is published unless it is delayed and the
     /// session goes on (`[MQTT-3.1.3-9]`).
-    fn take_over(&mut self, key: SessionKey, now: Now, effects: &mut Effects) {
+    pub(super) fn take_over(&mut self, key: SessionKey, now: Now, effects: &mut Effects) {
         let Some(seat) = self.seats.get_mut(key) else { return };
-        let Some(old) = seat.peer.take() else { return };
+        let Some(old) = seat.peer.take() else {
+            // It left its will to a process that is gone, and came back in time.
+            seat.will = seat.will.take().filter(|_| !seat.recovered);
+            return;
+        };
         old.kick(Kick::SessionTakenOver);
         if old.said_goodbye() {
             seat.will = None;
         }
-        effects.released.extend(seat.session.outbox.lock().detach());
+        effects.part(seat);
         if let Some(will) = seat.will.take_if(|will| will.delay == 0) {
-            self.publish_will(&will, Some(Arc::clone(&old.origin)), now, effects);
+            self.publish_will(&will, (Some(Arc::clone(&old.origin)), old.access()), now, effects);
         }
     }
 
     /// A session ends: its subscriptions go, its delayed will goes out now (`[MQTT-3.1.2-8]`).
-    fn end(&mut self, key: SessionKey, now: Now, effects: &mut Effects) {
-        let Some(seat) = self.seats.remove(key) else { return };
+    pub(super) fn end(&mut self, key: SessionKey, now: Now, effects: &mut Effects) {
+        let Some(mut seat) = self.seats.remove(key) else { return };
         for filter in seat.filters.keys() {
             self.index.unsubscribe(key, filter);
+            self.leave_group(filter, effects);
         }
         // Its place may be given to the next session: nothing staged for the old one may reach it.
         effects.touched.retain(|touched| *touched != key);
-        seat.session.handshakes.lock().detach();
-        effects.released.extend(seat.session.outbox.lock().detach());
         self.holders.retain(|holder| *holder != key);
         self.bulk.retain(|bulk| bulk.session() != key);
-        if let Some(will) = &seat.will {
-            self.publish_will(will, seat.origin.clone(), now, effects);
+        let (will, origin, access) = (seat.will.take(), seat.origin.take(), seat.access.take());
+        self.bequeath(seat, effects);
+        if let Some(will) = &will {
+            self.publish_will(will, (origin, access.as_ref()), now, effects);
         }
         self.metrics.sessions(self.seats.len());
         self.metrics.subscriptions(self.index.len());
@@ -115,18 +131,19 @@ impl State {
         seat.ends_at = (expiry != FOREVER).then(|| now.ms + u64::from(expiry) * 1000);
         let will = if cargo.with_will { seat.will.take() } else { None };
         seat.will = None;
-        seat.session.handshakes.lock().detach();
-        effects.released.extend(seat.session.outbox.lock().detach());
+        effects.part(seat);
         match will {
             Some(will) if will.delay > 0 && expiry > 0 => {
                 seat.will_due = Some(now.ms + u64::from(will.delay) * 1000);
                 seat.will = Some(will);
             }
-            Some(will) => self.publish_will(&will, Some(Arc::clone(&peer.origin)), now, effects),
+            Some(will) => self.publish_will(&will, (Some(Arc::clone(&peer.origin)), peer.access()), now, effects),
             None => {}
         }
         if expiry == 0 {
             self.end(key, now, effects);
+        } else if let Some(seat) = self.seats.get(key) {
+            effects.keep(seat);
         }
     }
 
@@ -141,10 +158,13 @@ impl State {
         for key in due {
             let left = self.seats.get_mut(key).and_then(|seat| {
                 seat.will_due = None;
-                Some((seat.will.take()?, seat.origin.clone()))
+                Some((seat.will.take()?, seat.origin.clone(), seat.access.clone()))
             });
-            if let Some((will, origin)) = left {
-                self.publish_will(&will, origin, now, effects);
+            if let Some((will, origin, access)) = left {
+                self.publish_will(&will, (origin, access.as_ref()), now, effects);
+            }
+            if let Some(seat) = self.seats.get(key) {
+                effects.keep(seat);
             }
         }
         let over: Vec<_> = self
@@ -159,8 +179,11 @@ impl State {
         }
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(PURGE_TICKS) {
-            self.retained.purge(now.ms);
+            for expired in self.retained.purge(now.ms) {
+                effects.change(Change::Retain(Arc::new(expired.emptied())));
+            }
         }
+        self.revisit_pools();
         self.check_holds(now, effects);
     }
 
@@ -169,8 +192,12 @@ impl State {
         let metrics = &self.metrics;
         self.holders.retain(|key| {
             let Some(seat) = seats.get(*key) else { return false };
-            let (holds, released) = seat.session.outbox.lock().check_hold(now.instant);
-            if !released.is_empty() {
+            let mut outbox = seat.session.outbox.lock();
+            let (holds, released) = outbox.check_hold(now.instant);
+            // Who is let go so that no circle closes was not kept waiting by a slow reader.
+            let lags = outbox.is_lagging() && !released.is_empty();
+            drop(outbox);
+            if lags {
                 metrics.lagging(&seat.session.client);
             }
             effects.released.extend(released);

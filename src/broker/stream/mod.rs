@@ -4,11 +4,16 @@
 //! subscription index, the retained tree and the session table. Invariants: effects of an envelope depend on the envelopes before it and
 //! nothing else (time comes in as an envelope too); an acknowledgement is staged only together with everything it means.
 
+mod guard;
 mod index;
 mod lifecycle;
+mod look;
+mod pools;
+mod recovery;
 mod retained;
 mod seats;
 mod subscribe;
+mod sys;
 #[cfg(test)]
 mod tests;
 
@@ -16,24 +21,30 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 pub(super) use self::index::Asked;
 use self::{
+    guard::Guard,
     index::{Index, SessionKey},
+    pools::Pools,
     retained::{Kept, Retained},
-    seats::Seats,
+    seats::{Seat, Seats},
     subscribe::Bulk,
+    sys::{SYS, Sys, first_level},
 };
 use super::{
-    cargo::{Ack, Cargo, Flight, SessionWord, Word},
+    access::Access,
+    admission::Window,
+    cargo::{Ack, Cargo, Flight},
     codec::{Will, write::AckKind},
-    envelope::{Draft, Message, PublishDraft},
+    envelope::{Draft, Message, PublishDraft, now_ms},
     message::Origin,
     metrics::{Lost, Metrics},
     peer::{Peer, Reply},
-    session::Entry,
+    promise::{self, Step},
+    session::{Entry, Session},
     settings::Limits,
-    store::Group,
+    store::{Change, Group, Owner, Row},
 };
 use crate::names::{QoS, TopicFilter};
-use tokio::sync::oneshot;
+use tokio::sync::Notify;
 
 /// MQTT 5: "No matching subscribers".
 const NO_MATCH: u8 = 0x10;
@@ -57,15 +68,16 @@ pub(super) struct Effects {
     touched: Vec<SessionKey>,
     /// Publishers of this round; entries name them by place.
     origins: Vec<Arc<Peer>>,
-    /// Replies to clients, in order.
-    replies: Vec<(Arc<Peer>, Reply)>,
-    words: Vec<(oneshot::Sender<Word>, Word)>,
-    opened: Vec<(oneshot::Sender<SessionWord>, SessionWord)>,
-    subscribed: Vec<oneshot::Sender<()>>,
+    /// What may be said at once, in order.
+    steps: Vec<Step>,
     /// Publishers that may go on.
     released: Vec<Arc<Peer>>,
-    /// What must be committed before replies and words go out.
-    pub group: Group,
+    /// What must be committed, and what may be said only then.
+    group: Group,
+    /// Queues without a client of which a part is to be read back.
+    pages: Vec<Arc<Session>>,
+    /// How often something to be stored was staged: an envelope that changes it waits for the commit.
+    stored: u64,
 }
 
 /// Everything the broker knows.
@@ -77,29 +89,50 @@ pub(super) struct State {
     limits: Limits,
     /// Topics that hold no retained message.
     start_topics: Vec<TopicFilter>,
+    /// Where room is given back when something is committed.
+    store_window: Window,
+    pools: Pools,
     bulk: VecDeque<Bulk>,
     holders: Vec<SessionKey>,
+    next_sid: u64,
+    /// Publishers are told when a session's queue is full.
+    pub rejects: bool,
     ticks: u32,
+    sys: Sys,
+    guard: Option<Guard>,
     pub metrics: Arc<Metrics>,
 }
 
 impl State {
-    pub(super) fn new(limits: Limits, start_topics: Vec<TopicFilter>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        limits: Limits,
+        start_topics: Vec<TopicFilter>,
+        store_window: Window,
+        attention: Arc<Notify>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             index: Index::default(),
             retained: Retained::new(limits.retained_topics, limits.retained_bytes),
             seats: Seats::default(),
             limits,
             start_topics,
+            store_window,
+            pools: Pools::new(attention),
             bulk: VecDeque::new(),
             holders: Vec::new(),
+            next_sid: 1,
+            rejects: false,
             ticks: 0,
+            sys: Sys::new(Now { ms: now_ms(), instant: Instant::now() }),
+            guard: None,
             metrics,
         }
     }
 
-    /// Applies one envelope.
-    pub(super) fn apply(&mut self, flight: Flight, now: Now, effects: &mut Effects) {
+    /// Applies one envelope; whether something of it waits for a commit.
+    pub(super) fn apply(&mut self, flight: Flight, now: Now, effects: &mut Effects) -> bool {
+        let before = effects.stored;
         let Flight { envelope, peer, cargo, .. } = flight;
         match cargo {
             Cargo::Publish(ack) => {
@@ -111,9 +144,18 @@ impl State {
             Cargo::Unsubscribe(cargo) => self.unsubscribe(*cargo, peer, effects),
             Cargo::Open(cargo) => self.open(*cargo, peer, now, effects),
             Cargo::Close(cargo) => self.close(&cargo, peer, now, effects),
-            Cargo::Reply(reply) => effects.replies.extend(peer.map(|peer| (peer, reply))),
-            Cargo::Tick => self.tick(now, effects),
+            Cargo::Reply(reply) => {
+                if let Some(peer) = peer {
+                    effects.say(Step::Reply(peer, reply), false);
+                }
+            }
+            Cargo::Ask(ask) => self.answer(*ask, now, effects),
+            Cargo::Tick => {
+                self.tick(now, effects);
+                self.tick_sys(now, effects);
+            }
         }
+        effects.stored != before
     }
 
     fn publish(&mut self, mut message: Message, peer: Option<Arc<Peer>>, ack: Ack, effects: &mut Effects) {
@@ -121,15 +163,35 @@ impl State {
         if let Ack::Internal { origin: Some(origin), .. } = &ack {
             message.origin = Some(Arc::new(origin.as_ref().clone()));
         }
+        if qos != QoS::AtMostOnce && self.turns_away(message.topic()) {
+            return effects.turn_away(ack, peer, qos, packet_id);
+        }
+        let before = effects.stored;
+        if qos == QoS::ExactlyOnce && matches!(ack, Ack::Client) {
+            let sid = peer.as_ref().and_then(|peer| peer.session()).and_then(|session| session.sid);
+            if let Some(sid) = sid {
+                effects.change(Change::Received(sid, packet_id));
+            }
+        }
         let matched = self.route(message, peer.as_ref(), effects);
+        let promised = effects.stored != before;
         match ack {
             Ack::None => {}
-            Ack::Internal { word, .. } => effects.words.push((word, Ok(matched))),
+            Ack::Internal { word, .. } => effects.say(Step::Word(word, matched), promised),
             Ack::Client => {
                 let Some(peer) = peer else { return };
                 let reason = if matched { 0 } else { NO_MATCH };
-                effects.acknowledge(peer, qos, packet_id, reason);
+                effects.acknowledge(peer, qos, packet_id, reason, promised);
             }
+        }
+    }
+
+    /// Whether a session's full queue in the store turns messages on a topic away (`queue_policy = "reject"`).
+    fn turns_away(&mut self, topic: &[u8]) -> bool {
+        self.rejects && {
+            let seats = &self.seats;
+            let over = |found: &index::Match| seats.get(found.session).is_some_and(|seat| seat.session.is_over_quota());
+            self.index.lookup(topic).direct.iter().any(over)
         }
     }
 
@@ -146,20 +208,33 @@ impl State {
         }
         let message = Arc::new(message);
         let place = from.map(|peer| effects.place(peer));
+        // A QoS 2 message that could still be refused reaches nobody before it is decided: its publisher would send it anew.
+        let gated =
+            message.qos == QoS::ExactlyOnce && (effects.has_promised(from) || self.will_store(&message, &matches));
         for found in &matches.direct {
             let own = found.no_local && self.is_own(found.session, from, &message);
             if !own {
                 let retain = found.retain_as_published && message.retain;
                 let qos = message.qos.min(found.qos);
-                let entry = Entry { message: Arc::clone(&message), qseq: 0, qos, retain, ids: found.ids.clone() };
+                let message = Arc::clone(&message);
+                let ids = found.ids.clone();
+                let entry = Entry { message, qseq: 0, qos, retain, ids, gated, place: None, pool: None };
                 self.stage(found.session, entry, place, effects);
             }
         }
         for group in &matches.groups {
-            self.stage_shared(group, &message, place, effects);
+            self.stage_shared(group, &message, gated, place, effects);
         }
         self.keep(&message, effects);
         !nobody
+    }
+
+    /// Whether a message will be stored for anybody.
+    fn will_store(&self, message: &Message, matches: &index::Matches) -> bool {
+        let stored = |found: &index::Match| {
+            found.qos != QoS::AtMostOnce && self.seats.get(found.session).is_some_and(|seat| seat.session.sid.is_some())
+        };
+        message.retain || !matches.groups.is_empty() || matches.direct.iter().any(stored)
     }
 
     /// Whether a message comes from the client itself, by this or an earlier connection (`[MQTT-3.8.3-3]` compares client ids).
@@ -170,24 +245,21 @@ impl State {
         client.is_some() && self.seats.get(session).map(|seat| &seat.session.client) == client
     }
 
+    /// One member of a group gets a message; if nobody is there, the group's queue.
     fn stage_shared(
         &mut self,
         group: &index::GroupKey,
         message: &Arc<Message>,
+        gated: bool,
         place: Option<u16>,
         effects: &mut Effects,
     ) {
-        let seats = &self.seats;
-        let fits = |key: SessionKey| {
-            let peer = seats.get(key).and_then(|seat| seat.peer.as_ref());
-            peer.is_some_and(|peer| !peer.is_held())
-        };
-        if let Some((session, asked)) = self.index.pick(group, fits) {
-            let retain = asked.options.retain_as_published && message.retain;
-            let ids = asked.id.map(|id| Arc::from([id]));
-            let qos = message.qos.min(asked.options.qos);
-            let entry = Entry { message: Arc::clone(message), qseq: 0, qos, retain, ids };
-            self.stage(session, entry, place, effects);
+        let member = self.live_member(group);
+        let queue = member.map(|(session, _)| session).or_else(|| self.queue_of(group, message.qos));
+        if let Some(receiver) = queue {
+            let pool = self.pools.sid(group);
+            let entry = pools::entry_for_group(message, member.map(|(_, asked)| asked), pool);
+            self.stage(receiver, Entry { gated, ..entry }, place, effects);
         }
     }
 
@@ -198,9 +270,12 @@ impl State {
         if seat.stage.is_empty() {
             effects.touched.push(session);
         }
-        if entry.qos != QoS::AtMostOnce && seat.is_persistent() {
-            effects.group.row(&seat.session, entry.qseq);
+        let acknowledged = entry.qos != QoS::AtMostOnce;
+        if acknowledged && seat.session.sid.is_some() {
+            entry.place = Some(effects.group.place(&entry.message));
+            effects.stored += 1;
         }
+        entry.gated = entry.place.is_some() || (acknowledged && entry.gated);
         seat.stage.push(entry);
         if let Some(place) = place.filter(|place| seat.origins.last() != Some(place)) {
             seat.origins.push(place);
@@ -209,18 +284,33 @@ impl State {
 
     /// Keeps a retained message, unless its topic holds none.
     fn keep(&mut self, message: &Arc<Message>, effects: &mut Effects) {
-        if !message.retain || self.start_topics.iter().any(|filter| filter.matches(message.topic_str())) {
+        if !message.retain
+            || first_level(message.topic_str()) == SYS
+            || self.start_topics.iter().any(|filter| filter.matches(message.topic_str()))
+        {
             return;
         }
-        effects.group.retained += 1;
-        if self.retained.set(message) == Kept::Full {
-            self.metrics.dropped(Lost::RetainedFull, 1);
+        match self.retained.set(message) {
+            Kept::Yes => effects.change(Change::Retain(Arc::clone(message))),
+            Kept::Full => {
+                self.metrics.dropped(Lost::RetainedFull, 1);
+                effects.change(Change::Retain(Arc::new(message.emptied())));
+            }
         }
         self.metrics.retained(self.retained.topics(), self.retained.bytes());
     }
 
     /// Publishes a will on behalf of who left it.
-    fn publish_will(&mut self, will: &Will, origin: Option<Arc<Origin>>, now: Now, effects: &mut Effects) {
+    fn publish_will(
+        &mut self,
+        will: &Will,
+        (origin, access): (Option<Arc<Origin>>, Option<&Arc<Access>>),
+        now: Now,
+        effects: &mut Effects,
+    ) {
+        if !self.may_leave(will, origin.as_deref(), access) {
+            return;
+        }
         let draft = Draft::publish(&PublishDraft {
             topic: will.topic.as_bytes(),
             properties: &will.properties,
@@ -238,19 +328,26 @@ impl State {
         }
     }
 
-    /// Carries out what a round staged: messages into the outboxes first, then what was promised is committed, then the replies.
-    pub(super) fn finish(&mut self, effects: &mut Effects, now: Now, commit: impl FnOnce(&mut Group)) {
+    /// Carries out what a round staged: messages into the outboxes, then the replies that wait for nothing. What waits for a commit is
+    /// returned, with what is to be committed.
+    pub(super) fn finish(&mut self, effects: &mut Effects, now: Now) -> Option<Group> {
         for key in std::mem::take(&mut effects.touched) {
-            self.deliver(key, &effects.origins, now);
+            self.deliver(key, effects, now);
         }
-        commit(&mut effects.group);
         effects.origins.clear();
         effects.send();
+        effects.take_group(&self.store_window)
     }
 
-    fn deliver(&mut self, key: SessionKey, origins: &[Arc<Peer>], now: Now) {
+    fn deliver(&mut self, key: SessionKey, effects: &mut Effects, now: Now) {
         let Some(seat) = self.seats.get_mut(key) else { return };
-        let sources = seat.origins.iter().filter_map(|place| origins.get(usize::from(*place)));
+        effects.promise_entries(seat);
+        if seat.owner != Owner::Client {
+            // A queue without a client holds nobody: it goes to the store. There is something in it now.
+            seat.origins.clear();
+            self.pools.drain(key);
+        }
+        let sources = seat.origins.iter().filter_map(|place| effects.origins.get(usize::from(*place)));
         let delivered = seat.session.outbox.lock().deliver(&mut seat.stage, sources, now.instant);
         seat.origins.clear();
         if seat.stage.capacity() > STAGE_KEPT {
@@ -262,12 +359,18 @@ impl State {
         if delivered.holds && !self.holders.contains(&key) {
             self.holders.push(key);
         }
+        seat.session.count_dropped(delivered.dropped_lagging + delivered.dropped_full);
         self.metrics.dropped(Lost::SessionLagging, delivered.dropped_lagging);
         self.metrics.dropped(Lost::QueueFull, delivered.dropped_full);
     }
 }
 
 impl Effects {
+    /// The first batch gets this number.
+    pub(super) fn starting_at(batch: u64) -> Self {
+        Self { group: Group::new(batch), ..Self::default() }
+    }
+
     /// The place of a publisher in this round's list.
     fn place(&mut self, peer: &Arc<Peer>) -> u16 {
         let known = self.origins.last().is_some_and(|last| last.id == peer.id);
@@ -278,40 +381,105 @@ impl Effects {
         u16::try_from(self.origins.len() - 1).unwrap_or(u16::MAX)
     }
 
-    fn acknowledge(&mut self, peer: Arc<Peer>, qos: QoS, packet_id: u16, reason: u8) {
-        match qos {
-            QoS::AtMostOnce => {}
-            QoS::AtLeastOnce => self.replies.push((peer, Reply::Ack { kind: AckKind::PubAck, packet_id, reason })),
-            QoS::ExactlyOnce => {
-                let serving = peer.session().and_then(|session| session.handshakes.lock().routed(packet_id, true));
-                if let Some(serving) = serving {
-                    self.replies.push((serving, Reply::Ack { kind: AckKind::PubRec, packet_id, reason }));
-                }
-            }
+    /// Tells a publisher that its message is not taken.
+    fn turn_away(&mut self, ack: Ack, peer: Option<Arc<Peer>>, qos: QoS, packet_id: u16) {
+        match (ack, peer) {
+            (Ack::Internal { word, .. }, _) => self.say(Step::Refused(word), false),
+            (Ack::Client, Some(peer)) => self.acknowledge(peer, qos, packet_id, promise::QUOTA, false),
+            _ => {}
         }
     }
 
-    /// Sends replies (one lock and wake for each run of replies to one peer) and words.
+    fn acknowledge(&mut self, peer: Arc<Peer>, qos: QoS, packet_id: u16, reason: u8, promised: bool) {
+        let step = match qos {
+            QoS::AtMostOnce => return,
+            QoS::AtLeastOnce => Step::Reply(peer, Reply::Ack { kind: AckKind::PubAck, packet_id, reason }),
+            QoS::ExactlyOnce => Step::Received { by: peer, packet_id, reason },
+        };
+        self.say(step, promised);
+    }
+
+    /// Says something at the end of the round, or, if it is `promised`, once the group is committed; never before what was promised to the
+    /// same peer earlier.
+    fn say(&mut self, step: Step, promised: bool) {
+        if promised || step.peer().is_some_and(|peer| peer.waits_for_promise()) {
+            self.group.promise.push(step);
+        } else {
+            self.steps.push(step);
+        }
+    }
+
+    /// Keeps a session as it is now.
+    fn keep(&mut self, seat: &Seat) {
+        if let Some(sid) = seat.sid {
+            self.change(Change::Session(sid, Box::new(seat.record())));
+        }
+    }
+
+    /// Room that is given back with the group's commit.
+    pub(super) fn owe(&mut self, peer: &Arc<Peer>, cost: u32) {
+        self.group.promise.owe(peer, cost);
+    }
+
+    /// A session and its connection part. One that only memory has ends with that, and still has to say what it owes.
+    fn part(&mut self, seat: &Seat) {
+        if seat.session.sid.is_some() {
+            self.released.extend(seat.session.detach());
+        }
+    }
+
+    /// A session is kept no longer.
+    fn end(&mut self, seat: &Seat) {
+        if let Some(sid) = seat.sid {
+            self.change(Change::End(sid, seat.session.client.clone()));
+        }
+    }
+
+    /// What is to be read back.
+    pub(super) fn take_pages(&mut self) -> Vec<Arc<Session>> {
+        std::mem::take(&mut self.pages)
+    }
+
+    /// Stages a change of what is kept.
+    fn change(&mut self, change: Change) {
+        self.stored += 1;
+        self.group.changes.push(change);
+    }
+
+    /// Whether the envelope at hand has staged something to be stored already: a QoS 2 id of a stored session.
+    fn has_promised(&self, from: Option<&Arc<Peer>>) -> bool {
+        from.and_then(|peer| peer.session()).is_some_and(|session| session.sid.is_some())
+    }
+
+    /// What a session was given this round becomes rows of its queue, and waits for their commit.
+    fn promise_entries(&mut self, seat: &Seat) {
+        let gated = seat.stage.iter().filter(|entry| entry.gated);
+        let Some(last) = gated.clone().map(|entry| entry.qseq).max() else { return };
+        self.group.promise.mark(&seat.session, last);
+        let Some(sid) = seat.session.sid else { return };
+        let rows = gated.filter_map(|entry| {
+            let (ids, pool) = (entry.ids.clone(), entry.pool);
+            Some(Row { qseq: entry.qseq, place: entry.place?, qos: entry.qos, retain: entry.retain, ids, pool })
+        });
+        self.group.queues.push((sid, rows.collect()));
+    }
+
+    /// The round's group, if there is anything to commit or to wait for.
+    fn take_group(&mut self, window: &Window) -> Option<Group> {
+        if self.group.is_empty() {
+            return None;
+        }
+        self.group.promise.room_of(window);
+        let next = Group::new(self.group.batch + 1);
+        Some(std::mem::replace(&mut self.group, next))
+    }
+
     fn send(&mut self) {
-        let mut batch = Vec::new();
-        let mut replies = self.replies.drain(..).peekable();
-        while let Some((peer, reply)) = replies.next() {
-            batch.push(reply);
-            if replies.peek().is_none_or(|(next, _)| next.id != peer.id) {
-                peer.reply(&mut batch);
-                batch.clear();
-            }
+        let mut batch = promise::Batch::default();
+        for step in self.steps.drain(..) {
+            step.keep(&mut batch);
         }
-        for (sender, word) in self.words.drain(..) {
-            // The publisher may have stopped waiting.
-            let _ = sender.send(word);
-        }
-        for (sender, opened) in self.opened.drain(..) {
-            let _ = sender.send(opened);
-        }
-        for sender in self.subscribed.drain(..) {
-            let _ = sender.send(());
-        }
+        batch.send();
         for peer in self.released.drain(..) {
             peer.release();
         }

@@ -3,6 +3,8 @@
 //! Changed only by the dispatcher, in stream order. Invariants: bytes and topics stay within their limits; an expired message is never
 //! handed out; empty branches are pruned.
 
+mod page;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::broker::envelope::Message;
@@ -66,10 +68,12 @@ impl Retained {
     }
 
     /// Lets go of what expired: it is not handed out any more, and keeps room from others.
-    pub(super) fn purge(&mut self, now: u64) {
-        let (topics, bytes) = purge(&mut self.root, now);
-        self.topics -= topics;
-        self.bytes -= bytes;
+    pub(super) fn purge(&mut self, now: u64) -> Vec<Arc<Message>> {
+        let mut gone = Vec::new();
+        purge(&mut self.root, now, &mut gone);
+        self.topics -= gone.len();
+        self.bytes -= gone.iter().map(|message| message.size()).sum::<usize>();
+        gone
     }
 
     /// The present value of a topic.
@@ -112,16 +116,12 @@ fn collect(node: &Node, filter: &[&str], first: bool, found: &mut Vec<Arc<Messag
     }
 }
 
-/// Topics and bytes that went.
-fn purge(node: &mut Node, now: u64) -> (usize, usize) {
-    let expired = node.message.take_if(|message| message.remaining(now).is_err());
-    let mut gone = expired.map_or((0, 0), |message| (1, message.size()));
+fn purge(node: &mut Node, now: u64, gone: &mut Vec<Arc<Message>>) {
+    gone.extend(node.message.take_if(|message| message.remaining(now).is_err()));
     node.children.retain(|_, child| {
-        let (topics, bytes) = purge(child, now);
-        gone = (gone.0 + topics, gone.1 + bytes);
+        purge(child, now, gone);
         child.message.is_some() || !child.children.is_empty()
     });
-    gone
 }
 
 fn remove(node: &mut Node, path: &[&str]) -> Option<Arc<Message>> {
@@ -174,6 +174,63 @@ mod tests {
             expected.sort();
             assert_eq!(found, expected, "{filter}");
         }
+    }
+
+    /// All pages of a filter, and how many there were.
+    fn pages(tree: &Retained, filter: &str, limit: usize, now: u64) -> (Vec<String>, usize) {
+        let (mut found, mut from, mut count) = (Vec::new(), None, 0);
+        loop {
+            let rows = tree.page(filter, from.as_deref(), limit, now);
+            assert!(rows.rows.len() <= limit);
+            found.extend(rows.rows.iter().map(|message| message.topic_str().to_owned()));
+            count += 1;
+            match rows.next {
+                Some(next) => from = Some(next.as_str().to_owned()),
+                None => return (found, count),
+            }
+        }
+    }
+
+    #[test]
+    fn pages_together_are_everything_in_the_order_of_the_tree() {
+        let topics = ["a", "a/b", "a/b/c", "/", "/a", "a/", "$SYS/x", "å/ö", "b", "a-", "a/b/d", "b/b/c"];
+        let filters =
+            ["#", "+", "a/#", "a/+", "+/b", "/#", "/+", "$SYS/#", "+/x", "a", "zz", "+/+", "a/b/c/#", "+/b/+", "+/b/#"];
+        let mut tree = Retained::new(100, 1 << 20);
+        for topic in topics {
+            tree.set(&message(topic, "1", if topic == "b" { 50 } else { 0 }));
+        }
+        let mut ran = 0;
+        for filter in filters {
+            let mut expected: Vec<_> =
+                topics.iter().filter(|topic| matches(filter, topic) && **topic != "b").copied().collect();
+            expected.sort_by_key(|topic| topic.split('/').collect::<Vec<_>>());
+            for limit in 1..=expected.len() + 1 {
+                let (found, count) = pages(&tree, filter, limit, 60);
+                assert_eq!(
+                    (found.iter().map(String::as_str).collect::<Vec<_>>(), count),
+                    (expected.clone(), expected.len().div_ceil(limit).max(1))
+                );
+                ran += 1;
+            }
+        }
+        assert!(ran > 40, "{ran}");
+    }
+
+    #[test]
+    fn a_page_looks_at_a_bounded_number_of_places() {
+        let mut tree = Retained::new(100_000, 1 << 30);
+        for number in 0..50_000 {
+            tree.set(&message(&format!("t/{number:05}/v"), "1", 0));
+        }
+        tree.set(&message("t/49999/x", "1", 0));
+        let (found, count) = pages(&tree, "+/+/x", 10, 0);
+        assert_eq!((found, count), (vec!["t/49999/x".to_owned()], 11));
+        // A place that is gone meanwhile loses nothing that follows.
+        let first = tree.page("#", None, 2, 0).next.unwrap();
+        assert_eq!(first.as_str(), "t/00002/v");
+        tree.set(&message("t/00002/v", "", 0));
+        assert_eq!(tree.page("#", Some(first.as_str()), 1, 0).rows[0].topic_str(), "t/00003/v");
     }
 
     #[test]

@@ -1,27 +1,41 @@
 //! The session table: one seat per session, known to the dispatcher alone.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use slab::Slab;
 
 use super::index::{Asked, SessionKey};
 use crate::{
     broker::{
+        access::Access,
         codec::Will,
         message::Origin,
         peer::Peer,
-        session::{Entry, Session},
+        session::{Entry, Marks, Session},
+        store::{Owner, RecoveredSession, SessionRecord, Sid, WillRecord},
     },
     names::{ClientId, QoS, TopicFilter},
 };
 
+/// MQTT 5: a session that never ends by itself.
+pub(super) const FOREVER: u32 = u32::MAX;
+/// What a client has to come back after a restart before its will is published, milliseconds.
+const RETURN: u64 = 5_000;
+
 /// A session as the stream sees it.
 #[derive(Debug)]
 pub(super) struct Seat {
+    pub owner: Owner,
     pub session: Arc<Session>,
+    /// Its number in the store; also of a session that is kept for its will only.
+    pub sid: Option<Sid>,
+    /// It was a member of a shared group once, or may have been in an earlier process: messages for groups may wait in it.
+    pub shared: bool,
+    /// It outlived the process, and its client has not come back.
+    pub recovered: bool,
     /// The connection that serves it now.
     pub peer: Option<Arc<Peer>>,
-    pub filters: HashMap<TopicFilter, Asked>,
+    pub filters: BTreeMap<TopicFilter, Asked>,
     /// Seconds it outlives its connection; set by [`Seats::set_expiry`].
     expiry: u32,
     /// While away: milliseconds since 1970 when it ends.
@@ -29,6 +43,8 @@ pub(super) struct Seat {
     pub will: Option<Will>,
     /// Who left the will: a start by will is judged by it, however late.
     pub origin: Option<Arc<Origin>>,
+    /// What its client may do, as far as is known.
+    pub access: Option<Arc<Access>>,
     /// Milliseconds since 1970 when a delayed will is published.
     pub will_due: Option<u64>,
     next_qseq: u64,
@@ -41,17 +57,80 @@ pub(super) struct Seat {
 impl Seat {
     pub(super) fn new(session: Arc<Session>) -> Self {
         Self {
+            owner: Owner::Client,
+            sid: session.sid,
             session,
+            shared: false,
+            recovered: false,
             peer: None,
-            filters: HashMap::new(),
+            filters: BTreeMap::new(),
             expiry: 0,
             ends_at: None,
             will: None,
             origin: None,
+            access: None,
             will_due: None,
             next_qseq: 1,
             stage: Vec::new(),
             origins: Vec::new(),
+        }
+    }
+
+    /// The queue of a shared group.
+    pub(super) fn of_group(session: Session, filter: &TopicFilter) -> Self {
+        Self { owner: Owner::Group(filter.clone()), ..Self::new(Arc::new(session)) }
+    }
+
+    /// A session that outlived the process. Its client counts as gone since `now` (milliseconds since 1970) if it was connected.
+    pub(super) fn recover(kept: &RecoveredSession, marks: Marks, now: u64) -> Self {
+        let record = &kept.record;
+        // One that ends with its connection ended with the process: what is left of it is its will.
+        let session = if record.expiry > 0 || record.owner != Owner::Client {
+            Session::recovered(kept, marks)
+        } else {
+            Session::new(record.client.clone(), marks, None)
+        };
+        let left_at = record.left_at.unwrap_or(now);
+        let (will, due) = match &record.will {
+            Some(left) => (Some(left.will.clone()), left.due),
+            None => (None, None),
+        };
+        let will_due = will.as_ref().map(|will| due.unwrap_or(now + RETURN.max(u64::from(will.delay) * 1000)));
+        let ends_at = match record.expiry {
+            _ if record.owner != Owner::Client => None,
+            // Kept for its will only.
+            0 => will_due.or(Some(now)),
+            FOREVER => None,
+            expiry => Some(left_at + u64::from(expiry) * 1000),
+        };
+        Self {
+            owner: record.owner.clone(),
+            sid: Some(kept.sid),
+            shared: true,
+            recovered: true,
+            filters: kept.filters.iter().cloned().collect(),
+            expiry: record.expiry,
+            ends_at,
+            will,
+            origin: record.origin.clone().map(Arc::new),
+            will_due,
+            next_qseq: kept.next_qseq.max(1),
+            ..Self::new(Arc::new(session))
+        }
+    }
+
+    /// What is to be kept of it.
+    pub(super) fn record(&self) -> SessionRecord {
+        let left_at = self.ends_at.map(|end| end.saturating_sub(u64::from(self.expiry) * 1000));
+        let will = self.will.as_ref().map(|will| WillRecord { will: will.clone(), due: self.will_due });
+        let left_at = if self.peer.is_some() { None } else { left_at.or(Some(0)) };
+        SessionRecord {
+            owner: self.owner.clone(),
+            client: self.session.client.clone(),
+            origin: self.origin.as_deref().cloned(),
+            expiry: self.expiry,
+            left_at,
+            will,
         }
     }
 
@@ -82,7 +161,8 @@ impl Seat {
 #[derive(Debug, Default)]
 pub(super) struct Seats {
     seats: Slab<Seat>,
-    by_client: HashMap<ClientId, SessionKey>,
+    /// In order, so that they can be shown page by page.
+    by_client: BTreeMap<ClientId, SessionKey>,
     persistent: usize,
 }
 
@@ -101,15 +181,23 @@ impl Seats {
 
     pub(super) fn insert(&mut self, seat: Seat) -> SessionKey {
         let client = seat.session.client.clone();
+        self.persistent += usize::from(seat.is_persistent());
         let key = self.seats.insert(seat);
         self.by_client.insert(client, key);
         key
     }
 
+    /// One that no client can claim.
+    pub(super) fn insert_alone(&mut self, seat: Seat) -> SessionKey {
+        self.seats.insert(seat)
+    }
+
     pub(super) fn remove(&mut self, key: SessionKey) -> Option<Seat> {
         let seat = self.seats.try_remove(key)?;
-        self.by_client.remove(&seat.session.client);
-        self.persistent -= usize::from(seat.is_persistent());
+        if seat.owner == Owner::Client {
+            self.by_client.remove(&seat.session.client);
+            self.persistent -= usize::from(seat.is_persistent());
+        }
         Some(seat)
     }
 
@@ -131,8 +219,20 @@ impl Seats {
         self.seats.iter()
     }
 
+    /// Clients in order, from one on.
+    pub(super) fn by_client(&self, from: Option<ClientId>) -> impl Iterator<Item = (&ClientId, &Seat)> {
+        let begin = from.map_or(Bound::Unbounded, Bound::Included);
+        let found = self.by_client.range((begin, Bound::Unbounded));
+        found.filter_map(|(client, key)| Some((client, self.seats.get(*key)?)))
+    }
+
+    /// The keys from one on, in order.
+    pub(super) fn keys_from(&self, from: SessionKey) -> impl Iterator<Item = SessionKey> {
+        self.seats.iter().map(|(key, _)| key).skip_while(move |key| *key < from)
+    }
+
     pub(super) fn len(&self) -> usize {
-        self.seats.len()
+        self.by_client.len()
     }
 
     /// The seat a connection serves now; `None` once it was taken over.

@@ -11,11 +11,15 @@ use crate::{
         cargo::{SubscribeCargo, UnsubscribeCargo},
         envelope::Message,
         peer::{Peer, Reply},
+        promise::Step,
         session::Entry,
+        store::Change,
     },
     names::{QoS, TopicFilter},
 };
 
+/// MQTT 5: "Not authorized".
+const NOT_AUTHORIZED: u8 = 0x87;
 /// MQTT 5: "Quota exceeded".
 const QUOTA: u8 = 0x97;
 /// MQTT 5: "No subscription existed".
@@ -48,14 +52,18 @@ impl State {
         effects: &mut Effects,
     ) {
         let Some((peer, key)) = peer.and_then(|peer| self.seats.of_peer(&peer).map(|key| (peer, key))) else { return };
+        let before = effects.stored;
         let codes = cargo.filters.into_iter().map(|filter| match filter {
             Ok((filter, asked)) => self.subscribe_one(key, &filter, asked, now, effects),
             Err(code) => code,
         });
         let codes = codes.collect();
         match cargo.done {
-            Some(done) => effects.subscribed.push(done),
-            None => effects.replies.push((peer, Reply::SubAck { packet_id: cargo.packet_id, codes })),
+            Some(done) => effects.say(Step::Subscribed(done), false),
+            None => {
+                let promised = effects.stored != before;
+                effects.say(Step::Reply(peer, Reply::SubAck { packet_id: cargo.packet_id, codes }), promised);
+            }
         }
         self.metrics.subscriptions(self.index.len());
     }
@@ -68,12 +76,19 @@ impl State {
         now: Now,
         effects: &mut Effects,
     ) -> u8 {
+        if !asked.internal && !self.may_still_subscribe(key, filter) {
+            return NOT_AUTHORIZED;
+        }
         let Some(seat) = self.seats.get_mut(key) else { return QUOTA };
         if seat.filters.len() >= self.limits.subscriptions && !seat.filters.contains_key(filter) {
             return QUOTA;
         }
         seat.filters.insert(filter.clone(), asked);
+        if let Some(sid) = seat.session.sid {
+            effects.change(Change::Subscribe(sid, filter.clone(), asked));
+        }
         let new = self.index.subscribe(key, filter, asked);
+        self.join_group(key, filter, effects);
         let wanted = match asked.options.retain_handling {
             0 => true,
             1 => new,
@@ -86,6 +101,7 @@ impl State {
     }
 
     fn send_retained(&mut self, key: SessionKey, filter: &TopicFilter, asked: Asked, now: Now, effects: &mut Effects) {
+        self.send_sys(key, filter, asked, now, effects);
         self.forget_bulk(key, filter);
         let rest: VecDeque<_> = self.retained.matching(filter.as_str(), now.ms).into();
         let peer = self.seats.get(key).and_then(|seat| seat.peer.as_ref()).map_or(0, |peer| peer.id);
@@ -101,10 +117,17 @@ impl State {
         self.bulk.retain(|bulk| bulk.session != key || bulk.filter != *filter);
     }
 
-    fn stage_retained(&mut self, key: SessionKey, message: Arc<Message>, asked: Asked, effects: &mut Effects) {
+    pub(super) fn stage_retained(
+        &mut self,
+        key: SessionKey,
+        message: Arc<Message>,
+        asked: Asked,
+        effects: &mut Effects,
+    ) {
         let qos: QoS = message.qos.min(asked.options.qos);
         let ids = asked.id.map(|id| Arc::from([id]));
-        self.stage(key, Entry { message, qseq: 0, qos, retain: true, ids }, None, effects);
+        let entry = Entry { message, qseq: 0, qos, retain: true, ids, gated: false, place: None, pool: None };
+        self.stage(key, entry, None, effects);
     }
 
     /// Whether retained messages wait to go out in portions.
@@ -153,20 +176,29 @@ impl State {
 
     pub(super) fn unsubscribe(&mut self, cargo: UnsubscribeCargo, peer: Option<Arc<Peer>>, effects: &mut Effects) {
         let Some((peer, key)) = peer.and_then(|peer| self.seats.of_peer(&peer).map(|key| (peer, key))) else { return };
+        let before = effects.stored;
         let codes = cargo.filters.into_iter().map(|filter| match filter {
-            Ok(filter) => self.unsubscribe_one(key, &filter),
+            Ok(filter) => self.unsubscribe_one(key, &filter, effects),
             Err(code) => code,
         });
         let codes = codes.collect();
-        effects.replies.push((peer, Reply::UnsubAck { packet_id: cargo.packet_id, codes }));
+        let promised = effects.stored != before;
+        effects.say(Step::Reply(peer, Reply::UnsubAck { packet_id: cargo.packet_id, codes }), promised);
         self.metrics.subscriptions(self.index.len());
     }
 
-    fn unsubscribe_one(&mut self, key: SessionKey, filter: &TopicFilter) -> u8 {
-        if let Some(seat) = self.seats.get_mut(key) {
-            seat.filters.remove(filter);
+    pub(super) fn unsubscribe_one(&mut self, key: SessionKey, filter: &TopicFilter, effects: &mut Effects) -> u8 {
+        if let Some(seat) = self.seats.get_mut(key)
+            && seat.filters.remove(filter).is_some()
+            && let Some(sid) = seat.session.sid
+        {
+            effects.change(Change::Unsubscribe(sid, filter.clone()));
         }
         self.forget_bulk(key, filter);
-        if self.index.unsubscribe(key, filter) { 0 } else { NO_SUBSCRIPTION }
+        if !self.index.unsubscribe(key, filter) {
+            return NO_SUBSCRIPTION;
+        }
+        self.leave_group(filter, effects);
+        0
     }
 }

@@ -1,11 +1,19 @@
 //! `[limits]`
 
-use crate::{broker::settings::Limits, config::walk::Section};
+use std::ops::RangeInclusive;
+
+use crate::{
+    broker::settings::{Limits, Rate},
+    config::walk::Section,
+};
 
 const MIB: u64 = 1 << 20;
 
 /// MQTT's largest packet: 5 bytes of fixed header and a remaining length of 268,435,455 (MQTT 5.0 section 1.5.5).
 const LARGEST_PACKET: u64 = 268_435_460;
+
+/// A rate, per second; 0: any.
+pub(super) const PER_SECOND: RangeInclusive<u64> = 0..=u32::MAX as u64;
 
 pub(super) fn decode(section: Section<'_>) -> Limits {
     let default = Limits::default();
@@ -26,6 +34,13 @@ pub(super) fn decode(section: Section<'_>) -> Limits {
         topic_aliases: section.number("topic_aliases", 0..=65_535, default.topic_aliases),
         handshakes: section.number("handshakes", 1..=1_000_000, default.handshakes),
         handshakes_per_address: section.number("handshakes_per_address", 1..=1_000_000, default.handshakes_per_address),
+        connects: section.number("connects", 0..=u64::from(u32::MAX), default.connects),
+        failed_logins: section.number("failed_logins", 0..=1_000_000, default.failed_logins),
+        waiting_logins: section.number("waiting_logins", 1..=1_000_000, default.waiting_logins),
+        rate: Rate {
+            messages: section.number("messages_per_second", PER_SECOND, default.rate.messages),
+            bytes: section.number("bytes_per_second", PER_SECOND, default.rate.bytes),
+        },
     };
     section.finish();
     limits

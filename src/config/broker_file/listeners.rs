@@ -42,6 +42,13 @@ pub(super) fn decode(top: &Section<'_>, no_users: bool, cx: &Context<'_>) -> Opt
     Some(listeners)
 }
 
+/// Names a rule may use: of the listeners that are opened, and of those the file describes (the command line may open another instead).
+pub(super) fn names(top: &Section<'_>, opened: Option<&[Listener]>) -> Vec<Arc<str>> {
+    let opened = opened.unwrap_or_default().iter().map(|listener| Arc::clone(&listener.name));
+    let written = top.texts_of("listeners", &["name", "address"]).into_iter().map(Arc::from);
+    opened.chain(written).collect()
+}
+
 /// A listener nobody described: plain TCP, anonymous while no users are defined and it is on loopback.
 fn standard(name: &str, address: &HostPort, no_users: bool, cx: &Context<'_>) -> Option<Listener> {
     let addresses = address.bind_addresses().inspect_err(|error| cx.report.error("", error.to_string())).ok()?;

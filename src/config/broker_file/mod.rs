@@ -1,11 +1,13 @@
-//! `broker.toml`: the built-in broker's listeners, users and limits.
+//! `broker.toml`: the built-in broker's listeners, users, access rules and limits.
 //!
 //! Invariants: a listener other machines can reach is refused unless somebody decided who may come in; what is not built is refused where
 //! it is written, never ignored.
 
+mod access;
 mod limits;
 mod listener_tls;
 mod listeners;
+mod storage;
 mod users;
 mod websocket;
 
@@ -27,6 +29,8 @@ use crate::{
 pub(super) struct Context<'a> {
     pub(super) report: &'a Report,
     pub(super) base: PathBuf,
+    /// The data directory.
+    pub(super) data: PathBuf,
     pub(super) overrides: &'a Overrides,
     /// The settings of `butler.yaml`.
     pub(super) butler: &'a ButlerSettings,
@@ -36,26 +40,32 @@ pub(super) struct Context<'a> {
 pub(super) fn decode(root: Option<&Node>, cx: &Context<'_>) -> Option<Settings> {
     let top = Section::root(cx.report, root);
     let protect = top.flag("protect_own_topics", true);
+    let anonymous_sys = top.flag("anonymous_sys", false);
     let (users, certificate_only) = users::decode(&top);
     let listeners = listeners::decode(&top, users.is_empty(), cx);
     let by_certificate = |listeners: &Vec<Listener>| listeners.iter().any(listener_tls::names_users);
     if broker_port(cx.butler).is_some() && listeners.as_ref().is_some_and(|listeners| !by_certificate(listeners)) {
         certificate_only.iter().for_each(|key| cx.report.error(key, users::NO_LOGIN));
     }
+    let access = access::decode(&top, &users, &listeners::names(&top, listeners.as_deref()));
     let limits = limits::decode(top.section("limits"));
-    refuse_storage(top.section("storage"));
+    let storage = storage::decode(top.section("storage"), cx);
     refuse_router(top.section("router"));
     top.finish();
     let mqtt = &cx.butler.mqtt;
     Some(Settings {
         listeners: listeners?,
         users,
+        access,
         limits,
         start_topics: vec![mqtt.task_start.clone().into()],
         protected_topics: if protect { protected_topics(cx.butler) } else { Vec::new() },
         // A prefix so long that no level fits behind it has no self-test.
         open_topics: mqtt.own_topics.join("ping").map(Into::into).into_iter().collect(),
+        anonymous_sys,
         own_prefix: mqtt.own_topics.clone(),
+        storage,
+        replaced_at_start: Vec::new(),
         engine_test_hook: false,
     })
 }
@@ -76,13 +86,6 @@ pub(super) fn broker_port(settings: &ButlerSettings) -> Option<u16> {
     match settings.mqtt.broker {
         BrokerChoice::Embedded { port } => Some(port),
         BrokerChoice::External(_) => None,
-    }
-}
-
-fn refuse_storage(section: Section<'_>) {
-    for entry in section.unknown() {
-        let message = "the store on disk is not built yet (persistent sessions and retained messages live in memory); remove the key";
-        section.report().error_at(Some(entry.at), &section.path_of(&entry.key), message);
     }
 }
 

@@ -5,8 +5,12 @@ use std::{collections::HashSet, sync::Arc};
 use argon2::password_hash::phc::PasswordHash;
 
 use crate::{
-    broker::settings::{Rights, User},
-    config::walk::{Item, Section},
+    broker::settings::{Rate, Rights, User},
+    config::{
+        tree::short,
+        walk::{Item, Section, nearest},
+    },
+    names::{Secret, TopicFilter},
 };
 
 /// What a user without `rights` may do.
@@ -41,24 +45,44 @@ fn user(item: &Item<'_>) -> Option<User> {
     if name.is_none() {
         item.error("`name` is needed");
     }
-    let password_hash = if section.has("password_hash") { Some(hash(&section)?) } else { None };
+    let password_hash = if section.has("password_hash") { hash(&section).map(Some) } else { Some(None) };
+    let groups =
+        section.parsed_list("groups").unwrap_or_default().into_iter().map(|name: String| name.into()).collect();
     let rights = section.list_if_written("rights").map_or(DEFAULT_RIGHTS, |items| rights(&items));
     let publish = section.filters("publish");
     let subscribe = section.filters("subscribe");
+    for (key, list) in [("publish", &publish), ("subscribe", &subscribe)] {
+        no_placeholders(&section, key, list.as_deref().unwrap_or_default());
+    }
+    let rate = rate(&section);
     for key in ["password", "publish_deny", "subscribe_deny"] {
         let why = if key == "password" {
             "passwords are not kept in files; make a `password_hash` with `sense-butler hash-password` and remove the key"
         } else {
-            "there are only lists of what is allowed; remove the key"
+            "there are only lists of what is allowed; write what is denied as [[access]] and remove the key"
         };
         section.refuse(key, why);
     }
     section.refuse_unknown();
-    Some(User { name: Arc::from(name?), password_hash, rights, publish, subscribe })
+    Some(User { name: Arc::from(name?), password_hash: password_hash?, groups, rights, publish, subscribe, rate })
+}
+
+fn no_placeholders(section: &Section<'_>, key: &str, filters: &[TopicFilter]) {
+    if filters.iter().any(|filter| filter.as_str().contains("%u") || filter.as_str().contains("%c")) {
+        let message = "`%u` and `%c` stand for themselves here; in [[access]] they are the user and the client id";
+        section.report().warn(&section.path_of(key), message);
+    }
+}
+
+/// A user's own rate; what is not written of it is unlimited.
+fn rate(section: &Section<'_>) -> Option<Rate> {
+    let per_second = |key| section.number_if_written(key, super::limits::PER_SECOND);
+    let (messages, bytes) = (per_second("messages_per_second"), per_second("bytes_per_second"));
+    (messages.is_some() || bytes.is_some()).then(|| Rate { messages: messages.unwrap_or(0), bytes: bytes.unwrap_or(0) })
 }
 
 /// The hash is a secret of sorts: it is never quoted.
-fn hash(section: &Section<'_>) -> Option<String> {
+fn hash(section: &Section<'_>) -> Option<Secret> {
     let text = section.secret("password_hash");
     let argon2id = |text: &&str| {
         PasswordHash::new(text).is_ok_and(|hash| hash.algorithm.as_str() == "argon2id" && hash.hash.is_some())
@@ -68,7 +92,14 @@ fn hash(section: &Section<'_>) -> Option<String> {
         let message = "an Argon2id hash is needed; make it with `sense-butler hash-password` and paste the whole line";
         section.report().error(&section.path_of("password_hash"), message);
     }
-    hash.map(str::to_owned)
+    hash.map(Secret::new)
+}
+
+/// For a name that nobody has: who might be meant.
+pub(super) fn no_such(what: &str, name: &str, known: &[Arc<str>]) -> String {
+    let known: Vec<&str> = known.iter().map(|name| &**name).collect();
+    let near = nearest(name, &known).map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
+    format!("there is no {what} \"{}\"{near}", short(name))
 }
 
 pub(super) fn rights(items: &[Item<'_>]) -> Rights {

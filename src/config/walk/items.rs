@@ -47,6 +47,20 @@ impl<'a> Section<'a> {
         Some(items.iter().enumerate().map(item).collect())
     }
 
+    /// Of each section of a list that was read already: the first of some keys that is a text.
+    pub(in crate::config) fn texts_of(&self, key: &'static str, keys: &[&str]) -> Vec<&'a str> {
+        let items = self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node.value);
+        let Some(Value::List(items)) = items else { return Vec::new() };
+        let text = |item: &'a Node| {
+            let Value::Map(entries) = &item.value else { return None };
+            keys.iter().find_map(|key| match &entries.iter().find(|entry| entry.key == *key)?.node.value {
+                Value::Text(text) => Some(text.as_str()),
+                _ => None,
+            })
+        };
+        items.iter().filter_map(text).collect()
+    }
+
     /// A list of texts, each parsed; wrong ones are reported and left out.
     pub(in crate::config) fn parsed_list<T: FromStr<Err: std::fmt::Display>>(
         &self,

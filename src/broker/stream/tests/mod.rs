@@ -17,7 +17,7 @@ use crate::{
         codec::{SubscribeOptions, Will},
         message::{Door, Origin},
         peer::Kick,
-        session::{Marks, Resend, Session},
+        session::{Marks, Parcel, Released, Session, packet_id},
         store::MemoryStore,
     },
     names::{ClientId, matches},
@@ -79,6 +79,34 @@ struct Got {
     qos: u8,
     retain: bool,
     ids: Vec<u32>,
+    /// QoS and RETAIN it was published with.
+    published: (u8, bool),
+    era: Era,
+}
+
+/// Which life of a shared group a message was for: a group without members ends, and one of its name owes nothing for it. Only the model
+/// counts these, so they all compare equal.
+#[derive(Debug, Clone, Copy, Default)]
+struct Era(u32);
+
+impl PartialEq for Era {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Era {}
+
+impl PartialOrd for Era {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Era {
+    fn cmp(&self, _: &Self) -> std::cmp::Ordering {
+        std::cmp::Ordering::Equal
+    }
 }
 
 impl Got {
@@ -91,6 +119,8 @@ impl Got {
             qos: entry.qos as u8,
             retain: entry.retain,
             ids,
+            published: (entry.message.qos as u8, entry.message.retain),
+            era: Era::default(),
         }
     }
 
@@ -110,8 +140,12 @@ struct Wish {
 struct ModelSession {
     online: bool,
     kept: bool,
+    /// It was kept from its beginning: it has a queue in the store.
+    stored: bool,
     filters: BTreeMap<usize, Wish>,
-    queue: Vec<Got>,
+    /// What is to be sent, and whether it was sent before.
+    queue: Vec<(Got, bool)>,
+    /// Sent by the present connection.
     unacknowledged: Vec<Got>,
     will: Option<(String, WillOf)>,
     will_due: Option<u64>,
@@ -124,12 +158,28 @@ struct Model {
     retained: BTreeMap<Vec<String>, (String, u8)>,
     /// What this step brought, per session.
     step: BTreeMap<usize, Vec<Got>>,
-    /// Groups that get this step's message, with its topic, payload, QoS and RETAIN.
-    groups: Vec<(usize, String, String, u8, bool)>,
+    /// What groups get in this step.
+    groups: Vec<(usize, Shared)>,
+    /// What waits for a member of a group.
+    pools: BTreeMap<usize, Vec<Shared>>,
+    /// How often each group ended.
+    eras: BTreeMap<usize, u32>,
 }
+
+/// A message for a group: topic, payload, QoS and RETAIN.
+type Shared = (String, String, u8, bool);
 
 fn shared(filter: usize) -> Option<&'static str> {
     FILTERS[filter].strip_prefix("$share/").map(|rest| rest.split_once('/').unwrap().1)
+}
+
+impl ModelSession {
+    /// The connection is over: what it left unacknowledged comes again, first of all; QoS 0 is gone.
+    fn leave(&mut self) {
+        self.queue.retain(|(got, _)| got.qos > 0);
+        let again = std::mem::take(&mut self.unacknowledged).into_iter().map(|got| (got, true));
+        self.queue.splice(0..0, again);
+    }
 }
 
 impl Model {
@@ -151,6 +201,8 @@ impl Model {
                 payload: payload.into(),
                 qos: qos.min(granted),
                 retain: retain && as_published,
+                published: (qos, retain),
+                era: Era::default(),
                 ids: direct.iter().map(|(at, _)| **at as u32 + 1).collect(),
             });
         }
@@ -158,7 +210,7 @@ impl Model {
             let fits = shared(at).is_some_and(|pattern| matches(pattern, topic));
             if fits && self.sessions.values().any(|session| session.filters.contains_key(&at)) {
                 matched = true;
-                self.groups.push((at, topic.into(), payload.into(), qos, retain));
+                self.give(at, (topic.into(), payload.into(), qos, retain));
             }
         }
         if retain {
@@ -172,6 +224,39 @@ impl Model {
         matched
     }
 
+    /// A group gets a message: a member that is there, else the group's queue if a stored member wants it.
+    fn give(&mut self, at: usize, message: Shared) {
+        let members = || self.sessions.values().filter(|session| session.filters.contains_key(&at));
+        let waiting = self.pools.get(&at).is_some_and(|pool| !pool.is_empty());
+        if !waiting && members().any(|session| session.online) {
+            self.groups.push((at, message));
+        } else if message.2 > 0 && members().any(|session| session.stored && session.filters[&at].qos > 0) {
+            self.pools.entry(at).or_default().push(message);
+        }
+    }
+
+    /// A session may have left groups: those without members end.
+    fn left(&mut self, groups: impl Iterator<Item = usize>) {
+        for at in groups.filter(|at| shared(*at).is_some()) {
+            if !self.sessions.values().any(|session| session.filters.contains_key(&at)) {
+                *self.eras.entry(at).or_default() += 1;
+                self.pools.remove(&at);
+            }
+        }
+    }
+
+    /// What waits goes to members that are there now; without members it is gone.
+    fn drain_pools(&mut self) {
+        let sessions = &self.sessions;
+        self.pools.retain(|at, pool| {
+            let members = || sessions.values().filter(|session| session.filters.contains_key(at));
+            if members().any(|session| session.online) {
+                self.groups.extend(pool.drain(..).map(|message| (*at, message)));
+            }
+            members().next().is_some()
+        });
+    }
+
     fn will(&mut self, client: usize, from: Option<usize>) {
         let will = self.sessions.get_mut(&client).and_then(|session| session.will.take());
         if let Some((payload, will)) = will {
@@ -181,7 +266,21 @@ impl Model {
 
     fn end(&mut self, client: usize) {
         let Some(mut session) = self.sessions.remove(&client) else { return };
-        self.step.remove(&client);
+        self.left(session.filters.keys().copied());
+        // What it was given in this step it passes on, with what it had not acknowledged; a QoS 2 message that was sent is gone.
+        let fresh = self.step.remove(&client).unwrap_or_default().into_iter().map(|got| (got, false));
+        let sent = session.unacknowledged.drain(..).map(|got| (got, true));
+        let left: Vec<_> = sent.chain(session.queue.drain(..)).chain(fresh).collect();
+        self.drain_pools();
+        for (got, _) in left.into_iter().filter(|(got, sent)| got.qos == 1 || (got.qos == 2 && !sent)) {
+            let owed = |at: &usize| {
+                let members = self.sessions.values().any(|session| session.filters.contains_key(at));
+                members && got.era.0 == self.eras.get(at).copied().unwrap_or(0)
+            };
+            if let Some(at) = got.group().filter(owed) {
+                self.give(at, (got.topic, got.payload, got.published.0, got.published.1));
+            }
+        }
         if let Some((payload, will)) = session.will.take() {
             self.route(None, &format!("w/{client}"), &payload, will.qos, will.retain);
         }
@@ -201,7 +300,8 @@ impl Model {
             self.end(client);
         }
         let session = self.sessions.entry(client).or_default();
-        session.queue.retain(|got| got.qos > 0);
+        session.leave();
+        session.stored |= kept;
         (session.online, session.kept, session.will) = (true, kept, will);
         (session.will_due, session.ends_at) = (None, None);
         present
@@ -213,15 +313,17 @@ impl Model {
         if shared(filter).is_some() || handling == 2 || (handling == 1 && !new) {
             return;
         }
-        for (path, (payload, qos)) in &self.retained {
+        for (path, (payload, qos_published)) in &self.retained {
             let topic = path.join("/");
             if matches(FILTERS[filter], &topic) {
-                let (qos, ids) = (wish.qos.min(*qos), vec![filter as u32 + 1]);
+                let (qos, ids) = (wish.qos.min(*qos_published), vec![filter as u32 + 1]);
                 self.step.entry(client).or_default().push(Got {
                     topic,
                     payload: payload.clone(),
                     qos,
                     retain: true,
+                    published: (*qos_published, true),
+                    era: Era::default(),
                     ids,
                 });
             }
@@ -232,7 +334,7 @@ impl Model {
         let session = self.sessions.get_mut(&client).unwrap();
         session.online = false;
         session.kept &= !end;
-        session.queue.retain(|got| got.qos > 0);
+        session.leave();
         session.ends_at = session.kept.then(|| now + u64::from(KEPT) * 1000);
         if !with_will {
             session.will = None;
@@ -262,30 +364,39 @@ impl Model {
 
     /// Compares a step's staged messages, settles who of the groups got theirs, and moves everything into the queues.
     fn settle(&mut self, staged: &BTreeMap<usize, Vec<Got>>, in_order: bool) {
-        for (at, topic, payload, qos, retain) in std::mem::take(&mut self.groups) {
-            let members = || self.sessions.iter().filter(|(_, session)| session.filters.contains_key(&at));
-            let got = |client: &usize| {
-                let mine = staged.get(client).into_iter().flatten();
-                mine.filter(|got| got.group() == Some(at) && got.topic == topic && got.payload == payload).count()
-            };
-            let chosen: Vec<_> = members().filter(|(client, _)| got(client) > 0).collect();
-            assert_eq!(chosen.iter().map(|(client, _)| got(client)).sum::<usize>(), 1, "one member of {at}");
-            let (client, session) = chosen[0];
-            assert!(session.online || members().all(|(_, session)| !session.online), "one that is there, if any");
-            let wish = session.filters[&at];
-            let (qos, retain) = (qos.min(wish.qos), retain && wish.published);
-            let ids = vec![at as u32 + 100];
-            self.step.entry(*client).or_default().push(Got { topic, payload, qos, retain, ids });
+        self.drain_pools();
+        let mut direct = staged.clone();
+        for (at, (topic, payload, qos, retain)) in std::mem::take(&mut self.groups) {
+            let mut members =
+                self.sessions.iter().filter(|(_, session)| session.online && session.filters.contains_key(&at));
+            let taken = members.find_map(|(client, session)| {
+                let wish = session.filters[&at];
+                let expected = Got {
+                    topic: topic.clone(),
+                    payload: payload.clone(),
+                    qos: qos.min(wish.qos),
+                    retain: retain && wish.published,
+                    ids: vec![at as u32 + 100],
+                    published: (qos, retain),
+                    era: Era::default(),
+                };
+                let list = direct.get_mut(client)?;
+                let place = list.iter().position(|got| *got == expected)?;
+                Some(list.remove(place))
+            });
+            assert!(taken.is_some(), "a member of {at} that is there gets {topic} {payload}: {staged:?}");
         }
+        direct.retain(|_, list| !list.is_empty());
         let mut expected = std::mem::take(&mut self.step);
-        let mut staged = staged.clone();
         if !in_order {
-            expected.values_mut().chain(staged.values_mut()).for_each(|list| list.sort());
+            expected.values_mut().chain(direct.values_mut()).for_each(|list| list.sort());
         }
-        assert_eq!(staged, expected);
-        for (client, list) in expected {
-            let session = self.sessions.get_mut(&client).unwrap();
-            session.queue.extend(list.into_iter().filter(|got| session.online || got.qos > 0));
+        assert_eq!(direct, expected);
+        for (client, list) in staged {
+            let session = self.sessions.get_mut(client).unwrap();
+            let owed = list.iter().filter(|got| session.online || got.qos > 0);
+            let era = |got: &Got| got.group().and_then(|at| self.eras.get(&at)).copied().unwrap_or(0);
+            session.queue.extend(owed.map(|got| (Got { era: Era(era(got)), ..got.clone() }, false)));
         }
     }
 }

@@ -16,7 +16,7 @@ impl Real {
     fn new() -> Self {
         let metrics = Metrics::new(&mut Registry::default());
         Self {
-            state: State::new(Limits::default(), Vec::new(), metrics),
+            state: State::new(Limits::default(), Vec::new(), Window::new(1 << 20), Arc::default(), metrics),
             effects: Effects::default(),
             store: MemoryStore::default(),
             now: Now { ms: 1_000_000, instant: Instant::now() },
@@ -29,16 +29,31 @@ impl Real {
     fn apply(&mut self, draft: Draft, peer: Option<Arc<Peer>>, cargo: Cargo) -> BTreeMap<usize, Vec<Got>> {
         self.number += 1;
         let envelope = draft.stamp(0, self.number);
-        let flight = Flight { seq: self.number, envelope, cost: 0, peer, cargo, since: self.now.instant };
+        let flight = Flight { seq: self.number, envelope, cost: 0, stored: 0, peer, cargo, since: self.now.instant };
         self.state.apply(flight, self.now, &mut self.effects);
         let mut staged = BTreeMap::new();
-        for (_, seat) in self.state.seats.iter().filter(|(_, seat)| !seat.stage.is_empty()) {
-            let client = seat.session.client.as_str().parse().unwrap();
-            staged.insert(client, seat.stage.iter().map(Got::of).collect());
-        }
-        let store = &mut self.store;
-        self.state.finish(&mut self.effects, self.now, |group| store.commit(group));
+        while self.round(&mut staged) {}
         staged
+    }
+
+    /// The rest of a round; whether there is more to do.
+    fn round(&mut self, staged: &mut BTreeMap<usize, Vec<Got>>) -> bool {
+        let mut more = self.state.has_pools() && self.state.advance_pools(&mut self.effects);
+        let clients = self.state.seats.iter().filter(|(_, seat)| seat.owner == Owner::Client);
+        for (_, seat) in clients.filter(|(_, seat)| !seat.stage.is_empty()) {
+            let client = seat.session.client.as_str().parse().unwrap();
+            staged.entry(client).or_default().extend(seat.stage.iter().map(Got::of));
+        }
+        if let Some(group) = self.state.finish(&mut self.effects, self.now) {
+            // Its rows may be what a queue waits for.
+            more |= self.state.has_pools() && !group.queues.is_empty();
+            self.store.submit(group);
+        }
+        for session in self.effects.take_pages() {
+            self.store.load(&session);
+            more = true;
+        }
+        more
     }
 
     fn control(&mut self, peer: Option<Arc<Peer>>, cargo: Cargo) -> BTreeMap<usize, Vec<Got>> {
@@ -55,6 +70,8 @@ impl Real {
 struct Run {
     real: Real,
     model: Model,
+    /// Packet ids of what each client has not acknowledged.
+    sent: BTreeMap<usize, Vec<u16>>,
     steps: u64,
 }
 
@@ -116,12 +133,7 @@ impl Run {
         let opened = opened.try_recv().unwrap().unwrap();
         assert_eq!(opened.present, present);
         self.model.settle(&staged, true);
-        let resend: Vec<_> = opened.session.handshakes.lock().resend();
-        let resend = resend.iter().map(|one| match one {
-            Resend::Publish(_, entry) => Got::of(entry),
-            Resend::PubRel(_) => panic!("every PUBREC is followed by its PUBCOMP here"),
-        });
-        assert_eq!(resend.collect::<Vec<_>>(), self.model.sessions[&client].unacknowledged);
+        self.sent.remove(&client);
         if let Some((old, session)) = self.real.connections.insert(client, (Arc::clone(&peer), opened.session)) {
             assert_eq!(old.take(&mut Vec::new()), Some(Kick::SessionTakenOver));
             assert!(session.take(old.id, 1, 1, &mut Vec::new()).is_err() || !present);
@@ -152,6 +164,9 @@ impl Run {
     fn unsubscribe(&mut self, client: usize, filter: usize) {
         let Some((peer, _)) = self.real.connections.get(&client).cloned() else { return };
         let known = self.model.sessions.get_mut(&client).unwrap().filters.remove(&filter).is_some();
+        if known {
+            self.model.left([filter].into_iter());
+        }
         let filters = vec![Ok(TopicFilter::new(FILTERS[filter]).unwrap())];
         let cargo = Cargo::Unsubscribe(Box::new(UnsubscribeCargo { packet_id: 8, filters }));
         assert!(self.real.control(Some(Arc::clone(&peer)), cargo).is_empty());
@@ -185,18 +200,38 @@ impl Run {
         let expected = (qos > 0).then_some(Reply::Ack { kind, packet_id: 9, reason });
         assert_eq!(Real::replies(&peer), expected.into_iter().collect::<Vec<_>>());
         if qos == 2 {
-            assert_eq!(session.handshakes.lock().pubrel(peer.id, 9), Ok(true));
+            self.complete(&peer, &session);
         }
+    }
+
+    /// The publisher's PUBREL.
+    fn complete(&mut self, peer: &Arc<Peer>, session: &Arc<Session>) {
+        let released = session.handshakes.lock().pubrel(peer.id, 9);
+        if session.sid.is_none() {
+            assert_eq!(released, Ok(Released::Now));
+            return;
+        }
+        assert_eq!(released, Ok(Released::Later));
+        self.real.store.touch(session);
+        assert_eq!(Real::replies(peer), [Reply::Ack { kind: AckKind::PubComp, packet_id: 9, reason: 0 }]);
     }
 
     fn read(&mut self, client: usize, window: u16) {
         let Some((peer, session)) = self.real.connections.get(&client).cloned() else { return };
         let mut out = Vec::new();
-        session.take(peer.id, usize::MAX, window, &mut out).unwrap();
+        loop {
+            let before = out.len();
+            let taken = session.take(peer.id, usize::MAX, window, &mut out).unwrap();
+            if taken.page {
+                self.real.store.load(&session);
+            } else if out.len() == before {
+                break;
+            }
+        }
         let model = self.model.sessions.get_mut(&client).unwrap();
         let mut window = usize::from(window).saturating_sub(model.unacknowledged.len());
         let mut count = 0;
-        for got in &model.queue {
+        for (got, _) in &model.queue {
             if got.qos > 0 && window == 0 {
                 break;
             }
@@ -204,28 +239,44 @@ impl Run {
             count += 1;
         }
         let expected: Vec<_> = model.queue.drain(..count).collect();
-        assert_eq!(out.iter().map(Got::of).collect::<Vec<_>>(), expected);
-        model.unacknowledged.extend(expected.into_iter().filter(|got| got.qos > 0));
+        let sent = self.sent.entry(client).or_default();
+        let out: Vec<_> = out
+            .iter()
+            .map(|parcel| match parcel {
+                Parcel::Publish { entry, again } => {
+                    sent.extend((entry.qseq > 0).then(|| packet_id(entry.qseq)));
+                    (Got::of(entry), *again)
+                }
+                Parcel::PubRel(_) => panic!("every PUBREC is followed by its PUBCOMP here"),
+            })
+            .collect();
+        assert_eq!(out, expected);
+        model.unacknowledged.extend(expected.into_iter().map(|(got, _)| got).filter(|got| got.qos > 0));
     }
 
     fn acknowledge(&mut self, client: usize, which: usize) {
         let Some((peer, session)) = self.real.connections.get(&client).cloned() else { return };
-        let mut shakes = session.handshakes.lock();
-        let ids: Vec<_> = shakes
-            .resend()
-            .iter()
-            .map(|one| match one {
-                Resend::Publish(id, _) | Resend::PubRel(id) => *id,
-            })
-            .collect();
-        let Some(id) = ids.get(which) else { return };
+        let sent = self.sent.entry(client).or_default();
+        if which >= sent.len() {
+            return;
+        }
+        let id = sent.remove(which);
         let got = self.model.sessions.get_mut(&client).unwrap().unacknowledged.remove(which);
-        match got.qos {
-            1 => assert_eq!(shakes.puback(peer.id, *id), Ok(true)),
-            _ => {
-                assert_eq!(shakes.pubrec(peer.id, *id, 0), Ok(true));
-                assert_eq!(shakes.pubcomp(peer.id, *id), Ok(true));
+        let shakes = || session.handshakes.lock();
+        match (got.qos, session.sid) {
+            (1, _) => assert_eq!(shakes().puback(peer.id, id), Ok(true)),
+            (_, None) => assert_eq!(shakes().pubrec(peer.id, id, 0), Ok(Released::Now)),
+            (_, Some(_)) => {
+                assert_eq!(shakes().pubrec(peer.id, id, 0), Ok(Released::Later));
+                self.real.store.touch(&session);
+                assert_eq!(Real::replies(&peer), [Reply::Ack { kind: AckKind::PubRel, packet_id: id, reason: 0 }]);
             }
+        }
+        if got.qos == 2 {
+            assert_eq!(shakes().pubcomp(peer.id, id), Ok(true));
+        }
+        if session.sid.is_some() {
+            self.real.store.touch(&session);
         }
     }
 
@@ -244,7 +295,7 @@ fn random_histories_agree_with_the_model() {
     let steps = std::cell::Cell::new(0);
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let checked = TestRunner::new(config).run(&prop::collection::vec(op(), 1..120), |ops| {
-        let mut run = Run { real: Real::new(), model: Model::default(), steps: 0 };
+        let mut run = Run { real: Real::new(), model: Model::default(), sent: BTreeMap::new(), steps: 0 };
         ops.iter().for_each(|op| run.step(op));
         steps.set(steps.get() + run.steps);
         Ok(())

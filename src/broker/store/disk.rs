@@ -1,0 +1,205 @@
+//! Where the store lives: a file of its owner's alone, memory, or what a test hands in.
+//!
+//! Invariant: a file is never deleted and never overwritten; one that cannot be used is set aside under another name.
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use redb::{Database, StorageBackend, backends::FileBackend, backends::InMemoryBackend};
+use time::macros::format_description;
+
+use super::{recover, tables::Fault};
+
+/// Name of the database in its directory.
+const FILE: &str = "broker.redb";
+/// Its name while it is made.
+const UNFINISHED: &str = "broker.redb.new";
+/// Memory the database may keep of its file, bytes.
+const CACHE: usize = 32 << 20;
+
+/// Makes a backend whenever the store is opened.
+type Opener = dyn Fn() -> io::Result<Box<dyn StorageBackend>> + Send + Sync;
+
+/// See the module.
+#[derive(Clone)]
+pub(in crate::broker) enum Place {
+    /// `broker.redb` in this directory.
+    Directory(PathBuf),
+    /// This process's memory.
+    Memory(Arc<InMemoryBackend>),
+    /// What this makes, anew at every opening.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the seam for disks that fail, which tests hand in"))]
+    Backend(Arc<Opener>),
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Place({self})")
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(directory) => write!(f, "{}", directory.display()),
+            Self::Memory(_) => f.write_str("memory"),
+            Self::Backend(_) => f.write_str("a backend"),
+        }
+    }
+}
+
+impl Place {
+    pub(super) fn of(directory: Option<&Path>) -> Self {
+        directory.map_or_else(|| Self::Memory(Arc::default()), |directory| Self::Directory(directory.to_owned()))
+    }
+
+    pub(super) fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Directory(directory) => Some(directory),
+            _ => None,
+        }
+    }
+
+    /// Makes the directory, for its owner alone.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        let Some(directory) = self.directory() else { return Ok(()) };
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(directory)
+    }
+
+    /// Opens the database, or makes an empty one.
+    pub(super) fn open(&self) -> Result<Database, Fault> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE);
+        Ok(match self {
+            Self::Directory(directory) => {
+                let path = directory.join(FILE);
+                if !path.exists() {
+                    make(directory)?;
+                }
+                builder.create_with_backend(FileBackend::new(owned_file(&path)?)?)?
+            }
+            Self::Memory(memory) => builder.create_with_backend(Shared(Box::new(SharedMemory(Arc::clone(memory)))))?,
+            Self::Backend(make) => builder.create_with_backend(Shared(make()?))?,
+        })
+    }
+
+    /// Moves a database that cannot be used out of the way; `None`: there is no file. `now`: of the name it gets.
+    pub(super) fn set_aside(&self, now: time::OffsetDateTime) -> io::Result<Option<PathBuf>> {
+        let Some(directory) = self.directory() else { return Ok(None) };
+        let path = directory.join(FILE);
+        let stamp = now
+            .format(format_description!("[year][month][day]T[hour][minute][second]Z"))
+            .unwrap_or_else(|_| now.unix_timestamp().to_string());
+        let names = (1..1_000).map(|number| match number {
+            1 => format!("{FILE}.bad-{stamp}"),
+            _ => format!("{FILE}.bad-{stamp}-{number}"),
+        });
+        for name in names {
+            let aside = directory.join(name);
+            // Nobody else writes here: the lock on the database was ours.
+            if !aside.exists() {
+                fs::rename(&path, &aside)?;
+                sync_directory(directory)?;
+                return Ok(Some(aside));
+            }
+        }
+        Err(io::Error::from(io::ErrorKind::AlreadyExists))
+    }
+}
+
+/// Makes an empty database under another name, and gives it its own when it is whole: a power cut leaves all of it or nothing.
+fn make(directory: &Path) -> Result<(), Fault> {
+    let path = directory.join(UNFINISHED);
+    let file = owned_file(&path)?;
+    // What an earlier attempt left: it never had its name, so nothing was ever kept in it.
+    file.set_len(0)?;
+    let database = Database::builder().create_with_backend(FileBackend::new(file)?)?;
+    recover::prepare(&database)?;
+    database.close()?;
+    fs::rename(&path, directory.join(FILE))?;
+    Ok(sync_directory(directory)?)
+}
+
+/// A file that only its owner may read and write (on Windows it inherits the rights of its directory).
+pub(super) fn owned_file(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Makes sure that a new name is on disk.
+#[cfg(unix)]
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    fs::File::open(directory)?.sync_all()
+}
+
+/// Windows writes names with the file.
+#[cfg(not(unix))]
+fn sync_directory(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Memory that outlives the database on it: one that failed is opened again.
+#[derive(Debug)]
+struct SharedMemory(Arc<InMemoryBackend>);
+
+impl StorageBackend for SharedMemory {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+}
+
+/// A backend whose type is not known here.
+#[derive(Debug)]
+struct Shared(Box<dyn StorageBackend>);
+
+impl StorageBackend for Shared {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+}

@@ -1,0 +1,254 @@
+//! The store against a model of it, with restarts; and against power cuts: what was promised is there.
+
+use std::collections::BTreeMap;
+
+use super::{
+    disks::{Disk, Random},
+    *,
+};
+use crate::{
+    broker::session::{Marks, Session},
+    names::TopicFilter,
+};
+
+/// What one session should have.
+#[derive(Debug, Default, Clone)]
+struct Kept {
+    rows: BTreeMap<u64, u64>,
+    filters: BTreeMap<String, Asked>,
+    incoming: Vec<u16>,
+    floor: u64,
+    next: u64,
+}
+
+/// What the store should hold.
+#[derive(Debug, Default, Clone)]
+struct Model {
+    sessions: BTreeMap<Sid, Kept>,
+    retained: BTreeMap<String, u64>,
+    next_sid: u64,
+    next_batch: u64,
+    next_number: u64,
+}
+
+/// One step: a group, or a session's progress.
+enum Step {
+    Group(Group),
+    Progress(Arc<Session>),
+}
+
+impl Model {
+    fn some_sid(&self, random: &mut Random) -> Option<Sid> {
+        let count = self.sessions.len() as u64;
+        (count > 0).then(|| *self.sessions.keys().nth(usize::try_from(random.below(count)).unwrap()).unwrap())
+    }
+
+    /// A step, applied to the model.
+    fn step(&mut self, random: &mut Random) -> Step {
+        if random.one_in(5)
+            && let Some(sid) = self.some_sid(random)
+        {
+            return Step::Progress(self.progress(sid, random));
+        }
+        self.next_batch += 1;
+        let mut group = Group::new(self.next_batch);
+        for _ in 0..=random.below(3) {
+            self.change(&mut group, random);
+        }
+        for _ in 0..random.below(6) {
+            self.next_number += 1;
+            let shared = message("some/topic", self.next_number, usize::try_from(random.below(3_000)).unwrap());
+            for _ in 0..=random.below(2) {
+                let Some(sid) = self.some_sid(random) else { break };
+                let kept = self.sessions.get_mut(&sid).unwrap();
+                kept.next += 1 + random.below(2);
+                kept.rows.insert(kept.next, self.next_number);
+                queue(&mut group, sid, kept.next, &shared);
+            }
+        }
+        Step::Group(group)
+    }
+
+    fn change(&mut self, group: &mut Group, random: &mut Random) {
+        let sid = self.some_sid(random);
+        match (random.below(8), sid) {
+            (0, _) | (_, None) if self.sessions.len() < 5 => {
+                let sid = Sid(self.next_sid + 1);
+                self.next_sid += 1;
+                self.sessions.insert(sid, Kept { floor: 1, ..Kept::default() });
+                group.changes.push(Change::Session(sid, record(&format!("c{}", sid.0), 600, None)));
+            }
+            (1, Some(sid)) if self.sessions.len() > 2 && random.one_in(3) => {
+                self.sessions.remove(&sid);
+                group.queues.retain(|(owner, _)| *owner != sid);
+                group.changes.push(Change::End(sid, ClientId::new(format!("c{}", sid.0)).unwrap()));
+            }
+            (2 | 3, Some(sid)) => {
+                let filter = format!("f/{}", random.below(5));
+                let kept = self.sessions.get_mut(&sid).unwrap();
+                let name = TopicFilter::new(&filter).unwrap();
+                if random.one_in(3) {
+                    kept.filters.remove(&filter);
+                    group.changes.push(Change::Unsubscribe(sid, name));
+                } else {
+                    kept.filters.insert(filter, asked(QoS::AtLeastOnce));
+                    group.changes.push(Change::Subscribe(sid, name, asked(QoS::AtLeastOnce)));
+                }
+            }
+            (4, Some(sid)) => {
+                let kept = self.sessions.get_mut(&sid).unwrap();
+                let id = u16::try_from(1 + random.below(60_000)).unwrap();
+                if !kept.incoming.contains(&id) {
+                    kept.incoming.push(id);
+                    group.changes.push(Change::Received(sid, id));
+                }
+            }
+            _ => {
+                let topic = format!("r/{}", random.below(4));
+                if random.one_in(4) {
+                    self.retained.remove(&topic);
+                    group.changes.push(Change::Retain(plain(&topic, b"")));
+                } else {
+                    self.next_number += 1;
+                    group.changes.push(Change::Retain(message(&topic, self.next_number, 20)));
+                    self.retained.insert(topic, self.next_number);
+                }
+            }
+        }
+    }
+
+    fn progress(&mut self, sid: Sid, random: &mut Random) -> Arc<Session> {
+        let kept = self.sessions.get_mut(&sid).unwrap();
+        let ahead = kept.next + 1 - kept.floor.min(kept.next + 1);
+        kept.floor += random.below(ahead + 1);
+        let floor = kept.floor;
+        kept.rows.retain(|position, _| *position >= floor);
+        let progress = Progress { floor, sent: kept.next, ..Progress::default() };
+        let kept = RecoveredSession {
+            sid,
+            record: *record("any", 60, None),
+            filters: Vec::new(),
+            progress,
+            incoming: kept.incoming.clone(),
+            next_qseq: 1,
+        };
+        Arc::new(Session::recovered(&kept, Marks::of(1 << 20, 1_000)))
+    }
+
+    /// Compares everything.
+    fn check(&self, store: &Store, recovered: &Recovered) {
+        let sids: Vec<_> = recovered.sessions.iter().map(|session| session.sid).collect();
+        assert_eq!(sids, self.sessions.keys().copied().collect::<Vec<_>>());
+        for session in &recovered.sessions {
+            let kept = &self.sessions[&session.sid];
+            let filters: BTreeMap<_, _> =
+                session.filters.iter().map(|(filter, asked)| (filter.as_str().to_owned(), *asked)).collect();
+            assert_eq!(filters, kept.filters);
+            let mut incoming = kept.incoming.clone();
+            incoming.sort_unstable();
+            assert_eq!(session.incoming, incoming);
+            assert!(session.next_qseq > kept.rows.keys().copied().max().unwrap_or(0));
+        }
+        let retained: BTreeMap<_, _> =
+            recovered.retained.iter().map(|kept| (kept.topic_str().to_owned(), number(kept))).collect();
+        assert_eq!(retained, self.retained);
+        assert!(recovered.next_sid > self.next_sid);
+        for (sid, kept) in &self.sessions {
+            let floor = kept.floor;
+            let found: BTreeMap<_, _> =
+                read_back(store, *sid).into_iter().filter(|(position, _)| *position >= floor).collect();
+            assert_eq!(found, kept.rows, "{sid:?}");
+        }
+    }
+}
+
+#[test]
+fn the_store_agrees_with_its_model_across_restarts() {
+    let seed = std::env::var("BUTLER_STORE_SEED").map_or(11, |seed| seed.parse().unwrap());
+    let rounds = std::env::var("BUTLER_STORE_ROUNDS").map_or(12, |rounds| rounds.parse().unwrap());
+    println!("seed {seed}, {rounds} rounds");
+    let (mut random, mut model) = (Random(seed), Model::default());
+    let place = disk::Place::of(None);
+    let (mut store, _) = open_at(place.clone(), &Storage::default());
+    for _ in 0..rounds {
+        let mut under_way = Vec::new();
+        for _ in 0..60 {
+            match model.step(&mut random) {
+                Step::Group(group) => under_way.push(submit(&store, group)),
+                Step::Progress(session) => store.touch(&session),
+            }
+        }
+        assert!(under_way.into_iter().all(|word| matches!(word.blocking_recv(), Ok(Ok(_)))));
+        store.stop();
+        drop(store);
+        let (reopened, recovered) = open_at(place.clone(), &Storage::default());
+        model.check(&reopened, &recovered);
+        store = reopened;
+    }
+}
+
+/// Runs until the power goes. Returns the model as it was promised, and as it would be with what was not decided any more; `None` if the
+/// power went while the database was made, which happens under another name.
+fn until_the_cut(disk: &Disk, random: &mut Random) -> Option<(Model, Model)> {
+    let mut promised = Model::default();
+    let mut asked_for = Model::default();
+    let Ok((store, _)) = Store::open_at(disk.place(), &Storage::default(), &mut Registry::default()) else {
+        assert!(disk.is_off());
+        return None;
+    };
+    while !disk.is_off() {
+        match asked_for.step(random) {
+            Step::Progress(session) => store.touch(&session),
+            Step::Group(group) => {
+                if !commit(&store, group) {
+                    break;
+                }
+                promised = asked_for.clone();
+            }
+        }
+    }
+    Some((promised, asked_for))
+}
+
+#[test]
+fn a_power_cut_takes_nothing_that_was_promised() {
+    let cuts = std::env::var("BUTLER_STORE_CUTS").map_or(60, |cuts| cuts.parse().unwrap());
+    let seed = std::env::var("BUTLER_STORE_SEED").map_or(5, |seed| seed.parse().unwrap());
+    println!("seed {seed}, {cuts} cuts");
+    let mut promises = 0;
+    for cut in 0..cuts {
+        let mut random = Random(seed + cut);
+        let disk = Disk::default();
+        // Often soon after the database was made, and then anywhere.
+        disk.cut_after(random.below(if cut % 4 == 0 { 40 } else { 1_500 }));
+        let Some((promised, asked_for)) = until_the_cut(&disk, &mut random) else { continue };
+        let found = Disk::of(disk.after_the_cut(&mut random));
+        let (store, recovered) = open_at(found.place(), &Storage::default());
+        assert_eq!(store.health(), StoreHealth::Ok);
+        for (sid, kept) in &promised.sessions {
+            // What was asked for after the last promise may have happened: the session may have ended, or acknowledged more.
+            let Some(later) = asked_for.sessions.get(sid) else { continue };
+            let session = recovered.sessions.iter().find(|session| session.sid == *sid);
+            let session = session.unwrap_or_else(|| panic!("cut {cut}: {sid:?} is gone"));
+            let rows: BTreeMap<_, _> = read_back(&store, *sid).into_iter().collect();
+            for (position, number) in &kept.rows {
+                if *position >= later.floor {
+                    assert_eq!(rows.get(position), Some(number), "cut {cut}: {sid:?} at {position}");
+                    promises += 1;
+                }
+            }
+            for id in &kept.incoming {
+                assert!(session.incoming.contains(id), "cut {cut}: {sid:?} has id {id} open");
+            }
+            for filter in kept.filters.keys().filter(|filter| later.filters.contains_key(*filter)) {
+                assert!(session.filters.iter().any(|(found, _)| found.as_str() == filter), "cut {cut}: {filter}");
+            }
+        }
+        for (topic, number_promised) in &promised.retained {
+            let found = recovered.retained.iter().find(|kept| kept.topic_str() == topic).map(|kept| number(kept));
+            let later = asked_for.retained.get(topic).copied();
+            assert!(found == Some(*number_promised) || found == later, "cut {cut}: {topic}");
+        }
+    }
+    assert!(promises > cuts * 5, "only {promises} messages were looked for");
+}

@@ -1,0 +1,310 @@
+//! The writer: one thread that commits. A commit is everything that arrived while the last one ran.
+//!
+//! Invariants: promises are kept or broken in the order their groups came, kept only after the commit; what could not be committed and is in
+//! memory for good (sessions, subscriptions, retained messages) is owed to the file until it has it; a transaction whose end failed may have
+//! happened all the same, so what it added is taken back before anybody reads the file again.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Change, Group, Progress, Sid,
+    apply::{Applying, Written},
+    ballast::{self, Ballast},
+    debt::Debts,
+    disk::Place,
+    health::Chart,
+    inbox::{Inbox, Work},
+    ledger::{Ledger, as_u64},
+    metrics::StoreMetrics,
+    quota::Quota,
+    recover,
+    tables::{Fault, guarded, transact},
+    vault::Vault,
+};
+use crate::broker::{session::Session, settings::QueuePolicy};
+
+/// A store that failed is opened again so often.
+const RETRY: Duration = if cfg!(test) { Duration::from_millis(5) } else { Duration::from_secs(1) };
+/// A full store tries to write its ballast again so often.
+const BALLAST: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(5) };
+
+/// See the module.
+pub(super) struct Writer {
+    pub inbox: Arc<Inbox>,
+    pub vault: Arc<Vault>,
+    pub chart: Arc<Chart>,
+    pub metrics: Arc<StoreMetrics>,
+    pub place: Place,
+    pub ballast: Ballast,
+    pub quota: Quota,
+    /// Bytes of everything stored, above which nothing more is taken.
+    pub max_bytes: u64,
+    pub ledger: Ledger,
+    pub debts: Debts,
+    /// What a failed transaction may have left.
+    pub undo: Written,
+    /// Queues that were handed over by the last commit, and up to where.
+    pub trims: Vec<(Sid, u64)>,
+    pub condition: Condition,
+}
+
+/// What the writer can do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    Up,
+    /// The quota of the whole store is used up.
+    Over,
+    /// The disk is full; as much was stored then, and the ballast is tried again at this time.
+    Full {
+        stored: u64,
+        again: Instant,
+    },
+    /// The file is closed until then. `full`: because there was no room.
+    Down {
+        again: Instant,
+        full: bool,
+    },
+}
+
+/// Progress of sessions, taken for one commit.
+type Taken = Vec<(Arc<Session>, Sid, Progress)>;
+
+impl Writer {
+    /// Works until the inbox is stopped and empty.
+    pub(super) fn run(mut self) {
+        loop {
+            let (down, deadline) = match self.condition {
+                Condition::Up | Condition::Over => (false, None),
+                Condition::Full { again, .. } => (false, Some(again)),
+                Condition::Down { again, .. } => (true, Some(again)),
+            };
+            let work = self.inbox.take(down, deadline);
+            let last = work.last;
+            if work.stopping || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.tend();
+            }
+            self.serve(work);
+            if last {
+                break;
+            }
+        }
+        self.inbox.close();
+        self.vault.close();
+    }
+
+    /// What is due: the file is opened again, the ballast is written again.
+    fn tend(&mut self) {
+        match self.condition {
+            Condition::Down { full, .. } => self.reopen(full),
+            Condition::Full { stored, .. } => match self.ballast.write() {
+                Ok(()) => self.roomy(),
+                Err(_) => self.condition = Condition::Full { stored, again: Instant::now() + BALLAST },
+            },
+            Condition::Up | Condition::Over => {}
+        }
+    }
+
+    /// There is room again.
+    fn roomy(&mut self) {
+        tracing::info!("the store has room again and takes messages");
+        self.condition = Condition::Up;
+        self.chart.full(false);
+    }
+
+    /// Why a group cannot be taken now, if it cannot.
+    fn refusal(&self, group: &Group) -> Option<&'static str> {
+        if group.stores_nothing() {
+            return None;
+        }
+        match self.condition {
+            Condition::Up => None,
+            Condition::Over => brings(group).then_some("max_store_bytes is reached"),
+            Condition::Full { .. } => brings(group).then_some("the disk is full"),
+            Condition::Down { .. } => Some("it cannot be written now"),
+        }
+    }
+
+    fn serve(&mut self, work: Work) {
+        let refused: Vec<_> = work.groups.iter().map(|group| self.refusal(group)).collect();
+        let taken: Taken = work
+            .dirty
+            .into_iter()
+            .filter_map(|session| {
+                let (sid, progress) = (session.sid?, session.progress());
+                Some((session, sid, progress))
+            })
+            .collect();
+        let admitted = work.groups.iter().zip(&refused).filter(|(group, why)| why.is_none() && !group.stores_nothing());
+        let admitted: Vec<_> = admitted.map(|(group, _)| group).collect();
+        let nothing = admitted.is_empty() && taken.is_empty();
+        let committed = if nothing { Ok(()) } else { self.commit(&admitted, &taken) };
+        for (group, why) in work.groups.into_iter().zip(refused) {
+            match why {
+                None if committed.is_ok() || group.stores_nothing() => group.promise.keep(),
+                None => self.refuse(group),
+                Some(why) => {
+                    self.metrics.refused(why);
+                    self.refuse(group);
+                }
+            }
+        }
+        match committed {
+            Ok(()) => taken.into_iter().for_each(|(session, sid, progress)| self.progressed(&session, sid, &progress)),
+            Err(fault) => self.failed(fault, taken),
+        }
+        self.look_at_room();
+    }
+
+    fn progressed(&self, session: &Session, sid: Sid, progress: &Progress) {
+        session.progressed(progress);
+        self.note_quota(session, sid);
+    }
+
+    fn note_quota(&self, session: &Session, sid: Sid) {
+        if self.quota.policy == QueuePolicy::Reject {
+            session.set_over_quota(self.ledger.sessions.get(&sid).is_some_and(|queue| self.quota.is_reached(queue)));
+        }
+    }
+
+    /// A group that was not committed: everybody is told, and what memory has of it is owed.
+    fn refuse(&mut self, group: Group) {
+        let ledger = &self.ledger;
+        self.debts.add(group.changes, |sid| ledger.sessions.contains_key(&sid));
+        group.promise.break_off();
+    }
+
+    /// One transaction: what is owed, then progress, then the groups.
+    fn commit(&mut self, groups: &[&Group], taken: &Taken) -> Result<(), Fault> {
+        let began = Instant::now();
+        let Self { vault, ledger, debts, quota, undo, trims, .. } = self;
+        let mut written = Written::default();
+        let result = vault.read(|database| {
+            guarded(|| {
+                transact(database, |tables| {
+                    let mut applying = Applying::new(tables, ledger, &mut written);
+                    debts.settle(&mut applying)?;
+                    trims.iter().try_for_each(|(sid, floor)| applying.trim(*sid, *floor))?;
+                    taken.iter().try_for_each(|(_, sid, progress)| applying.progress(*sid, progress))?;
+                    groups.iter().flat_map(|group| &group.changes).try_for_each(|change| applying.change(change))?;
+                    let dropped = applying.rows(groups, quota)?;
+                    applying.finish()?;
+                    Ok(dropped)
+                })
+            })
+        });
+        match result {
+            Ok(dropped) => {
+                *debts = Debts::default();
+                *trims = written.advanced.into_iter().map(|(sid, _, floor)| (sid, floor)).collect();
+                self.metrics.dropped(dropped);
+                let messages = groups.iter().map(|group| group.messages.len()).sum();
+                self.metrics.committed(began.elapsed(), as_u64(messages));
+                self.metrics.level(&self.ledger);
+                let decided = groups.iter().flat_map(|group| group.promise.sessions());
+                decided
+                    .filter_map(|session| Some((session, session.sid?)))
+                    .for_each(|(session, sid)| self.note_quota(session, sid));
+                Ok(())
+            }
+            Err(fault) => {
+                undo.append(written);
+                Err(fault)
+            }
+        }
+    }
+
+    /// A commit failed: the file is closed and opened again, at once if the ballast can make room.
+    fn failed(&mut self, fault: Fault, taken: Taken) {
+        self.metrics.failed();
+        for (session, ..) in taken {
+            // Whoever waits for it still does.
+            if session.mark_dirty() {
+                self.inbox.touch(Some(&session), true);
+            }
+        }
+        tracing::error!("the store failed: {fault}; nothing that has to be stored is taken until it works again");
+        self.chart.failing(fault.to_string());
+        self.vault.close();
+        let full = fault.is_full();
+        self.condition = Condition::Down { again: Instant::now() + RETRY, full };
+        if full && self.ballast.release() {
+            self.reopen(full);
+        }
+    }
+
+    /// Opens the file again, takes back what was refused and writes what is owed. `full`: there was no room for it before.
+    fn reopen(&mut self, full: bool) {
+        let Self { place, ledger, debts, undo, .. } = self;
+        let opened = guarded(|| {
+            let database = place.open()?;
+            recover::prepare(&database)?;
+            let mut known = recover::ledger(&database)?;
+            transact(&database, |tables| {
+                let mut none = Written::default();
+                let mut applying = Applying::new(tables, &mut known, &mut none);
+                applying.undo(undo)?;
+                debts.settle(&mut applying)?;
+                applying.finish()
+            })?;
+            Ok((database, known))
+        });
+        match opened {
+            Ok((database, known)) => {
+                *ledger = known;
+                (*undo, *debts) = (Written::default(), Debts::default());
+                self.vault.put(database);
+                self.metrics.level(&self.ledger);
+                self.chart.recovered();
+                self.up(full);
+            }
+            Err(fault) => {
+                self.metrics.failed();
+                self.chart.failing(fault.to_string());
+                let full = full || fault.is_full();
+                if fault.is_full() {
+                    self.ballast.release();
+                }
+                self.condition = Condition::Down { again: Instant::now() + RETRY, full };
+            }
+        }
+    }
+
+    fn up(&mut self, full: bool) {
+        if full {
+            tracing::warn!(
+                "the disk of the store is full: its queues drain, and no messages are taken until there is room"
+            );
+            self.condition = Condition::Full { stored: self.ledger.bytes, again: Instant::now() + BALLAST };
+            self.chart.full(true);
+        } else {
+            tracing::info!("the store works again");
+            self.condition = Condition::Up;
+        }
+    }
+
+    /// Whether a quota of the whole store is reached, or something has drained.
+    fn look_at_room(&mut self) {
+        match self.condition {
+            Condition::Up if self.ledger.bytes >= self.max_bytes => {
+                tracing::warn!(
+                    bytes = self.ledger.bytes,
+                    "the store holds max_store_bytes and takes no more messages until it drains"
+                );
+                self.condition = Condition::Over;
+                self.chart.full(true);
+            }
+            Condition::Over if self.ledger.bytes < self.max_bytes - self.max_bytes / 16 => self.roomy(),
+            Condition::Full { stored, .. } if self.ledger.bytes.saturating_add(ballast::SIZE) <= stored => self.roomy(),
+            _ => {}
+        }
+    }
+}
+
+/// Whether a group makes the store grow by messages.
+fn brings(group: &Group) -> bool {
+    let retains = |change: &Change| matches!(change, Change::Retain(message) if !message.payload().is_empty());
+    !group.queues.is_empty() || group.changes.iter().any(retains)
+}

@@ -1,0 +1,350 @@
+//! Queues without a client: those of shared groups of which nobody is there, and those of ended sessions that owe a group something.
+//!
+//! A group with a stored member has a queue of its own, stored like a session's; messages wait there while no member is connected. When a
+//! stored session ends, its queue becomes an estate: what it was sent for a group goes to another member. Handing over is one group of the
+//! store: the new row and the end of the old one are committed together or not at all. Invariants: a QoS 2 message whose PUBLISH was sent is
+//! never handed over; while a group's queue holds something, nothing overtakes it.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    task::{Wake, Waker},
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    Effects, SessionKey, State,
+    index::{Asked, GroupKey, group_key},
+    seats::Seat,
+};
+use crate::{
+    broker::{
+        message::{Door, Origin},
+        metrics::Lost,
+        peer::Peer,
+        promise::Step,
+        session::{Entry, Marks, Owed, Session},
+        store::{Change, Owner, Sid},
+    },
+    names::{ClientId, QoS, TopicFilter},
+};
+
+/// Handed over per queue and round.
+const PORTION: usize = 256;
+
+/// Wakes the dispatcher when a queue without a client has something again.
+struct Attention(Arc<Notify>);
+
+impl Wake for Attention {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Pools {
+    sids: HashMap<GroupKey, Sid>,
+    groups: HashMap<Sid, GroupKey>,
+    /// Queues of groups with stored members.
+    queues: HashMap<GroupKey, SessionKey>,
+    /// Queues that may have something to hand over.
+    draining: Vec<SessionKey>,
+    waker: Waker,
+}
+
+impl Pools {
+    pub(super) fn new(attention: Arc<Notify>) -> Self {
+        Self {
+            sids: HashMap::new(),
+            groups: HashMap::new(),
+            queues: HashMap::new(),
+            draining: Vec::new(),
+            waker: Waker::from(Arc::new(Attention(attention))),
+        }
+    }
+
+    /// The number that marks what was sent for a group.
+    pub(super) fn sid(&self, group: &GroupKey) -> Option<Sid> {
+        self.sids.get(group).copied()
+    }
+
+    /// Something may be there to be handed over.
+    pub(super) fn drain(&mut self, key: SessionKey) {
+        if !self.draining.contains(&key) {
+            self.draining.push(key);
+        }
+    }
+
+    fn name(&mut self, group: &GroupKey, sid: Sid) {
+        self.sids.insert(Arc::clone(group), sid);
+        self.groups.insert(sid, Arc::clone(group));
+    }
+}
+
+/// Nobody in particular.
+fn nobody() -> Arc<Peer> {
+    Peer::new(Origin { door: Door::Internal, client: None, user: None, may_start: false }, None)
+}
+
+impl State {
+    /// A session joined a group: the first stored member brings the group's queue.
+    pub(super) fn join_group(&mut self, key: SessionKey, filter: &TopicFilter, effects: &mut Effects) {
+        let Some(group) = group_key(filter) else { return };
+        if self.pools.sid(&group).is_none() {
+            let sid = self.new_sid();
+            self.pools.name(&group, sid);
+        }
+        let Some(seat) = self.seats.get_mut(key) else { return };
+        seat.shared = true;
+        let stored = seat.session.sid.is_some();
+        if let Some(sid) = self.pools.sid(&group).filter(|_| stored && !self.pools.queues.contains_key(&group)) {
+            // The name is for logs; nothing looks a queue up by it.
+            let Ok(name) = ClientId::new(filter.as_str()) else { return };
+            let session = Session::new(name, self.marks(), Some(sid));
+            let seat = Seat::of_group(session, filter);
+            effects.keep(&seat);
+            self.seat_pool(group, seat);
+        }
+    }
+
+    /// Takes up a group's queue, or an estate, of an earlier process.
+    pub(super) fn recover_pool(&mut self, seat: Seat, effects: &mut Effects) {
+        match &seat.owner {
+            Owner::Group(filter) => match group_key(filter).filter(|group| self.index.has_group(group)) {
+                Some(group) => {
+                    if let Some(sid) = seat.sid {
+                        self.pools.name(&group, sid);
+                    }
+                    self.seat_pool(group, seat);
+                }
+                None => effects.end(&seat),
+            },
+            _ => self.seat_estate(seat),
+        }
+    }
+
+    fn seat_pool(&mut self, group: GroupKey, seat: Seat) {
+        let key = self.seat_alone(seat);
+        self.pools.queues.insert(group, key);
+        self.pools.drain(key);
+    }
+
+    fn seat_estate(&mut self, seat: Seat) {
+        let key = self.seat_alone(seat);
+        self.pools.drain(key);
+    }
+
+    fn seat_alone(&mut self, mut seat: Seat) -> SessionKey {
+        let peer = nobody();
+        seat.session.attach(&peer);
+        seat.peer = Some(peer);
+        self.seats.insert_alone(seat)
+    }
+
+    pub(super) fn marks(&self) -> Marks {
+        Marks::of(self.limits.queue_bytes, self.limits.queue_messages)
+    }
+
+    /// A session left a group: with the last member its queue goes.
+    pub(super) fn leave_group(&mut self, filter: &TopicFilter, effects: &mut Effects) {
+        let Some(group) = group_key(filter).filter(|group| !self.index.has_group(group)) else { return };
+        if let Some(sid) = self.pools.sids.remove(&group) {
+            self.pools.groups.remove(&sid);
+        }
+        if let Some(key) = self.pools.queues.remove(&group) {
+            self.pools.draining.retain(|draining| *draining != key);
+            effects.touched.retain(|touched| *touched != key);
+            if let Some(seat) = self.seats.remove(key) {
+                effects.end(&seat);
+            }
+        }
+    }
+
+    /// The member that gets a live message: one that is there, if possible one that is not held up.
+    pub(super) fn live_member(&mut self, group: &GroupKey) -> Option<(SessionKey, Asked)> {
+        let waiting = self.pools.queues.get(group).is_some_and(|queue| self.pools.draining.contains(queue));
+        if waiting {
+            return None;
+        }
+        let seats = &self.seats;
+        let peer = |member: SessionKey| seats.get(member).and_then(|seat| seat.peer.as_ref());
+        let free = self.index.pick(group, |member| peer(member).is_some_and(|peer| !peer.is_held()));
+        free.or_else(|| self.index.pick(group, |member| peer(member).is_some()))
+    }
+
+    /// The queue of a group, if a stored member is owed messages of this QoS.
+    pub(super) fn queue_of(&mut self, group: &GroupKey, qos: QoS) -> Option<SessionKey> {
+        if qos == QoS::AtMostOnce {
+            return None;
+        }
+        let owed = |(member, asked): &(SessionKey, Asked)| {
+            asked.options.qos != QoS::AtMostOnce
+                && self.seats.get(*member).is_some_and(|seat| seat.session.sid.is_some())
+        };
+        let key = self.pools.queues.get(group).copied().filter(|_| self.index.members(group).iter().any(owed))?;
+        self.pools.drain(key);
+        Some(key)
+    }
+
+    /// A member that is there and has room.
+    fn taker(&mut self, group: &GroupKey) -> Option<(SessionKey, Asked)> {
+        let seats = &self.seats;
+        self.index.pick(group, |member| {
+            seats.get(member).is_some_and(|seat| {
+                seat.peer.as_ref().is_some_and(|peer| !peer.is_held())
+                    && seat.session.outbox.lock().room_for_bulk(seat.staged_bytes()) > 0
+            })
+        })
+    }
+
+    /// Whether queues without a client wait to be emptied.
+    pub(in crate::broker) fn has_pools(&self) -> bool {
+        !self.pools.draining.is_empty()
+    }
+
+    /// Hands over what can be; whether there is more that could be.
+    pub(in crate::broker) fn advance_pools(&mut self, effects: &mut Effects) -> bool {
+        let mut more = false;
+        for key in std::mem::take(&mut self.pools.draining) {
+            match self.drain(key, effects) {
+                Drained::Empty => self.emptied(key, effects),
+                Drained::Waits => self.pools.drain(key),
+                Drained::More => {
+                    more = true;
+                    self.pools.drain(key);
+                }
+            }
+        }
+        more
+    }
+
+    fn drain(&mut self, key: SessionKey, effects: &mut Effects) -> Drained {
+        let Some((session, peer)) =
+            self.seats.get(key).and_then(|seat| Some((Arc::clone(&seat.session), seat.peer.clone()?)))
+        else {
+            return Drained::Empty;
+        };
+        // First the waker, then the looking: what comes afterwards wakes again.
+        peer.register(&self.pools.waker);
+        let group = self.seats.get(key).and_then(|seat| seat.owner.group()).and_then(group_key);
+        let mut last = 0;
+        let mut end = Drained::More;
+        for _ in 0..PORTION {
+            let taker = group.as_ref().map(|group| self.taker(group));
+            if taker == Some(None) && !session.owes_nothing() {
+                end = Drained::Waits;
+                break;
+            }
+            match session.next_owed() {
+                Owed::Entry { entry, sent } => {
+                    last = entry.qseq;
+                    self.hand_over(&entry, sent, taker.flatten(), effects);
+                }
+                Owed::Page => effects.pages.push(Arc::clone(&session)),
+                Owed::Later => {
+                    end = Drained::Waits;
+                    break;
+                }
+                Owed::Nothing => {
+                    end = Drained::Empty;
+                    break;
+                }
+            }
+        }
+        if let Some(sid) = session.sid.filter(|_| last > 0) {
+            effects.change(Change::Advance(sid, last + 1));
+            effects.say(Step::HandedOver(session, last), true);
+        }
+        end
+    }
+
+    /// Gives one message to a member, or to the group's queue.
+    fn hand_over(&mut self, owed: &Entry, sent: bool, taker: Option<(SessionKey, Asked)>, effects: &mut Effects) {
+        let group = owed.pool.and_then(|sid| self.pools.groups.get(&sid)).cloned();
+        if sent && owed.qos == QoS::ExactlyOnce {
+            // Its receiver may have it already.
+            return;
+        }
+        let Some(group) = group else { return };
+        self.stage_for_group(&group, owed, taker, effects);
+    }
+
+    /// Stages a message of an ended or absent member anew.
+    pub(super) fn stage_for_group(
+        &mut self,
+        group: &GroupKey,
+        owed: &Entry,
+        taker: Option<(SessionKey, Asked)>,
+        effects: &mut Effects,
+    ) {
+        let taker = taker.or_else(|| self.live_member(group));
+        let queue = taker.map(|(member, _)| member).or_else(|| self.queue_of(group, owed.message.qos));
+        let Some(receiver) = queue else {
+            self.metrics.dropped(Lost::GroupLeft, 1);
+            return;
+        };
+        let mut entry = entry_for_group(&owed.message, taker.map(|(_, asked)| asked), self.pools.sid(group));
+        entry.gated = true;
+        self.stage(receiver, entry, None, effects);
+    }
+
+    /// A queue has nothing left: an estate is settled with that.
+    fn emptied(&mut self, key: SessionKey, effects: &mut Effects) {
+        let settled = self.seats.get(key).is_some_and(|seat| seat.owner == Owner::Estate);
+        if let Some(seat) = settled.then(|| self.seats.remove(key)).flatten() {
+            effects.end(&seat);
+        }
+    }
+
+    /// What an ended session still owes its groups: at once if memory has it, as an estate if the store has.
+    pub(super) fn bequeath(&mut self, mut seat: Seat, effects: &mut Effects) {
+        let shared = seat.shared && !self.pools.sids.is_empty();
+        let fresh: Vec<_> = seat.stage.drain(..).filter(|entry| entry.pool.is_some()).collect();
+        let unsent = seat.session.close_down();
+        effects.released.extend(seat.session.detach());
+        if seat.session.sid.is_some() && shared {
+            seat.owner = Owner::Estate;
+            (seat.peer, seat.will, seat.ends_at, seat.will_due) = (None, None, None, None);
+            effects.keep(&seat);
+            self.seat_estate(seat);
+        } else {
+            effects.end(&seat);
+        }
+        for owed in unsent.iter().chain(&fresh) {
+            if let Some(group) = owed.pool.and_then(|sid| self.pools.groups.get(&sid)).cloned() {
+                self.stage_for_group(&group, owed, None, effects);
+            }
+        }
+    }
+
+    /// Time passed: queues whose hand-over failed are looked at again.
+    pub(super) fn revisit_pools(&mut self) {
+        let queues: Vec<_> = self.pools.queues.values().copied().collect();
+        for key in queues {
+            if self.seats.get(key).is_some_and(|seat| !seat.session.owes_nothing()) {
+                self.pools.drain(key);
+            }
+        }
+    }
+}
+
+/// What a message is to a member of a group, or (without one) in the group's queue.
+pub(super) fn entry_for_group(
+    message: &Arc<crate::broker::envelope::Message>,
+    asked: Option<Asked>,
+    pool: Option<Sid>,
+) -> Entry {
+    let retain = message.retain && asked.is_none_or(|asked| asked.options.retain_as_published);
+    let qos = asked.map_or(message.qos, |asked| message.qos.min(asked.options.qos));
+    let ids = asked.and_then(|asked| asked.id).map(|id| Arc::from([id]));
+    Entry { message: Arc::clone(message), qseq: 0, qos, retain, ids, gated: false, place: None, pool }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Drained {
+    Empty,
+    Waits,
+    More,
+}
