@@ -386,7 +386,8 @@ async fn packets_too_large_and_larger_than_the_window() {
     assert_eq!((got.payload.len(), got.payload.iter().all(|byte| *byte == 7)), (5 << 20, true));
     assert_eq!(publisher.receive().await.unwrap().0, 0x40);
     publisher.publish("big", &vec![7; 11 << 20], 1, 2, false).await;
-    assert_eq!(publisher.receive().await, Some((0xe0, vec![0x95])));
+    let (first, body) = publisher.receive().await.unwrap();
+    assert_eq!((first, body[0]), (0xe0, 0x95));
     assert!(publisher.is_closed().await);
     let (mut other, _) = Raw::connect(broker.address, &Hello::v5("other")).await;
     other.publish("big", b"still here", 0, 0, false).await;

@@ -161,7 +161,7 @@ impl TopicFilter {
         self.shared().map_or(&self.0, |(_, filter)| filter)
     }
 
-    /// Whether a topic matches this filter (`[MQTT-4.7.1-1..3]`, `[MQTT-4.7.2-1]`).
+    /// Whether a topic matches this filter (`[MQTT-4.7.1-1]`, `[MQTT-4.7.1-2]`, `[MQTT-4.7.2-1]`).
     pub fn matches(&self, topic: &str) -> bool {
         matches(self.pattern(), topic)
     }

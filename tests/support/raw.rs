@@ -20,14 +20,30 @@ pub struct Hello {
     pub keep_alive: u16,
     pub user: Option<(String, String)>,
     pub will: Option<(String, String, u8)>,
+    pub will_retain: bool,
     /// Properties of MQTT 5, wire form, without the length.
+    pub will_properties: Vec<u8>,
     pub properties: Vec<u8>,
 }
 
 impl Hello {
+    pub fn new(version: u8, id: &str) -> Self {
+        Self { version, ..Self::v3(id) }
+    }
+
     pub fn v3(id: &str) -> Self {
         let id = id.to_owned();
-        Self { version: 4, id, clean: true, keep_alive: 0, user: None, will: None, properties: Vec::new() }
+        Self {
+            version: 4,
+            id,
+            clean: true,
+            keep_alive: 0,
+            user: None,
+            will: None,
+            will_retain: false,
+            will_properties: Vec::new(),
+            properties: Vec::new(),
+        }
     }
 
     pub fn v5(id: &str) -> Self {
@@ -47,10 +63,12 @@ impl Hello {
         self
     }
 
+    /// What stands in CONNECT behind the fixed header.
     pub fn body(&self) -> Vec<u8> {
         let mut body = Vec::new();
         text(&mut body, b"MQTT");
-        let will = self.will.as_ref().map_or(0, |(_, _, qos)| 4 | (qos << 3));
+        let retain = u8::from(self.will_retain) << 5;
+        let will = self.will.as_ref().map_or(0, |(_, _, qos)| 4 | (qos << 3) | retain);
         let user = if self.user.is_some() { 0xc0 } else { 0 };
         body.extend([self.version, u8::from(self.clean) << 1 | will | user]);
         body.extend(self.keep_alive.to_be_bytes());
@@ -61,7 +79,8 @@ impl Hello {
         text(&mut body, self.id.as_bytes());
         if let Some((topic, payload, _)) = &self.will {
             if self.version == 5 {
-                body.push(0);
+                body.push(self.will_properties.len() as u8);
+                body.extend(&self.will_properties);
             }
             text(&mut body, topic.as_bytes());
             text(&mut body, payload.as_bytes());

@@ -28,7 +28,8 @@ pub enum Framed<'a> {
 
 /// Finds one packet at the start of `input`. `max_packet` counts the whole packet in bytes, as MQTT 5.0's Maximum Packet Size does.
 ///
-/// An over-long Remaining Length (`0x80 0x00` for 0) is let through: 3.1.1 does not forbid it, and here the version is not known.
+/// An over-long Remaining Length (`0x80 0x00` for 0) is let through: 3.1.1 does not forbid it, and here the version is not known; see
+/// [`is_shortest`].
 ///
 /// # Errors
 /// Packet type 0, reserved flags (`[MQTT-2.1.3-1]`), QoS 3 (`[MQTT-3.3.1-4]`), DUP at QoS 0 (`[MQTT-3.3.1-2]`) and a Remaining Length of five bytes
@@ -51,6 +52,19 @@ pub fn frame(input: &[u8], max_packet: usize) -> Result<Framed<'_>, DecodeError>
         Some(body) => Framed::Complete { first, body, length },
         None => Framed::Incomplete { needed: length },
     })
+}
+
+/// Whether a packet of `length` bytes with a body of `body` bytes says its Remaining Length as shortly as it can, as 5.0 demands
+/// (`[MQTT-1.5.5-1]`).
+#[inline]
+pub const fn is_shortest(length: usize, body: usize) -> bool {
+    let width = match body {
+        0..=0x7f => 1,
+        0x80..=0x3fff => 2,
+        0x4000..=0x1f_ffff => 3,
+        _ => 4,
+    };
+    length == 1 + width + body
 }
 
 /// Type and flags (table 2-2 of 5.0).

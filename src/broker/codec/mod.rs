@@ -56,7 +56,7 @@ pub mod write;
 
 pub use connect::{Connect, Password, Will, connect_version};
 pub use error::DecodeError;
-pub use fixed::{Framed, frame};
+pub use fixed::{Framed, frame, is_shortest};
 pub use packet::{Packet, Version, decode};
 pub use publish::Publish;
 pub use small::{Ack, Auth, Disconnect};

@@ -22,7 +22,7 @@ pub struct Ack {
 pub struct Disconnect {
     /// Reason code of 5.0; 0 (normal) in 3.1.1, 4 asks for the will.
     pub reason: u8,
-    /// Session Expiry Interval of 5.0, seconds; that it may not become non-zero (`[MQTT-3.14.2-2]`) is for the caller to check.
+    /// Session Expiry Interval of 5.0, seconds; that it may not become non-zero (section 3.14.2.2.2) is for the caller to check.
     pub session_expiry: Option<u32>,
 }
 

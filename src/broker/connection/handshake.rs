@@ -13,6 +13,8 @@ use tokio::{
 
 use super::{
     Entrance, Guest, Leave,
+    fit::{fitting, largest},
+    inbound::OVERLONG,
     link::{Link, Terms},
     wire::Wire,
 };
@@ -21,7 +23,10 @@ use crate::{
         access::{Access, Policy, Who},
         auth::{Attempt, LoginRefused},
         cargo::{Cargo, OpenCargo, Opened},
-        codec::{Connect, DecodeError, Framed, Packet, Version, connect_version, decode, frame, write, write::ConnAck},
+        codec::{
+            Connect, DecodeError, Framed, Packet, Version, connect_version, decode, frame, is_shortest, write,
+            write::ConnAck,
+        },
         engine::Outgoing,
         envelope::Draft,
         hub::Hub,
@@ -80,6 +85,12 @@ const WILL_TOPIC: Refuse = Refuse {
 };
 const FULL: Refuse =
     Refuse { v3: 3, v5: 0x97, reason: "full", text: "the broker serves as many clients or sessions as it may" };
+const TOO_SMALL: Refuse = Refuse {
+    v3: 5,
+    v5: 0x95,
+    reason: "packet_size",
+    text: "the client takes no packet as large as this broker's CONNACK",
+};
 const UNAVAILABLE: Refuse = Refuse { v3: 3, v5: 0x88, reason: "stopping", text: "the broker is stopping" };
 
 impl From<LoginRefused> for Refuse {
@@ -128,14 +139,14 @@ pub(super) async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
             return None;
         }
     };
-    let version = connect.version;
+    let (version, most) = (connect.version, largest(connect.maximum_packet_size));
     match admit(hub, entrance, connect).await {
         Ok((link, answer)) => {
             if let Some(face) = link.peer.face() {
                 wire.meter.introduce(&face.traffic, version);
                 hub.metrics.login(if link.peer.origin.user.is_some() { "user" } else { "anonymous" });
             }
-            answer.write(&mut wire.out, hub, &link);
+            answer.write(&mut wire.out, hub, link.version, &link.session.client);
             Some(link)
         }
         Err(refuse) => {
@@ -145,7 +156,7 @@ pub(super) async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
             if let Some(suppressed) = hub.metrics.refused_client(refuse.reason) {
                 tracing::warn!(%entrance, suppressed, "MQTT client refused: {}", refuse.text);
             }
-            write_refusal(&mut wire.out, version, refuse);
+            write_refusal(&mut wire.out, version, most, refuse);
             None
         }
     }
@@ -177,6 +188,9 @@ fn look(bytes: &[u8], limit: usize, found: &mut Option<Connect>) -> Result<usize
         Framed::Incomplete { .. } => return Ok(0),
     };
     match decode(first, body, Version::V3) {
+        Ok(Packet::Connect(connect)) if connect.version == Version::V5 && !is_shortest(length, body.len()) => {
+            return Err(NoConnect::Wrong(OVERLONG, Some(Version::V5)));
+        }
         Ok(Packet::Connect(connect)) => *found = Some(*connect),
         Ok(_) => return Err(NoConnect::Wrong(DecodeError::Protocol("the first packet is not CONNECT"), None)),
         Err(error) => return Err(NoConnect::Wrong(error, connect_version(body))),
@@ -198,12 +212,15 @@ fn refuse_bytes<S: AsyncRead + AsyncWrite + Unpin>(hub: &Hub, wire: &mut Wire<S>
     }
 }
 
-fn write_refusal(out: &mut BytesMut, version: Version, refuse: Refuse) {
+/// The reason string is left away where it does not fit (`[MQTT-3.2.2-19]`).
+fn write_refusal(out: &mut BytesMut, version: Version, most: usize, refuse: Refuse) {
     let code = match version {
         Version::V3 => refuse.v3,
         Version::V5 => refuse.v5,
     };
-    write::connack(out, version, &ConnAck { code, reason_string: Some(refuse.text), ..ConnAck::default() });
+    let with = |reason_string| ConnAck { code, reason_string, ..ConnAck::default() };
+    let _ = fitting(out, most, |out| write::connack(out, version, &with(Some(refuse.text))))
+        || fitting(out, most, |out| write::connack(out, version, &with(None)));
 }
 
 /// What the CONNACK has to say beyond the limits.
@@ -215,18 +232,18 @@ struct Answer {
 }
 
 impl Answer {
-    fn write(&self, out: &mut BytesMut, hub: &Hub, link: &Link) {
+    fn write(&self, out: &mut BytesMut, hub: &Hub, version: Version, client: &ClientId) {
         let packet = ConnAck {
             session_present: self.present,
             session_expiry: self.expiry,
             receive_maximum: Some(hub.limits.inflight),
             maximum_packet_size: u32::try_from(hub.limits.packet_size).ok(),
-            assigned_client_id: self.assigned.then(|| link.session.client.as_str()),
+            assigned_client_id: self.assigned.then(|| client.as_str()),
             topic_alias_maximum: hub.limits.topic_aliases,
             server_keep_alive: self.keep_alive,
             ..ConnAck::default()
         };
-        write::connack(out, link.version, &packet);
+        write::connack(out, version, &packet);
     }
 }
 
@@ -252,21 +269,28 @@ async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(
         may_start: true,
     };
     let peer = Peer::new(origin, None);
+    let mut answer = Answer {
+        present: false,
+        assigned,
+        expiry: (expiry != connect.session_expiry).then_some(expiry),
+        keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
+    };
+    let most = largest(connect.maximum_packet_size);
+    if !fitting(&mut BytesMut::new(), most, |out| answer.write(out, hub, connect.version, &client)) {
+        return Err(TOO_SMALL);
+    }
     if let Entrance::Listener(guest) = entrance {
         peer.introduce(Face::new(guest.remote, Arc::clone(&guest.listener.name), connect.version, keep_alive));
     }
     peer.set_access(Arc::clone(&access));
     let (opened, leave) = open(hub, &peer, client, &mut connect, expiry).await?;
-    let answer = Answer {
-        present: opened.present,
-        assigned,
-        expiry: (expiry != connect.session_expiry).then_some(expiry),
-        keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
-    };
+    answer.present = opened.present;
     let terms = Terms {
         version: connect.version,
         receive_maximum: connect.receive_maximum.min(hub.limits.inflight),
-        largest_packet: connect.maximum_packet_size.and_then(|size| usize::try_from(size).ok()).unwrap_or(usize::MAX),
+        largest_packet: most,
+        reasons: connect.request_problem_information,
+        topic_aliases: connect.topic_alias_maximum,
         keep_alive,
         persistent: expiry > 0,
     };

@@ -12,7 +12,7 @@ use crate::{
         cargo::{Ack as AckTo, Cargo, SubscribeCargo, UnsubscribeCargo},
         codec::{
             Ack, DecodeError, Disconnect, Framed, Packet, Publish, Subscribe, SubscribeFilter, Unsubscribe, Version,
-            decode, frame, properties,
+            decode, frame, is_shortest, properties,
             write::{self, AckKind},
         },
         engine::Outgoing,
@@ -32,6 +32,7 @@ const PACKET_ID_NOT_FOUND: u8 = 0x92;
 const RECEIVE_MAXIMUM: u8 = 0x93;
 const ALIAS_INVALID: u8 = 0x94;
 const PROTOCOL: u8 = 0x82;
+pub(super) const OVERLONG: DecodeError = DecodeError::Malformed("the length of a packet is longer than needed");
 
 impl From<DecodeError> for End {
     fn from(error: DecodeError) -> Self {
@@ -72,6 +73,9 @@ impl Link {
             }
             match frame(rest, self.hub.limits.packet_size)? {
                 Framed::Complete { first, body, length } => {
+                    if self.version == Version::V5 && !is_shortest(length, body.len()) {
+                        return Err(OVERLONG.into());
+                    }
                     let packet = decode(first, body, self.version)?;
                     self.packet(packet, now, out)?;
                     if let Some(meter) = &mut self.meter {
@@ -222,7 +226,7 @@ impl Link {
         Ok(state == Incoming::New)
     }
 
-    /// 5.0 clients were told how much they may have in flight (`[MQTT-3.3.4-9]`); 3.1.1 clients cannot be.
+    /// 5.0 clients were told how much they may have in flight (`[MQTT-3.3.4-7]`); 3.1.1 clients cannot be.
     fn count_inbound(&mut self) -> Result<(), End> {
         self.inbound += 1;
         if self.version == Version::V5 && self.inbound > usize::from(self.hub.limits.inflight) {

@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{End, Leave, judge::Verdicts, meter::Meter, wire::Wire};
+use super::{End, Leave, judge::Verdicts, meter::Meter, spoken::Spoken, wire::Wire};
 use crate::broker::{
     access::Access,
     admission::{Turnstile, weight},
@@ -50,6 +50,10 @@ pub(super) struct Terms {
     pub receive_maximum: u16,
     /// Bytes of the largest packet the client takes.
     pub largest_packet: usize,
+    /// The client wants to be told why.
+    pub reasons: bool,
+    /// Topic aliases the client takes.
+    pub topic_aliases: u16,
     /// Seconds; 0: none.
     pub keep_alive: u16,
     pub persistent: bool,
@@ -65,6 +69,8 @@ pub(super) struct Link {
     pub terms: Terms,
     /// MQTT 5 topic aliases the client has set, by number.
     pub aliases: Vec<Option<Box<str>>>,
+    /// Those set for the client.
+    pub spoken: Spoken,
     /// Parked: built, not submitted.
     pub pending: VecDeque<Outgoing>,
     pub pending_bytes: usize,
@@ -109,6 +115,7 @@ impl Link {
             version: terms.version,
             terms,
             aliases: Vec::new(),
+            spoken: Spoken::new(terms.topic_aliases),
             pending: VecDeque::new(),
             pending_bytes: 0,
             inbound: 0,

@@ -3,12 +3,14 @@
 //! Invariants: whatever the peer does or fails to do is felt by nobody else; every wait has a bound (the CONNECT a deadline, service the
 //! keep-alive, the farewell a second); a connection that had a session reports its end to the stream exactly once.
 
+mod fit;
 mod handshake;
 mod inbound;
 mod judge;
 mod link;
 mod meter;
 mod outbound;
+mod spoken;
 mod wire;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -22,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use self::{link::Link, wire::Wire};
 use super::{
     cargo::{Cargo, CloseCargo},
-    codec::{Version, write},
+    codec::Version,
     doorstep::Place,
     engine::Outgoing,
     envelope::Draft,
@@ -137,6 +139,17 @@ impl End {
         }
     }
 
+    /// The words for the client, where the code does not say enough.
+    const fn why(self) -> Option<&'static str> {
+        match self {
+            Self::Broken { why, .. } => Some(why),
+            Self::Silent => Some("nothing was heard for one and a half keep-alives"),
+            Self::Kicked(Kick::SessionTakenOver) => Some("another connection came with this client id"),
+            Self::Kicked(Kick::QuotaExceeded) => Some("the messages that waited for this client were too many"),
+            Self::Gone | Self::Disconnect { .. } | Self::Kicked(_) => None,
+        }
+    }
+
     /// The word in metrics.
     const fn reason(self) -> &'static str {
         match self {
@@ -180,7 +193,7 @@ where
     link.drain(DRAIN).await;
     link.report(end);
     if let (Version::V5, Some(code)) = (link.version, end.code()) {
-        write::disconnect(&mut wire.out, Version::V5, code, None);
+        link.say_why(&mut wire.out, code, end.why());
     }
     let _ = tokio::time::timeout(FAREWELL, wire.finish()).await;
 }

@@ -41,7 +41,9 @@ impl Link {
                 // 3.1.1 has no word for "not taken" but the end of the connection.
                 return Err(End::Kicked(Kick::Unstored));
             }
+            let before = out.len();
             self.reply(&reply, out);
+            self.check_size(before, out)?;
         }
         self.replies = replies;
         kick.map_or(Ok(moved), |kick| Err(End::Kicked(kick)))
@@ -160,29 +162,36 @@ impl Link {
     }
 
     /// Writes one PUBLISH; `false`: it is larger than the client takes, and dropped (`[MQTT-3.1.2-24]`).
-    fn write(&self, out: &mut BytesMut, entry: &Entry, packet_id: u16, dup: bool, now: u64) -> bool {
+    fn write(&mut self, out: &mut BytesMut, entry: &Entry, packet_id: u16, dup: bool, now: u64) -> bool {
         let message = &entry.message;
-        let packet = PublishOut {
+        let (topic, topic_alias) = self.spoken.say(message.topic());
+        let mut packet = PublishOut {
             dup: dup && entry.qos != QoS::AtMostOnce,
             qos: entry.qos,
             retain: entry.retain,
             packet_id,
-            topic: message.topic(),
-            topic_alias: None,
+            topic,
+            topic_alias,
             // What was sent before it expired is sent again with a second left rather than withdrawn.
             expiry: message.remaining(now).unwrap_or(Some(1)),
             subscription_ids: entry.ids.as_deref().unwrap_or_default(),
             properties: message.properties(),
             payload: message.payload(),
         };
-        if self.terms.largest_packet != usize::MAX
-            && write::publish_size(self.version, &packet) > self.terms.largest_packet
-        {
+        let largest = self.terms.largest_packet;
+        let fits =
+            |packet: &PublishOut<'_>| largest == usize::MAX || write::publish_size(self.version, packet) <= largest;
+        if !packet.topic.is_empty() && !fits(&packet) {
+            packet.topic_alias = None;
+        }
+        if !fits(&packet) {
             self.hub.metrics.dropped(Lost::TooLargeForClient, 1);
             self.session.count_dropped(1);
             return false;
         }
         write::publish(out, self.version, &packet);
+        let topic_alias = packet.topic_alias;
+        self.spoken.said(message.topic(), topic_alias);
         true
     }
 }

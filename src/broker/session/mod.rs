@@ -41,10 +41,10 @@ pub(super) struct Session {
     committed: AtomicU64,
     /// Its progress waits to be written.
     dirty: AtomicBool,
-    /// Its queue in the store is full, and publishers are to be told.
-    over_quota: AtomicBool,
     /// Messages for it that were dropped.
     dropped: AtomicU64,
+    /// Its queue in the store is full, and publishers are to be told.
+    over_quota: AtomicBool,
 }
 
 impl Session {
@@ -56,8 +56,8 @@ impl Session {
             handshakes: Mutex::new(Handshakes::new(sid.is_some())),
             committed: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
-            over_quota: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
+            over_quota: AtomicBool::new(false),
         }
     }
 

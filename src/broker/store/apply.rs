@@ -21,6 +21,9 @@ use super::{
 };
 use crate::broker::envelope::Message;
 
+/// Rows, with the bytes each counts for quotas.
+type SizedRows<'g> = Vec<(&'g Row, u64)>;
+
 /// What a transaction added that must not be there if its promises were broken: its end may fail although it is on disk.
 #[derive(Debug, Default)]
 pub(super) struct Written {
@@ -56,7 +59,14 @@ impl<'a, 't> Applying<'a, 't> {
     pub(super) fn change(&mut self, change: &Change) -> Result<(), Fault> {
         match change {
             Change::Session(sid, record) => self.session(*sid, record),
-            Change::End(sid, _) => self.end(*sid),
+            Change::End(sid, _) => match self.written.advanced.iter_mut().find(|(advanced, ..)| advanced == sid) {
+                // As its rows, it stays until it is sure that they were handed over.
+                Some((.., floor)) => {
+                    *floor = u64::MAX;
+                    Ok(())
+                }
+                None => self.end(*sid),
+            },
             Change::Subscribe(sid, filter, asked) => {
                 if self.ledger.sessions.contains_key(sid) {
                     let record = session::write_subscription(*sid, filter.as_str(), asked);
@@ -149,8 +159,13 @@ impl<'a, 't> Applying<'a, 't> {
         Ok(())
     }
 
+    /// What was handed over by the commit before goes: its rows, or (`u64::MAX`) all of its owner.
+    pub(super) fn clear(&mut self, sid: Sid, floor: u64) -> Result<(), Fault> {
+        if floor == u64::MAX { self.end(sid) } else { self.trim(sid, floor) }
+    }
+
     /// Removes the queue values that end below a position.
-    pub(super) fn trim(&mut self, sid: Sid, floor: u64) -> Result<(), Fault> {
+    fn trim(&mut self, sid: Sid, floor: u64) -> Result<(), Fault> {
         let mut done = Vec::new();
         for value in self.tables.queue()?.range((sid.0, 0)..(sid.0, floor))? {
             let (key, value) = value?;
@@ -224,7 +239,7 @@ impl<'a, 't> Applying<'a, 't> {
         rows: &[(&'g Row, u64)],
         groups: &[&Group],
         quota: &Quota,
-    ) -> Result<(Vec<(&'g Row, u64)>, u64), Fault> {
+    ) -> Result<(SizedRows<'g>, u64), Fault> {
         let mut evicted = 0;
         while let Some(queue) = self.ledger.sessions.get(&sid).filter(|queue| quota.evicts(queue, rows)) {
             // What the client was sent stays until it acknowledges it.
@@ -308,7 +323,7 @@ fn summary_of(sid: Sid, first: u64, record: &[u8]) -> Summary {
 /// Everything several groups bring.
 struct Arrivals<'g> {
     /// Rows by session, with the bytes each counts for quotas.
-    rows: BTreeMap<Sid, Vec<(&'g Row, u64)>>,
+    rows: BTreeMap<Sid, SizedRows<'g>>,
     /// Messages by group.
     messages: HashMap<u64, &'g [std::sync::Arc<Message>]>,
 }

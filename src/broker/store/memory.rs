@@ -10,10 +10,13 @@ use crate::broker::{envelope::Message, session::Session};
 /// Rows read back at a time.
 const PAGE: usize = 256;
 
+/// By session and position.
+type Rows = BTreeMap<(Sid, u64), (Row, Arc<Message>)>;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(in crate::broker) struct MemoryStore {
-    rows: Mutex<BTreeMap<(Sid, u64), (Row, Arc<Message>)>>,
+    rows: Mutex<Rows>,
 }
 
 impl MemoryStore {

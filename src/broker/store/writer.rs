@@ -186,7 +186,7 @@ impl Writer {
                 transact(database, |tables| {
                     let mut applying = Applying::new(tables, ledger, &mut written);
                     debts.settle(&mut applying)?;
-                    trims.iter().try_for_each(|(sid, floor)| applying.trim(*sid, *floor))?;
+                    trims.iter().try_for_each(|(sid, floor)| applying.clear(*sid, *floor))?;
                     taken.iter().try_for_each(|(_, sid, progress)| applying.progress(*sid, progress))?;
                     groups.iter().flat_map(|group| &group.changes).try_for_each(|change| applying.change(change))?;
                     let dropped = applying.rows(groups, quota)?;

@@ -9,7 +9,8 @@ use std::{
     sync::Arc,
 };
 
-use crate::{broker::codec::SubscribeOptions, names::QoS, names::TopicFilter};
+use super::grant::{Match, Merging};
+use crate::{broker::codec::SubscribeOptions, names::TopicFilter};
 
 /// Bytes of answers kept before the cache is emptied.
 const CACHE: usize = 8 << 20;
@@ -26,16 +27,6 @@ pub(in crate::broker) struct Asked {
     pub id: Option<u32>,
     /// An internal subscriber: it wants to know who published.
     pub internal: bool,
-}
-
-/// One session a topic goes to.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Match {
-    pub session: SessionKey,
-    pub qos: QoS,
-    pub no_local: bool,
-    pub retain_as_published: bool,
-    pub ids: Option<Arc<[u32]>>,
 }
 
 /// Everybody a topic goes to.
@@ -237,7 +228,7 @@ impl Index {
 
 #[derive(Default)]
 struct Found {
-    direct: BTreeMap<SessionKey, (Match, Vec<u32>)>,
+    direct: BTreeMap<SessionKey, Merging>,
     groups: Vec<GroupKey>,
     internal: bool,
 }
@@ -246,31 +237,13 @@ impl Found {
     fn add(&mut self, place: &Subscribers) {
         self.groups.extend(place.groups.iter().map(Arc::clone));
         for (session, asked) in &place.direct {
-            let options = asked.options;
-            let (known, ids) = self.direct.entry(*session).or_insert_with(|| {
-                let first = Match {
-                    session: *session,
-                    qos: options.qos,
-                    no_local: true,
-                    retain_as_published: false,
-                    ids: None,
-                };
-                (first, Vec::new())
-            });
-            known.qos = known.qos.max(options.qos);
-            // Of overlapping subscriptions the more generous one counts.
-            known.no_local &= options.no_local;
-            known.retain_as_published |= options.retain_as_published;
-            ids.extend(asked.id);
+            self.direct.entry(*session).or_default().add(asked);
             self.internal |= asked.internal;
         }
     }
 
     fn finish(self) -> Matches {
-        let direct = self.direct.into_values().map(|(mut found, ids)| {
-            found.ids = (!ids.is_empty()).then(|| Arc::from(ids));
-            found
-        });
+        let direct = self.direct.into_iter().filter_map(|(session, merging)| merging.finish(session));
         Matches { direct: direct.collect(), groups: self.groups, internal: self.internal }
     }
 }
@@ -321,6 +294,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::names::QoS;
 
     fn asked(qos: QoS) -> Asked {
         let options = SubscribeOptions { qos, no_local: false, retain_as_published: false, retain_handling: 0 };
@@ -339,8 +313,10 @@ mod tests {
         assert!(!index.subscribe(1, &filter("a/+"), Asked { id: Some(6), ..asked(QoS::AtLeastOnce) }));
         let matches = index.lookup(b"a/b");
         assert_eq!(matches.direct.len(), 1);
-        assert_eq!(matches.direct[0].qos, QoS::AtLeastOnce);
-        let mut ids = matches.direct[0].ids.clone().unwrap().to_vec();
+        assert!(!matches.direct[0].asks_who());
+        let grant = matches.direct[0].grant(true).unwrap();
+        assert_eq!(grant.qos, QoS::AtLeastOnce);
+        let mut ids = grant.ids.clone().unwrap().to_vec();
         ids.sort_unstable();
         assert_eq!(ids, [4, 6]);
         assert_eq!(index.len(), 2);

@@ -4,6 +4,8 @@
 //! subscription index, the retained tree and the session table. Invariants: effects of an envelope depend on the envelopes before it and
 //! nothing else (time comes in as an envelope too); an acknowledgement is staged only together with everything it means.
 
+mod effects;
+mod grant;
 mod guard;
 mod index;
 mod lifecycle;
@@ -19,13 +21,13 @@ mod tests;
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-pub(super) use self::index::Asked;
+pub(super) use self::{effects::Effects, index::Asked};
 use self::{
     guard::Guard,
     index::{Index, SessionKey},
     pools::Pools,
     retained::{Kept, Retained},
-    seats::{Seat, Seats},
+    seats::Seats,
     subscribe::Bulk,
     sys::{SYS, Sys, first_level},
 };
@@ -33,15 +35,15 @@ use super::{
     access::Access,
     admission::Window,
     cargo::{Ack, Cargo, Flight},
-    codec::{Will, write::AckKind},
+    codec::Will,
     envelope::{Draft, Message, PublishDraft, now_ms},
     message::Origin,
     metrics::{Lost, Metrics},
-    peer::{Peer, Reply},
-    promise::{self, Step},
-    session::{Entry, Session},
+    peer::Peer,
+    promise::Step,
+    session::Entry,
     settings::Limits,
-    store::{Change, Group, Owner, Row},
+    store::{Change, Group, Owner},
 };
 use crate::names::{QoS, TopicFilter};
 use tokio::sync::Notify;
@@ -59,25 +61,6 @@ pub(super) struct Now {
     pub ms: u64,
     /// For holds.
     pub instant: Instant,
-}
-
-/// What a round brought, to be carried out at its end.
-#[derive(Debug, Default)]
-pub(super) struct Effects {
-    /// Sessions with something staged.
-    touched: Vec<SessionKey>,
-    /// Publishers of this round; entries name them by place.
-    origins: Vec<Arc<Peer>>,
-    /// What may be said at once, in order.
-    steps: Vec<Step>,
-    /// Publishers that may go on.
-    released: Vec<Arc<Peer>>,
-    /// What must be committed, and what may be said only then.
-    group: Group,
-    /// Queues without a client of which a part is to be read back.
-    pages: Vec<Arc<Session>>,
-    /// How often something to be stored was staged: an envelope that changes it waits for the commit.
-    stored: u64,
 }
 
 /// Everything the broker knows.
@@ -190,7 +173,7 @@ impl State {
     fn turns_away(&mut self, topic: &[u8]) -> bool {
         self.rejects && {
             let seats = &self.seats;
-            let over = |found: &index::Match| seats.get(found.session).is_some_and(|seat| seat.session.is_over_quota());
+            let over = |found: &grant::Match| seats.get(found.session).is_some_and(|seat| seat.session.is_over_quota());
             self.index.lookup(topic).direct.iter().any(over)
         }
     }
@@ -203,7 +186,8 @@ impl State {
             self.metrics.unmatched();
             return false;
         }
-        if matches.internal && message.origin.is_none() {
+        // Who published matters to internal subscribers, and to No Local as long as the message is retained.
+        if (matches.internal || message.retain) && message.origin.is_none() {
             message.origin = from.map(|peer| Arc::clone(&peer.origin));
         }
         let message = Arc::new(message);
@@ -212,12 +196,12 @@ impl State {
         let gated =
             message.qos == QoS::ExactlyOnce && (effects.has_promised(from) || self.will_store(&message, &matches));
         for found in &matches.direct {
-            let own = found.no_local && self.is_own(found.session, from, &message);
-            if !own {
-                let retain = found.retain_as_published && message.retain;
-                let qos = message.qos.min(found.qos);
+            let own = found.asks_who() && self.is_own(found.session, from, &message);
+            if let Some(grant) = found.grant(own) {
+                let retain = grant.retain_as_published && message.retain;
+                let qos = message.qos.min(grant.qos);
                 let message = Arc::clone(&message);
-                let ids = found.ids.clone();
+                let ids = grant.ids.clone();
                 let entry = Entry { message, qseq: 0, qos, retain, ids, gated, place: None, pool: None };
                 self.stage(found.session, entry, place, effects);
             }
@@ -231,14 +215,15 @@ impl State {
 
     /// Whether a message will be stored for anybody.
     fn will_store(&self, message: &Message, matches: &index::Matches) -> bool {
-        let stored = |found: &index::Match| {
-            found.qos != QoS::AtMostOnce && self.seats.get(found.session).is_some_and(|seat| seat.session.sid.is_some())
+        let stored = |found: &grant::Match| {
+            found.grant.qos != QoS::AtMostOnce
+                && self.seats.get(found.session).is_some_and(|seat| seat.session.sid.is_some())
         };
         message.retain || !matches.groups.is_empty() || matches.direct.iter().any(stored)
     }
 
     /// Whether a message comes from the client itself, by this or an earlier connection (`[MQTT-3.8.3-3]` compares client ids).
-    fn is_own(&self, session: SessionKey, from: Option<&Arc<Peer>>, message: &Message) -> bool {
+    pub(super) fn is_own(&self, session: SessionKey, from: Option<&Arc<Peer>>, message: &Message) -> bool {
         let client = from.and_then(|peer| peer.session()).map(|session| &session.client);
         // A will comes from nobody who is connected; it names who left it.
         let client = client.or_else(|| message.origin.as_ref()?.client.as_ref());
@@ -362,126 +347,5 @@ impl State {
         seat.session.count_dropped(delivered.dropped_lagging + delivered.dropped_full);
         self.metrics.dropped(Lost::SessionLagging, delivered.dropped_lagging);
         self.metrics.dropped(Lost::QueueFull, delivered.dropped_full);
-    }
-}
-
-impl Effects {
-    /// The first batch gets this number.
-    pub(super) fn starting_at(batch: u64) -> Self {
-        Self { group: Group::new(batch), ..Self::default() }
-    }
-
-    /// The place of a publisher in this round's list.
-    fn place(&mut self, peer: &Arc<Peer>) -> u16 {
-        let known = self.origins.last().is_some_and(|last| last.id == peer.id);
-        if !known {
-            self.origins.push(Arc::clone(peer));
-        }
-        // A round has at most a few hundred envelopes.
-        u16::try_from(self.origins.len() - 1).unwrap_or(u16::MAX)
-    }
-
-    /// Tells a publisher that its message is not taken.
-    fn turn_away(&mut self, ack: Ack, peer: Option<Arc<Peer>>, qos: QoS, packet_id: u16) {
-        match (ack, peer) {
-            (Ack::Internal { word, .. }, _) => self.say(Step::Refused(word), false),
-            (Ack::Client, Some(peer)) => self.acknowledge(peer, qos, packet_id, promise::QUOTA, false),
-            _ => {}
-        }
-    }
-
-    fn acknowledge(&mut self, peer: Arc<Peer>, qos: QoS, packet_id: u16, reason: u8, promised: bool) {
-        let step = match qos {
-            QoS::AtMostOnce => return,
-            QoS::AtLeastOnce => Step::Reply(peer, Reply::Ack { kind: AckKind::PubAck, packet_id, reason }),
-            QoS::ExactlyOnce => Step::Received { by: peer, packet_id, reason },
-        };
-        self.say(step, promised);
-    }
-
-    /// Says something at the end of the round, or, if it is `promised`, once the group is committed; never before what was promised to the
-    /// same peer earlier.
-    fn say(&mut self, step: Step, promised: bool) {
-        if promised || step.peer().is_some_and(|peer| peer.waits_for_promise()) {
-            self.group.promise.push(step);
-        } else {
-            self.steps.push(step);
-        }
-    }
-
-    /// Keeps a session as it is now.
-    fn keep(&mut self, seat: &Seat) {
-        if let Some(sid) = seat.sid {
-            self.change(Change::Session(sid, Box::new(seat.record())));
-        }
-    }
-
-    /// Room that is given back with the group's commit.
-    pub(super) fn owe(&mut self, peer: &Arc<Peer>, cost: u32) {
-        self.group.promise.owe(peer, cost);
-    }
-
-    /// A session and its connection part. One that only memory has ends with that, and still has to say what it owes.
-    fn part(&mut self, seat: &Seat) {
-        if seat.session.sid.is_some() {
-            self.released.extend(seat.session.detach());
-        }
-    }
-
-    /// A session is kept no longer.
-    fn end(&mut self, seat: &Seat) {
-        if let Some(sid) = seat.sid {
-            self.change(Change::End(sid, seat.session.client.clone()));
-        }
-    }
-
-    /// What is to be read back.
-    pub(super) fn take_pages(&mut self) -> Vec<Arc<Session>> {
-        std::mem::take(&mut self.pages)
-    }
-
-    /// Stages a change of what is kept.
-    fn change(&mut self, change: Change) {
-        self.stored += 1;
-        self.group.changes.push(change);
-    }
-
-    /// Whether the envelope at hand has staged something to be stored already: a QoS 2 id of a stored session.
-    fn has_promised(&self, from: Option<&Arc<Peer>>) -> bool {
-        from.and_then(|peer| peer.session()).is_some_and(|session| session.sid.is_some())
-    }
-
-    /// What a session was given this round becomes rows of its queue, and waits for their commit.
-    fn promise_entries(&mut self, seat: &Seat) {
-        let gated = seat.stage.iter().filter(|entry| entry.gated);
-        let Some(last) = gated.clone().map(|entry| entry.qseq).max() else { return };
-        self.group.promise.mark(&seat.session, last);
-        let Some(sid) = seat.session.sid else { return };
-        let rows = gated.filter_map(|entry| {
-            let (ids, pool) = (entry.ids.clone(), entry.pool);
-            Some(Row { qseq: entry.qseq, place: entry.place?, qos: entry.qos, retain: entry.retain, ids, pool })
-        });
-        self.group.queues.push((sid, rows.collect()));
-    }
-
-    /// The round's group, if there is anything to commit or to wait for.
-    fn take_group(&mut self, window: &Window) -> Option<Group> {
-        if self.group.is_empty() {
-            return None;
-        }
-        self.group.promise.room_of(window);
-        let next = Group::new(self.group.batch + 1);
-        Some(std::mem::replace(&mut self.group, next))
-    }
-
-    fn send(&mut self) {
-        let mut batch = promise::Batch::default();
-        for step in self.steps.drain(..) {
-            step.keep(&mut batch);
-        }
-        batch.send();
-        for peer in self.released.drain(..) {
-            peer.release();
-        }
     }
 }

@@ -103,7 +103,11 @@ impl State {
     fn send_retained(&mut self, key: SessionKey, filter: &TopicFilter, asked: Asked, now: Now, effects: &mut Effects) {
         self.send_sys(key, filter, asked, now, effects);
         self.forget_bulk(key, filter);
-        let rest: VecDeque<_> = self.retained.matching(filter.as_str(), now.ms).into();
+        let mut rest: VecDeque<_> = self.retained.matching(filter.as_str(), now.ms).into();
+        if asked.options.no_local {
+            // `[MQTT-3.8.3-3]` makes no exception for what the client published earlier.
+            rest.retain(|message| !self.is_own(key, None, message));
+        }
         let peer = self.seats.get(key).and_then(|seat| seat.peer.as_ref()).map_or(0, |peer| peer.id);
         let mut bulk = Bulk { session: key, peer, filter: filter.clone(), rest, asked };
         self.send_portion(&mut bulk, effects);

@@ -28,6 +28,7 @@ fn remaining_lengths_of_one_to_four_bytes() {
     for remaining in cases {
         let header = cat(&[&[0x30], &var(remaining)]);
         let whole = header.len() + remaining;
+        assert!(is_shortest(whole, remaining) && !is_shortest(whole + 1, remaining), "{remaining}");
         for cut in 0..header.len() {
             let needed = if cut < 2 { 2 } else { cut + 1 };
             assert_eq!(frame(&header[..cut], whole), Ok(Framed::Incomplete { needed }), "{remaining} {cut}");

@@ -91,7 +91,7 @@ fn publish_in_3_1_1() {
 fn acknowledgements_in_both_versions() {
     let mut table = Vec::new();
     for first in [0x40, 0x50, 0x62, 0x70] {
-        table.extend(both("[MQTT-2.2.1-3] packet id 0", packet(first, &[b"\0\0"]), 0x82, "identifier 0"));
+        table.extend(both("packet id 0", packet(first, &[b"\0\0"]), 0x82, "identifier 0"));
         table.extend(both("half a packet id", packet(first, &[b"\0"]), 0x81, "middle of a field"));
         table.push(v3("longer than two bytes", packet(first, &[b"\0\x01\0"]), 0x81, "two bytes"));
     }
@@ -104,9 +104,9 @@ fn subscribe_and_unsubscribe_in_3_1_1() {
         v3("[MQTT-3.8.1-1] flags", packet(0x80, &[b"\0\x01", &bin("a"), b"\0"]), 0x81, "reserved flags"),
         v3("[MQTT-3.8.3-3] nothing to subscribe", packet(0x82, &[b"\0\x01"]), 0x82, "without a topic filter"),
         v3("[MQTT-2.3.1-1] packet id 0", packet(0x82, &[b"\0\0", &bin("a"), b"\0"]), 0x82, "identifier 0"),
-        v3("[MQTT-3-8.3-4] QoS 3", packet(0x82, &[b"\0\x01", &bin("a"), b"\x03"]), 0x81, "QoS 3"),
-        v3("[MQTT-3-8.3-4] No Local of 5.0", packet(0x82, &[b"\0\x01", &bin("a"), b"\x04"]), 0x81, "reserved bits"),
-        v3("[MQTT-3-8.3-4] bit 7", packet(0x82, &[b"\0\x01", &bin("a"), b"\x81"]), 0x81, "reserved bits"),
+        v3("[MQTT-3.8.3-4] QoS 3", packet(0x82, &[b"\0\x01", &bin("a"), b"\x03"]), 0x81, "QoS 3"),
+        v3("[MQTT-3.8.3-4] No Local of 5.0", packet(0x82, &[b"\0\x01", &bin("a"), b"\x04"]), 0x81, "reserved bits"),
+        v3("[MQTT-3.8.3-4] bit 7", packet(0x82, &[b"\0\x01", &bin("a"), b"\x81"]), 0x81, "reserved bits"),
         v3("no options", packet(0x82, &[b"\0\x01", &bin("a")]), 0x81, "middle of a field"),
         v3("bytes behind", packet(0x82, &[b"\0\x01", &bin("a"), b"\0\0"]), 0x81, "middle of a field"),
         v3("[MQTT-3.10.1-1] flags", packet(0xa0, &[b"\0\x01", &bin("a")]), 0x81, "reserved flags"),

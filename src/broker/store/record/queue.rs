@@ -3,12 +3,12 @@
 //! ```text
 //! last u64 | bytes u64 | rows u32 | sources u32
 //! sources x (batch u64, group u64, size u64)
-//! rows x (position - key u32, source u16, index u32, flags u8, [pool u64], [ids: count u16, count x u32])
+//! rows x (position - key u32, source u16, index u32, flags u8, [ids: count u16, count x u32], [group u64])
 //! ```
 //!
 //! `last` is the position of the last row (the first is the key), `bytes` the size of the messages, as quotas count them; a source is a group
 //! and the batch its messages lie in, with the size of that value: so references can be counted without reading a message. Flags: bits 0-1
-//! QoS, 2 retain, 3 subscription ids follow, 4 the shared group it was sent for follows.
+//! QoS, 2 retain, 3 subscription ids follow, 4 the number of the shared group follows it was sent for.
 
 use std::sync::Arc;
 
@@ -62,15 +62,15 @@ pub(in crate::broker::store) fn write(sid: Sid, rows: &[&Row], bytes: u64, sourc
         packed.extend_from_slice(&u16::try_from(source).ok()?.to_le_bytes());
         packed.extend_from_slice(&row.place.index.to_le_bytes());
         let ids = row.ids.as_deref().unwrap_or_default();
-        let flag = |is: bool, bit: u8| if is { bit } else { 0 };
-        let more = flag(!ids.is_empty(), IDS) | flag(row.pool.is_some(), POOL);
-        packed.push(row.qos as u8 | flag(row.retain, RETAIN) | more);
-        if let Some(pool) = row.pool {
-            packed.extend_from_slice(&pool.0.to_le_bytes());
-        }
+        let flag = |on: bool, flag: u8| if on { flag } else { 0 };
+        let flags = flag(row.retain, RETAIN) | flag(!ids.is_empty(), IDS) | flag(row.pool.is_some(), POOL);
+        packed.push(row.qos as u8 | flags);
         if !ids.is_empty() {
             packed.extend_from_slice(&u16::try_from(ids.len()).ok()?.to_le_bytes());
             ids.iter().for_each(|id| packed.extend_from_slice(&id.to_le_bytes()));
+        }
+        if let Some(pool) = row.pool {
+            packed.extend_from_slice(&pool.0.to_le_bytes());
         }
     }
     let record = seal(Kind::Queue, &pair_key(sid.0, first), |out| {
@@ -115,7 +115,6 @@ impl<'a> Queued<'a> {
             self.summary.sources.get(usize::from(fields.u16()?)).ok_or(Damaged::Malformed("no such source"))?;
         let (index, flags) = (fields.u32()?, fields.u8()?);
         let qos = QoS::from_u8(flags & 3).ok_or(Damaged::Malformed("a QoS is none"))?;
-        let pool = if flags & POOL == 0 { None } else { Some(Sid(fields.u64()?)) };
         let ids = if flags & IDS == 0 {
             None
         } else {
@@ -123,6 +122,7 @@ impl<'a> Queued<'a> {
             let mut bytes = Fields(fields.bytes(count * 4)?);
             Some((0..count).map(|_| bytes.u32()).collect::<Result<Arc<[u32]>, _>>()?)
         };
+        let pool = if flags & POOL == 0 { None } else { Some(Sid(fields.u64()?)) };
         let place = Place { batch: source.group, index };
         Ok((Row { qseq, place, qos, retain: flags & RETAIN != 0, ids, pool }, source.batch))
     }

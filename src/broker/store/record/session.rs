@@ -15,40 +15,48 @@ use crate::{
 
 pub(in crate::broker::store) fn write_session(sid: Sid, session: &SessionRecord) -> Vec<u8> {
     seal(Kind::Session, &sid_key(sid.0), |out| {
+        write_owner(out, &session.owner);
         put::blob(out, session.client.as_str().as_bytes());
         put::option(out, session.origin.as_ref(), write_origin);
         out.extend_from_slice(&session.expiry.to_le_bytes());
         put::option(out, session.left_at, long);
         put::option(out, session.will.as_ref(), write_will);
-        match &session.owner {
-            Owner::Client => out.push(0),
-            Owner::Group(filter) => {
-                out.push(1);
-                put::blob(out, filter.as_str().as_bytes());
-            }
-            Owner::Estate => out.push(2),
-        }
     })
 }
 
 pub(in crate::broker::store) fn read_session(sid: Sid, record: &[u8]) -> Result<SessionRecord, Damaged> {
     let mut fields = Fields(unseal(Kind::Session, &sid_key(sid.0), record)?);
+    let owner = read_owner(&mut fields)?;
     let client = client_id(&mut fields)?;
     let origin = fields.option(read_origin)?;
     let expiry = fields.u32()?;
     let left_at = fields.option(Fields::u64)?;
     let will = fields.option(read_will)?;
-    let owner = match fields.u8()? {
-        0 => Owner::Client,
-        1 => Owner::Group(topic_filter(fields.text()?)?),
-        2 => Owner::Estate,
-        _ => return Err(Damaged::Malformed("an owner is none")),
-    };
     fields.end()?;
     Ok(SessionRecord { owner, client, origin, expiry, left_at, will })
 }
 
-fn topic_filter(text: &str) -> Result<TopicFilter, Damaged> {
+fn write_owner(out: &mut Vec<u8>, owner: &Owner) {
+    match owner {
+        Owner::Client => out.push(0),
+        Owner::Estate => out.push(1),
+        Owner::Group(filter) => {
+            out.push(2);
+            put::blob(out, filter.as_str().as_bytes());
+        }
+    }
+}
+
+fn read_owner(fields: &mut Fields<'_>) -> Result<Owner, Damaged> {
+    match fields.u8()? {
+        0 => Ok(Owner::Client),
+        1 => Ok(Owner::Estate),
+        2 => Ok(Owner::Group(filter_of(fields.text()?)?)),
+        _ => Err(Damaged::Malformed("an owner is none")),
+    }
+}
+
+fn filter_of(text: &str) -> Result<TopicFilter, Damaged> {
     TopicFilter::new(text).map_err(|_| Damaged::Malformed("a topic filter is none"))
 }
 
@@ -145,7 +153,7 @@ pub(in crate::broker::store) fn read_subscription(
     };
     let (internal, id) = (fields.flag()?, fields.option(Fields::u32)?);
     fields.end()?;
-    Ok((topic_filter(filter)?, Asked { options, id, internal }))
+    Ok((filter_of(filter)?, Asked { options, id, internal }))
 }
 
 /// Without the ids that are completed: these are to be forgotten, not kept.

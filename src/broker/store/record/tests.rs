@@ -21,7 +21,7 @@ use crate::{
 
 const CORPUS_FILES: usize = 6;
 /// Records, rows and messages read from them.
-const CORPUS_READ: usize = 17;
+const CORPUS_READ: usize = 16;
 
 fn rows() -> impl Strategy<Value = Vec<Row>> {
     let row =

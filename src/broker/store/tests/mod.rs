@@ -89,14 +89,8 @@ fn number(message: &Message) -> u64 {
 }
 
 fn record(client: &str, expiry: u32, left_at: Option<u64>) -> Box<SessionRecord> {
-    Box::new(SessionRecord {
-        owner: Owner::Client,
-        client: ClientId::new(client).unwrap(),
-        origin: None,
-        expiry,
-        left_at,
-        will: None,
-    })
+    let (owner, client) = (Owner::Client, ClientId::new(client).unwrap());
+    Box::new(SessionRecord { owner, client, origin: None, expiry, left_at, will: None })
 }
 
 fn asked(qos: QoS) -> Asked {

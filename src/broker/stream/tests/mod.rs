@@ -14,9 +14,9 @@ use super::*;
 use crate::{
     broker::{
         cargo::{CloseCargo, OpenCargo, SubscribeCargo, UnsubscribeCargo},
-        codec::{SubscribeOptions, Will},
+        codec::{SubscribeOptions, write::AckKind},
         message::{Door, Origin},
-        peer::Kick,
+        peer::{Kick, Reply},
         session::{Marks, Parcel, Released, Session, packet_id},
         store::MemoryStore,
     },
@@ -155,7 +155,8 @@ struct ModelSession {
 #[derive(Debug, Default)]
 struct Model {
     sessions: BTreeMap<usize, ModelSession>,
-    retained: BTreeMap<Vec<String>, (String, u8)>,
+    /// Payload, QoS, and who published it.
+    retained: BTreeMap<Vec<String>, (String, u8, Option<usize>)>,
     /// What this step brought, per session.
     step: BTreeMap<usize, Vec<Got>>,
     /// What groups get in this step.
@@ -173,6 +174,11 @@ fn shared(filter: usize) -> Option<&'static str> {
     FILTERS[filter].strip_prefix("$share/").map(|rest| rest.split_once('/').unwrap().1)
 }
 
+/// Whether a subscription is No Local: every other one of the first client.
+fn no_local(client: usize, filter: usize) -> bool {
+    client == 0 && filter.is_multiple_of(2) && shared(filter).is_none()
+}
+
 impl ModelSession {
     /// The connection is over: what it left unacknowledged comes again, first of all; QoS 0 is gone.
     fn leave(&mut self) {
@@ -183,15 +189,16 @@ impl ModelSession {
 }
 
 impl Model {
-    /// Routes a message; whether anybody matched. The first client's subscriptions are all No Local.
+    /// Routes a message; whether anybody matched.
     fn route(&mut self, from: Option<usize>, topic: &str, payload: &str, qos: u8, retain: bool) -> bool {
         let mut matched = false;
         for (client, session) in &self.sessions {
             let direct =
                 session.filters.iter().filter(|(at, _)| shared(**at).is_none() && matches(FILTERS[**at], topic));
-            let direct: Vec<_> = direct.collect();
+            let mut direct: Vec<_> = direct.collect();
             matched |= !direct.is_empty();
-            if direct.is_empty() || (*client == 0 && from == Some(0)) {
+            direct.retain(|(at, _)| from != Some(*client) || !no_local(*client, **at));
+            if direct.is_empty() {
                 continue;
             }
             let granted = direct.iter().map(|(_, wish)| wish.qos).max().unwrap();
@@ -218,7 +225,7 @@ impl Model {
             if payload.is_empty() {
                 self.retained.remove(&path);
             } else {
-                self.retained.insert(path, (payload.into(), qos));
+                self.retained.insert(path, (payload.into(), qos, from));
             }
         }
         matched
@@ -313,9 +320,10 @@ impl Model {
         if shared(filter).is_some() || handling == 2 || (handling == 1 && !new) {
             return;
         }
-        for (path, (payload, qos_published)) in &self.retained {
+        for (path, (payload, qos_published, from)) in &self.retained {
             let topic = path.join("/");
-            if matches(FILTERS[filter], &topic) {
+            let own = *from == Some(client) && no_local(client, filter);
+            if matches(FILTERS[filter], &topic) && !own {
                 let (qos, ids) = (wish.qos.min(*qos_published), vec![filter as u32 + 1]);
                 self.step.entry(client).or_default().push(Got {
                     topic,

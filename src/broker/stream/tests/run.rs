@@ -148,7 +148,7 @@ impl Run {
         let is_shared = shared(filter).is_some();
         let options = SubscribeOptions {
             qos: QoS::from_u8(wish.qos).unwrap(),
-            no_local: client == 0 && !is_shared,
+            no_local: no_local(client, filter),
             retain_as_published: wish.published,
             retain_handling: handling,
         };
