@@ -21,7 +21,12 @@ pub type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Runs a load program: one thread, so that it takes one core at most from what it measures.
 pub fn run(program: impl Future<Output = Fallible<String>>) -> ExitCode {
-    match in_runtime(program) {
+    run_within(LONGEST, program)
+}
+
+/// The same with a longer time.
+pub fn run_within(longest: Duration, program: impl Future<Output = Fallible<String>>) -> ExitCode {
+    match in_runtime(longest, program) {
         Ok(line) => {
             say(&line);
             ExitCode::SUCCESS
@@ -33,11 +38,11 @@ pub fn run(program: impl Future<Output = Fallible<String>>) -> ExitCode {
     }
 }
 
-fn in_runtime(program: impl Future<Output = Fallible<String>>) -> Fallible<String> {
+fn in_runtime(longest: Duration, program: impl Future<Output = Fallible<String>>) -> Fallible<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bounded = async {
-        let ended = tokio::time::timeout(LONGEST, program).await;
-        ended.map_err(|_| format!("not finished after {} s", LONGEST.as_secs()))?
+        let ended = tokio::time::timeout(longest, program).await;
+        ended.map_err(|_| format!("not finished after {} s", longest.as_secs()))?
     };
     tokio::task::LocalSet::new().block_on(&runtime, bounded)
 }

@@ -34,15 +34,26 @@ fn text(out: &mut Vec<u8>, text: &str) {
 
 /// Connects with a clean session and no keep-alive.
 pub async fn connect(address: &str, id: &str) -> Fallible<TcpStream> {
+    introduce(address, id, true).await
+}
+
+/// Connects to a session that outlives the connection.
+pub async fn connect_kept(address: &str, id: &str) -> Fallible<TcpStream> {
+    introduce(address, id, false).await
+}
+
+async fn introduce(address: &str, id: &str, clean: bool) -> Fallible<TcpStream> {
     let mut stream = TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}"))?;
     stream.set_nodelay(true)?;
     let mut body = Vec::new();
     text(&mut body, "MQTT");
-    body.extend_from_slice(&[4, 2, 0, 0]);
+    body.extend_from_slice(&[4, u8::from(clean) << 1, 0, 0]);
     text(&mut body, id);
     stream.write_all(&packet(0x10, &body)).await?;
     let mut ack = [0; 4];
     stream.read_exact(&mut ack).await?;
+    // A kept session may have been there.
+    ack[2] &= u8::from(clean);
     if ack != [0x20, 2, 0, 0] {
         return Err(format!("{address} refuses {id}: CONNACK {ack:?}").into());
     }

@@ -54,7 +54,9 @@ fn registered() -> BTreeSet<String> {
 
 /// Names as they are shown, with the ending their type gives them; with the built-in broker, or the one of a file.
 fn shown(butler: Option<&str>) -> BTreeSet<String> {
-    let mut options = LoadOptions::default();
+    let directory = std::env::temp_dir().join(format!("sense-butler-metrics-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let mut options = LoadOptions { data_dir: directory.join("data"), ..LoadOptions::default() };
     let anywhere = || Some("127.0.0.1:0".parse().unwrap());
     (options.overrides.rest, options.overrides.udp, options.overrides.udp_sessions) =
         (anywhere(), anywhere(), anywhere());
@@ -64,16 +66,17 @@ fn shown(butler: Option<&str>) -> BTreeSet<String> {
             config::built_in(&options).unwrap()
         }
         Some(text) => {
-            let file = std::env::temp_dir().join(format!("sense-butler-metrics-{}.yaml", std::process::id()));
+            let file = directory.join("butler.yaml");
             fs::write(&file, text).unwrap();
-            options.config = Some(file.clone());
-            let loaded = config::load(&options);
-            fs::remove_file(&file).unwrap();
-            loaded.unwrap_or_else(|errors| panic!("{errors:?}"))
+            options.config = Some(file);
+            config::load(&options).unwrap_or_else(|errors| panic!("{errors:?}"))
         }
     };
     let app = App::build(&loaded).unwrap();
     let text = metrics::encode(&app.registry);
+    drop(app);
+    // A file that is still open somewhere keeps its directory on Windows; it is a temporary one.
+    let _ = fs::remove_dir_all(&directory);
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let names = types.map(|(name, kind)| match kind {
         "counter" => format!("{name}_total"),

@@ -406,7 +406,9 @@ mod tests {
 
     #[tokio::test]
     async fn every_metric_is_registered_once() {
-        let mut options = LoadOptions::default();
+        // Nothing is written beside the sources.
+        let data_dir = std::env::temp_dir().join(format!("sense-butler-registered-{}", std::process::id()));
+        let mut options = LoadOptions { data_dir: data_dir.clone(), ..LoadOptions::default() };
         let anywhere = || Some("127.0.0.1:0".parse().unwrap());
         options.overrides.mqtt = anywhere();
         options.overrides.rest = anywhere();
@@ -414,6 +416,9 @@ mod tests {
         options.overrides.udp_sessions = anywhere();
         let app = App::build(&config::built_in(&options).unwrap()).unwrap();
         let text = metrics::encode(&app.registry);
+        drop(app);
+        // The built-in broker makes its store there, where it has one.
+        let _ = std::fs::remove_dir_all(&data_dir);
         let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         assert!(names.len() > 20, "only {} metrics", names.len());
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len(), "{text}");

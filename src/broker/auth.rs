@@ -9,16 +9,19 @@
 //! often others failed with that name; a user who was right at an address passes there, however often others failed from it); nobody guesses
 //! faster by that, since guesses at remembered passwords count like all others.
 
+mod password;
 mod tally;
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Instant};
 
-use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use parking_lot::Mutex;
 use ring::{hmac, rand::SystemRandom};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use self::tally::{Tally, neighbourhood};
+use self::{
+    password::is_right,
+    tally::{Tally, neighbourhood},
+};
 use super::{
     access::Policy,
     settings::{Limits, User},
@@ -211,15 +214,11 @@ fn charge(failures: &Tally, attempt: &Attempt<'_>, now: u64) {
     }
 }
 
-fn is_right(hash: &str, password: &[u8]) -> bool {
-    PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok())
-}
-
 #[cfg(test)]
 mod tests {
     use std::{sync::atomic::Ordering, time::Duration};
 
-    use argon2::{Params, PasswordHasher};
+    use argon2::{Argon2, Params, PasswordHash, PasswordHasher};
 
     use super::*;
     use crate::broker::access::{Policies, tests::settings};

@@ -14,7 +14,7 @@ async fn an_earlier_connection_gives_way() {
         first.subscribe("t", 0).await;
         let mut second = client(&broker, new, "same").await;
         second.subscribe("t", 0).await;
-        deliver(&mut second, false, "t", &[], b"x").await;
+        second.publish("t", b"x", 0, 0, false).await;
         ends(&mut first, 0x8e, "taken over").await;
         assert_eq!(second.receive_publish().await.payload, b"x");
         leave(second).await;

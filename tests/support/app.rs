@@ -68,9 +68,18 @@ impl Drop for Dir {
     }
 }
 
+/// The program that is tested: the one cargo built, or what `BUTLER_PROGRAM` names, with its first arguments (separated by blanks).
+fn program() -> Command {
+    let named = std::env::var("BUTLER_PROGRAM").unwrap_or_default();
+    let mut words = named.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or(env!("CARGO_BIN_EXE_sense-butler")));
+    command.args(words);
+    command
+}
+
 /// The program with its working directory, untouched by the environment of whoever runs the tests.
 fn command(dir: &Dir, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sense-butler"));
+    let mut command = program();
     command.args(arguments).current_dir(&dir.0).env_remove("RUST_LOG").env_remove("NODE_ENV");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command

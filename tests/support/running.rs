@@ -1,6 +1,10 @@
 //! A broker in this process on a port of its own, for tests.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use prometheus_client::registry::Registry;
 use sense_butler::{
@@ -19,6 +23,16 @@ pub struct Running {
     pub registry: Registry,
     pub stop: CancellationToken,
     pub task: JoinHandle<()>,
+    /// Where its store lies, if it is on disk; goes with the broker.
+    directory: Option<PathBuf>,
+}
+
+/// With `STORE_ON_DISK=1` every broker of a test has a store of its own on disk, otherwise one in memory.
+fn store_directory() -> Option<PathBuf> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    std::env::var_os("STORE_ON_DISK")?;
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    Some(std::env::temp_dir().join(format!("sense-butler-test-{}-{number}", std::process::id())))
 }
 
 impl Running {
@@ -49,7 +63,9 @@ impl Running {
     }
 
     pub fn start(change: impl FnOnce(&mut Settings)) -> Self {
+        let directory = store_directory();
         let mut settings = Self::settings();
+        settings.storage.directory.clone_from(&directory);
         change(&mut settings);
         let mut registry = Registry::default();
         let broker = Broker::bind(&settings, &mut registry).unwrap();
@@ -58,7 +74,7 @@ impl Running {
             let stop = stop.clone();
             async move { broker.run(stop).await.unwrap() }
         });
-        Self { address, handle, registry, stop, task }
+        Self { address, handle, registry, stop, task, directory }
     }
 
     /// Value of a counter without labels.
@@ -87,5 +103,8 @@ impl Running {
     pub async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap();
+        if let Some(directory) = self.directory {
+            std::fs::remove_dir_all(directory).unwrap();
+        }
     }
 }

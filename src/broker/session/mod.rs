@@ -6,6 +6,7 @@
 //! order of their queue positions (`qseq`, which only grow); a gated entry leaves only when its position is decided; only the connection
 //! whose peer id is the session's epoch touches the handshakes.
 
+mod backlog;
 mod handshakes;
 mod hold;
 mod outbox;
@@ -163,8 +164,8 @@ impl Session {
 
     /// What a queue without a client has next.
     pub(super) fn next_owed(&self) -> Owed {
-        let mut handshakes = self.handshakes.lock();
-        self.outbox.lock().next_owed(&mut handshakes, self.committed())
+        let handshakes = self.handshakes.lock();
+        self.outbox.lock().next_owed(&handshakes, self.committed())
     }
 
     /// Whether nothing waits in it.

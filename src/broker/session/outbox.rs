@@ -4,13 +4,13 @@
 //! that lasts too long makes the session *lagging*: it holds nobody and its policy applies. A session never holds its own connection, nor
 //! anybody while its own connection is held: no cycles.
 //!
-//! A stored session may be *behind*: what it holds in memory is the newest part of its queue, without gaps; what is older, from `behind` to
-//! `skipped`, is read back from the store in pages. Nothing is both in a page and in memory.
+//! A stored session holds in memory only the newest part of its queue; see [`super::backlog`] for the rest.
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use super::{
-    handshakes::{Handshakes, Standing, horizon_of, packet_id},
+    backlog::Backlog,
+    handshakes::{Handshakes, horizon_of},
     hold::Holds,
 };
 use crate::{
@@ -65,7 +65,7 @@ pub(in crate::broker) struct Entry {
 }
 
 impl Entry {
-    fn read_back(row: Row, message: Arc<Message>) -> Self {
+    pub(super) fn read_back(row: Row, message: Arc<Message>) -> Self {
         let Row { qseq, place, qos, retain, ids, pool } = row;
         Self { message, qseq, qos, retain, ids, gated: true, place: Some(place), pool }
     }
@@ -127,18 +127,8 @@ pub(in crate::broker) struct Outbox {
     stored: bool,
     queue: VecDeque<Entry>,
     bytes: usize,
-    /// Read back from the store, older than everything in `queue`.
-    loaded: VecDeque<Entry>,
-    /// The next position to be read back; `None`: everything unsent is in memory.
-    behind: Option<u64>,
-    /// The highest position that memory does not hold.
-    skipped: u64,
-    /// The highest position ever given to the session.
-    last: u64,
-    /// A page is on its way.
-    loading: bool,
-    /// Counts connections, so that a page meant for an earlier one is not taken.
-    turn: u64,
+    /// What of the queue is only in the store, older than everything in `queue`.
+    backlog: Backlog,
     /// The connection, while there is one.
     peer: Option<Arc<Peer>>,
     lagging: bool,
@@ -153,12 +143,7 @@ impl Outbox {
             stored,
             queue: VecDeque::new(),
             bytes: 0,
-            loaded: VecDeque::new(),
-            behind: None,
-            skipped: 0,
-            last: 0,
-            loading: false,
-            turn: 0,
+            backlog: Backlog::default(),
             peer: None,
             lagging: false,
             holds: Holds::default(),
@@ -169,13 +154,11 @@ impl Outbox {
     /// Messages that wait, and the bytes of those in memory. Of what only the store has, positions are counted, `floor` being the first that is
     /// owed; they have gaps, so these are the most there can be.
     pub(super) fn depth(&self, floor: u64) -> (usize, usize) {
-        let positions = |from: u64, to: u64| usize::try_from((to + 1).saturating_sub(from)).unwrap_or(usize::MAX);
         if self.stored && self.peer.is_none() {
-            return (positions(floor, self.last), 0);
+            return (self.backlog.since(floor), 0);
         }
-        let behind = self.behind.map_or(0, |from| positions(from, self.skipped));
-        let loaded: usize = self.loaded.iter().map(|entry| entry.message.size()).sum();
-        (self.queue.len() + self.loaded.len() + behind, self.bytes + loaded)
+        let (messages, bytes) = self.backlog.depth();
+        (self.queue.len() + messages, self.bytes + bytes)
     }
 
     /// Whether it holds nobody because its client reads too slowly.
@@ -185,7 +168,7 @@ impl Outbox {
 
     /// An earlier process gave positions below this one.
     pub(super) fn recover(&mut self, next: u64) {
-        self.last = next.saturating_sub(1);
+        self.backlog.recover(next);
     }
 
     /// A connection begins to serve the session; the client is owed everything from `floor` on.
@@ -194,8 +177,7 @@ impl Outbox {
         self.peer = Some(peer);
         self.lagging = false;
         if self.stored {
-            self.skipped = self.last;
-            self.behind = Some(floor).filter(|floor| *floor <= self.last);
+            self.backlog.begin(floor);
         }
         released
     }
@@ -204,10 +186,9 @@ impl Outbox {
     pub(super) fn detach(&mut self) -> Vec<Arc<Peer>> {
         self.peer = None;
         self.queue = VecDeque::new();
-        self.loaded = VecDeque::new();
+        self.backlog.forget();
         self.bytes = 0;
-        (self.loading, self.bulk_waits) = (false, false);
-        self.turn += 1;
+        self.bulk_waits = false;
         self.holds.release()
     }
 
@@ -236,7 +217,7 @@ impl Outbox {
         for entry in entries.drain(..) {
             self.add(entry, &mut delivered);
         }
-        if self.bytes > self.marks.high && !self.lagging && self.behind.is_none() {
+        if self.bytes > self.marks.high && !self.lagging && !self.backlog.is_behind() {
             let own = self.peer.as_ref().filter(|own| !own.is_held());
             delivered.holds = own.is_some_and(|own| self.holds.hold(own.id, origins, now));
         }
@@ -246,7 +227,7 @@ impl Outbox {
     fn add(&mut self, entry: Entry, delivered: &mut Delivered) {
         let kept = self.stored && entry.qos != QoS::AtMostOnce;
         if kept {
-            self.last = entry.qseq;
+            self.backlog.given(entry.qseq);
         }
         if self.peer.is_none() {
             // Nobody is owed QoS 0 while away; the rest is in the store.
@@ -279,8 +260,7 @@ impl Outbox {
             self.queue.iter().map(|entry| u64::from(entry.qos == QoS::AtMostOnce)).sum::<u64>();
         self.queue = VecDeque::new();
         self.bytes = 0;
-        self.behind.get_or_insert(oldest);
-        self.skipped = qseq;
+        self.backlog.skip(oldest, qseq);
     }
 
     /// A clean session that would lose an acknowledged message is closed: its client learns that something is missing.
@@ -318,21 +298,14 @@ impl Outbox {
 
     /// The part of the queue that is to be read back.
     pub(super) fn wanted(&self, committed: u64) -> Option<Wanted> {
-        let (from, to) = (self.behind?, self.skipped.min(committed));
-        (self.peer.is_some() && from <= to).then_some(Wanted { from, to, turn: self.turn })
+        self.backlog.wanted(committed).filter(|_| self.peer.is_some())
     }
 
     /// A page arrived, or could not be read and is asked for again.
     pub(super) fn page(&mut self, wanted: Wanted, page: Option<Page>) {
-        if wanted.turn != self.turn {
-            return;
+        if self.backlog.page(wanted, page) {
+            self.wake();
         }
-        self.loading = false;
-        if let Some(page) = page {
-            self.loaded.extend(page.rows.into_iter().map(|(row, message)| Entry::read_back(row, message)));
-            self.behind = Some(page.next).filter(|next| *next <= self.skipped);
-        }
-        self.wake();
     }
 
     /// See [`super::Session::take`]; `decided`: gated entries up to there may leave.
@@ -345,52 +318,14 @@ impl Outbox {
         out: &mut Vec<Parcel>,
     ) -> Taken {
         let mut taken = Taken::default();
-        let spent = self.take_loaded(budget, handshakes, receive_maximum, out, &mut taken);
-        if self.loaded.is_empty() && self.behind.is_none() {
+        let (spent, settled) = self.backlog.take(budget, handshakes, receive_maximum, out);
+        taken.settled = settled;
+        if self.backlog.is_done() {
             self.take_queued(budget.saturating_sub(spent), handshakes, receive_maximum, decided, out);
         }
-        if self.loaded.is_empty() && !self.loading && self.wanted(decided).is_some() {
-            (self.loading, taken.page) = (true, true);
-        }
+        taken.page = self.peer.is_some() && self.backlog.asks(decided);
         self.drained(&mut taken);
         taken
-    }
-
-    fn take_loaded(
-        &mut self,
-        budget: usize,
-        handshakes: &mut Handshakes,
-        receive_maximum: u16,
-        out: &mut Vec<Parcel>,
-        taken: &mut Taken,
-    ) -> usize {
-        let mut spent = 0;
-        while let Some(front) = self.loaded.front() {
-            let standing = handshakes.standing(front.qseq);
-            let opens = matches!(standing, Standing::Fresh | Standing::Again);
-            if spent >= budget
-                || (opens && (handshakes.window(receive_maximum) == 0 || front.qseq > handshakes.horizon()))
-            {
-                break;
-            }
-            let Some(entry) = self.loaded.pop_front() else { break };
-            match standing {
-                Standing::Fresh | Standing::Again => {
-                    handshakes.open(&entry);
-                    spent += entry.message.size();
-                    out.push(Parcel::Publish { entry, again: standing == Standing::Again });
-                }
-                Standing::Release => {
-                    handshakes.release_again(entry.qseq);
-                    out.push(Parcel::PubRel(packet_id(entry.qseq)));
-                }
-                Standing::Settled => {
-                    handshakes.pass(entry.qseq);
-                    taken.settled = true;
-                }
-            }
-        }
-        spent
     }
 
     fn take_queued(
@@ -439,20 +374,9 @@ impl Outbox {
     }
 
     /// See [`super::Session::next_owed`].
-    pub(super) fn next_owed(&mut self, handshakes: &mut Handshakes, decided: u64) -> Owed {
-        while let Some(entry) = self.loaded.pop_front() {
-            match handshakes.standing(entry.qseq) {
-                Standing::Fresh => return Owed::Entry { entry, sent: false },
-                Standing::Again => return Owed::Entry { entry, sent: true },
-                Standing::Release | Standing::Settled => {}
-            }
-        }
-        if self.behind.is_some() {
-            if self.loading || self.wanted(decided).is_none() {
-                return Owed::Later;
-            }
-            self.loading = true;
-            return Owed::Page;
+    pub(super) fn next_owed(&mut self, handshakes: &Handshakes, decided: u64) -> Owed {
+        if let Some(owed) = self.backlog.next_owed(handshakes, decided) {
+            return owed;
         }
         match self.queue.front() {
             None => return Owed::Nothing,
@@ -466,7 +390,7 @@ impl Outbox {
 
     /// Whether nothing waits here or in the store.
     pub(super) fn owes_nothing(&self) -> bool {
-        self.loaded.is_empty() && self.behind.is_none() && self.queue.is_empty()
+        self.backlog.is_done() && self.queue.is_empty()
     }
 
     /// What memory holds of messages for shared groups, QoS >= 1.
@@ -477,13 +401,10 @@ impl Outbox {
 
     /// What was taken since `floor` is to be taken again: it was not committed.
     pub(super) fn rewind(&mut self, floor: u64) {
-        self.loaded = VecDeque::new();
         self.queue = VecDeque::new();
         self.bytes = 0;
-        self.loading = false;
-        self.turn += 1;
-        self.skipped = self.last;
-        self.behind = Some(floor).filter(|floor| *floor <= self.last);
+        self.backlog.forget();
+        self.backlog.begin(floor);
         self.wake();
     }
 

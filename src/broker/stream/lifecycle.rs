@@ -185,6 +185,7 @@ impl State {
         }
         self.revisit_pools();
         self.check_holds(now, effects);
+        self.tick_sys(now, effects);
     }
 
     fn check_holds(&mut self, now: Now, effects: &mut Effects) {

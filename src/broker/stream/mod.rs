@@ -26,10 +26,10 @@ use self::{
     guard::Guard,
     index::{Index, SessionKey},
     pools::Pools,
-    retained::{Kept, Retained},
+    retained::Retained,
     seats::Seats,
     subscribe::Bulk,
-    sys::{SYS, Sys, first_level},
+    sys::Sys,
 };
 use super::{
     access::Access,
@@ -133,10 +133,7 @@ impl State {
                 }
             }
             Cargo::Ask(ask) => self.answer(*ask, now, effects),
-            Cargo::Tick => {
-                self.tick(now, effects);
-                self.tick_sys(now, effects);
-            }
+            Cargo::Tick => self.tick(now, effects),
         }
         effects.stored != before
     }
@@ -265,24 +262,6 @@ impl State {
         if let Some(place) = place.filter(|place| seat.origins.last() != Some(place)) {
             seat.origins.push(place);
         }
-    }
-
-    /// Keeps a retained message, unless its topic holds none.
-    fn keep(&mut self, message: &Arc<Message>, effects: &mut Effects) {
-        if !message.retain
-            || first_level(message.topic_str()) == SYS
-            || self.start_topics.iter().any(|filter| filter.matches(message.topic_str()))
-        {
-            return;
-        }
-        match self.retained.set(message) {
-            Kept::Yes => effects.change(Change::Retain(Arc::clone(message))),
-            Kept::Full => {
-                self.metrics.dropped(Lost::RetainedFull, 1);
-                effects.change(Change::Retain(Arc::new(message.emptied())));
-            }
-        }
-        self.metrics.retained(self.retained.topics(), self.retained.bytes());
     }
 
     /// Publishes a will on behalf of who left it.

@@ -1,15 +1,16 @@
-//! SUBSCRIBE and UNSUBSCRIBE in the stream, and the delivery of retained messages.
+//! SUBSCRIBE and UNSUBSCRIBE in the stream; retained messages are kept and delivered.
 //!
 //! A subscriber gets each matching retained message that was set before its SUBSCRIBE once, in the state it had then; live messages follow.
 //! Large answers go out in portions while the outbox has room, so that a subscription to `#` holds nobody.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{Asked, Effects, Now, SessionKey, State};
+use super::{Asked, Effects, Now, SessionKey, State, retained::Kept, sys::is_sys};
 use crate::{
     broker::{
         cargo::{SubscribeCargo, UnsubscribeCargo},
         envelope::Message,
+        metrics::Lost,
         peer::{Peer, Reply},
         promise::Step,
         session::Entry,
@@ -132,6 +133,22 @@ impl State {
         let ids = asked.id.map(|id| Arc::from([id]));
         let entry = Entry { message, qseq: 0, qos, retain: true, ids, gated: false, place: None, pool: None };
         self.stage(key, entry, None, effects);
+    }
+
+    /// Keeps a retained message, unless its topic holds none.
+    pub(super) fn keep(&mut self, message: &Arc<Message>, effects: &mut Effects) {
+        let topic = message.topic_str();
+        if !message.retain || is_sys(topic) || self.start_topics.iter().any(|filter| filter.matches(topic)) {
+            return;
+        }
+        match self.retained.set(message) {
+            Kept::Yes => effects.change(Change::Retain(Arc::clone(message))),
+            Kept::Full => {
+                self.metrics.dropped(Lost::RetainedFull, 1);
+                effects.change(Change::Retain(Arc::new(message.emptied())));
+            }
+        }
+        self.metrics.retained(self.retained.topics(), self.retained.bytes());
     }
 
     /// Whether retained messages wait to go out in portions.

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Its first level.
-pub(super) const SYS: &str = "$SYS";
+const SYS: &str = "$SYS";
 /// From one publication to the next.
 const EVERY: Duration = Duration::from_secs(10);
 /// How old values may be.
@@ -109,7 +109,7 @@ impl State {
         now: Now,
         effects: &mut Effects,
     ) {
-        if first_level(filter.as_str()) != SYS {
+        if !is_sys(filter.as_str()) {
             return;
         }
         for message in self.sys_messages(now) {
@@ -130,9 +130,9 @@ impl State {
     }
 }
 
-/// The first level of a topic or filter.
-pub(super) fn first_level(text: &str) -> &str {
-    text.split('/').next().unwrap_or_default()
+/// Whether a topic or filter lies there.
+pub(super) fn is_sys(text: &str) -> bool {
+    text.split('/').next() == Some(SYS)
 }
 
 fn message(name: &str, value: &str, now: Now) -> Option<Arc<Message>> {
