@@ -79,6 +79,53 @@ fn user(name: &str) -> User {
     User { password_hash: None, ..User::new(name, Secret::default()) }
 }
 
+/// Users that come and go while the program runs, and another password for one who came without: certificates are judged by what is in force.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_name_users_of_the_moment() {
+    let (files, authority) = (Files::new("doors-users"), Authority::new("plant"));
+    files.pair(&authority.server());
+    files.write("ca.pem", &authority.pem());
+    let mut settings = Running::settings();
+    let clients = ClientCertificates { ca: files.path("ca.pem"), required: true, name: CertificateName::CommonName };
+    settings.listeners[0].tls = Some(listener_tls(&files.0, Some(clients)));
+    settings.users = vec![user("stays"), user("goes")];
+    let broker = Running::start(|started| *started = settings.clone());
+    let client = |name: &str| connector(&[&authority], Some(&authority.client(name, &[])));
+    let (stays, goes, comes) = (client("stays"), client("goes"), client("comes"));
+    let mut served = Vec::new();
+    for client in [&stays, &goes] {
+        let stream = connect(broker.address, client).await.unwrap();
+        let (raw, connack) = Raw::greet(stream, &Hello::v5(&served.len().to_string())).await;
+        assert_eq!(connack.unwrap()[1], 0);
+        served.push(raw);
+    }
+    assert_eq!(comes_in(&broker, &comes, &Hello::v5("comes")).await, Some(0x87));
+    settings.users = vec![User::new("stays", Secret::new("$argon2id$")), user("comes")];
+    broker.handle.reload(&settings);
+    assert_eq!(served[1].receive().await, Some((0xe0, vec![0x98])), "its user is gone");
+    assert_eq!(comes_in(&broker, &goes, &Hello::v3("goes")).await, Some(5));
+    assert_eq!(comes_in(&broker, &comes, &Hello::v5("comes")).await, Some(0));
+    served[0].send(0xc0, &[]).await;
+    assert_eq!(
+        served[0].receive().await,
+        Some((0xd0, vec![])),
+        "no password let it in, so another one does not turn it out"
+    );
+    // What is below MQTT stays as it was bound, and whoever changes it is told so.
+    let differs = |change: fn(&mut sense_butler::broker::settings::Listener)| {
+        let mut newer = settings.clone();
+        change(&mut newer.listeners[0]);
+        settings.needs_restart(&newer)
+    };
+    let web = |listener: &mut sense_butler::broker::settings::Listener| {
+        listener.websocket = Some(WebSocket { path: "/mqtt".into(), allowed_origins: vec![], allowed_hosts: vec![] });
+    };
+    assert_eq!(differs(web), ["listeners"]);
+    assert_eq!(differs(|listener| listener.tls.as_mut().unwrap().clients = None), ["listeners"]);
+    assert_eq!(differs(|_| {}), [""; 0]);
+    broker.stop().await;
+}
+
 /// The code of the CONNACK, or `None` where TLS already said no.
 async fn comes_in(broker: &Running, client: &tokio_rustls::TlsConnector, hello: &Hello) -> Option<u8> {
     let Ok(stream) = connect(broker.address, client).await else { return None };

@@ -108,7 +108,10 @@ fn hello(version: u8) -> Vec<u8> {
 const PING: [u8; 2] = [0xc0, 0];
 const PONG: &[u8] = &[0xd0, 0];
 
-/// `[MQTT-6.0.0-2]`
+/// Bytes per frame, packets per frame, fragments: all the same.
+///
+/// Shows 3.1.1: [MQTT-6.0.0-2]
+/// Shows 5.0: [MQTT-6.0.0-2]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_and_packets_need_not_align() {
     let broker = start();
@@ -153,7 +156,10 @@ async fn frames_and_packets_need_not_align() {
     broker.stop().await;
 }
 
-/// `[MQTT-6.0.0-1]`: any other data frame than a binary one closes the connection.
+/// Any other data frame than a binary one closes the connection.
+///
+/// Shows 3.1.1: [MQTT-6.0.0-1]
+/// Shows 5.0: [MQTT-6.0.0-1]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn broken_rules_close_the_connection_and_nothing_else() {
     let broker = start_with(|settings| settings.limits.packet_size = 64 << 10);
@@ -228,7 +234,7 @@ async fn who_asks_wrongly_gets_an_answer() {
     broker.stop().await;
 }
 
-/// Subscribes, publishes to itself (`[MQTT-6.0.0-4]`: the subprotocol selected is `mqtt`) and ends, with tungstenite's client over a blocking stream.
+/// Subscribes, publishes to itself and ends, with tungstenite's client over a blocking stream.
 fn converse<S: Read + Write>(address: SocketAddr, scheme: &str, stream: S, version: u8) {
     let mut request = format!("{scheme}://localhost:{}/mqtt", address.port()).into_client_request().unwrap();
     request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("mqtt"));
@@ -276,6 +282,10 @@ fn converse<S: Read + Write>(address: SocketAddr, scheme: &str, stream: S, versi
     assert!(matches!(socket.read().unwrap(), Message::Close(_)));
 }
 
+/// The subprotocol selected is `mqtt`; both versions, with and without TLS.
+///
+/// Shows 3.1.1: [MQTT-6.0.0-4]
+/// Shows 5.0: [MQTT-6.0.0-4]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_is_not_ours_with_and_without_tls() {
     let broker = start();
