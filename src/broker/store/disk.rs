@@ -15,6 +15,8 @@ use super::{recover, tables::Fault};
 
 /// Name of the database in its directory.
 const FILE: &str = "broker.redb";
+/// Whoever has it locked has the directory.
+const LOCK: &str = "store.lock";
 /// Its name while it is made.
 const UNFINISHED: &str = "broker.redb.new";
 /// Memory the database may keep of its file, bytes.
@@ -63,14 +65,26 @@ impl Place {
         }
     }
 
-    /// Makes the directory, for its owner alone.
-    pub(super) fn prepare(&self) -> io::Result<()> {
-        let Some(directory) = self.directory() else { return Ok(()) };
+    /// Makes the directory, for its owner alone, and takes possession of it until the returned lock is dropped: two processes that start at
+    /// once must not make a database each.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if another holds it.
+    pub(super) fn take(&self) -> io::Result<Option<fs::File>> {
+        let Some(directory) = self.directory() else { return Ok(None) };
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(directory)
+        builder.create(directory)?;
+        let lock = owned_file(&directory.join(LOCK))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(lock)),
+            Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            // A file system without locks: the database has one of its own.
+            Err(fs::TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(Some(lock)),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
     }
 
     /// Opens the database, or makes an empty one.
@@ -103,7 +117,7 @@ impl Place {
         });
         for name in names {
             let aside = directory.join(name);
-            // Nobody else writes here: the lock on the database was ours.
+            // Nobody else writes here: the lock on the directory is ours.
             if !aside.exists() {
                 fs::rename(&path, &aside)?;
                 sync_directory(directory)?;

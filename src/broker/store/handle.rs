@@ -104,8 +104,10 @@ impl Store {
         settings: &Storage,
         registry: &mut Registry,
     ) -> Result<(Arc<Self>, Recovered), StoreError> {
-        let unusable = |why: io::Error| StoreError::Unusable { place: place.to_string(), why: why.to_string() };
-        place.prepare().map_err(unusable)?;
+        let lock = place.take().map_err(|why| match why.kind() {
+            io::ErrorKind::WouldBlock => StoreError::InUse { place: place.to_string() },
+            _ => StoreError::Unusable { place: place.to_string(), why: why.to_string() },
+        })?;
         let (ballast, chart, metrics) = (Ballast::of(&place), Arc::new(Chart::default()), StoreMetrics::new(registry));
         let Opened { database, recovered, ledger, set_aside } = open(&place, &ballast)?;
         if let Some(file) = set_aside {
@@ -132,6 +134,7 @@ impl Store {
             undo: Written::default(),
             trims: Vec::new(),
             condition: Condition::Up,
+            _lock: lock,
         };
         let store = Arc::new(Self { inbox, desk, vault, chart, threads: Mutex::default() });
         store.start("store-writer", move || writer.run())?;

@@ -49,6 +49,8 @@ pub(super) struct Writer {
     /// Queues that were handed over by the last commit, and up to where.
     pub trims: Vec<(Sid, u64)>,
     pub condition: Condition,
+    /// The directory is this process's.
+    pub _lock: Option<std::fs::File>,
 }
 
 /// What the writer can do now.
@@ -141,6 +143,10 @@ impl Writer {
         let admitted: Vec<_> = admitted.map(|(group, _)| group).collect();
         let nothing = admitted.is_empty() && taken.is_empty();
         let committed = if nothing { Ok(()) } else { self.commit(&admitted, &taken) };
+        if let Err(fault) = &committed {
+            // Whoever is told that it failed can see why.
+            self.chart.failing(fault.to_string());
+        }
         for (group, why) in work.groups.into_iter().zip(refused) {
             match why {
                 None if committed.is_ok() || group.stores_nothing() => group.promise.keep(),
@@ -226,7 +232,6 @@ impl Writer {
             }
         }
         tracing::error!("the store failed: {fault}; nothing that has to be stored is taken until it works again");
-        self.chart.failing(fault.to_string());
         self.vault.close();
         let full = fault.is_full();
         self.condition = Condition::Down { again: Instant::now() + RETRY, full };

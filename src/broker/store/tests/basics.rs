@@ -104,7 +104,7 @@ fn its_files_are_for_their_owner_alone() {
     let (store, _) = open(&scratch.storage());
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&scratch.0), 0o700);
-    assert_eq!(scratch.files(), ["broker.redb", "store.ballast"]);
+    assert_eq!(scratch.files(), ["broker.redb", "store.ballast", "store.lock"]);
     for file in scratch.files() {
         assert_eq!(mode(&scratch.0.join(file)), 0o600);
     }

@@ -147,7 +147,7 @@ fn a_store_in_use_is_left_alone() {
     let error = second.err().unwrap();
     assert!(matches!(error, StoreError::InUse { .. }), "{error}");
     assert!(error.to_string().contains(scratch.0.to_str().unwrap()));
-    assert_eq!(scratch.files(), ["broker.redb", "store.ballast"]);
+    assert_eq!(scratch.files(), ["broker.redb", "store.ballast", "store.lock"]);
     assert!(commit(&store, group(2, 10)));
 }
 
@@ -174,7 +174,7 @@ fn a_store_that_was_not_finished_is_made_anew() {
     std::fs::write(scratch.0.join("broker.redb.new"), vec![1; 5_000]).unwrap();
     let (store, _) = open(&scratch.storage());
     assert_eq!(store.health(), StoreHealth::Ok);
-    assert_eq!(scratch.files(), ["broker.redb", "store.ballast"]);
+    assert_eq!(scratch.files(), ["broker.redb", "store.ballast", "store.lock"]);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_store_of_a_later_version_is_left_alone() {
     drop(database);
     let error = Store::open(&scratch.storage(), &mut Registry::default()).err().unwrap();
     assert!(matches!(error, StoreError::Newer { found: 9, known: 1, .. }), "{error}");
-    assert_eq!(scratch.files(), ["broker.redb", "store.ballast"]);
+    assert_eq!(scratch.files(), ["broker.redb", "store.ballast", "store.lock"]);
 }
 
 /// The image of a closed store with sessions, queues and retained messages; the messages' numbers are positions, the retained ones' topics.
