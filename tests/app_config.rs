@@ -148,7 +148,7 @@ fn a_listener_certificate_that_is_none_is_refused() {
     let tls = "tls = { cert = \"server.pem\", key = \"server_key.pem\" }";
     dir.write("broker.toml", &format!("[[listeners]]\naddress = \"127.0.0.1:0\"\n{tls}\n"));
     let arguments = [&["run"], &app::FREE_PORTS[2..]].concat();
-    assert_refused(&dir, &arguments, 64, &["server_key.pem", "no usable certificate or key"]);
+    assert_refused(&dir, &arguments, 64, &["server.pem", "holds no certificate in PEM form"]);
 }
 
 /// Everything but the task part runs, and the part that does not says which file is missing.

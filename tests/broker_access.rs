@@ -396,7 +396,7 @@ async fn connect_from(broker: &Running, from: [u8; 4], user: &str, password: &st
     socket.bind((from, 0).into()).unwrap();
     let stream = socket.connect(broker.address).await.unwrap();
     let (_, connack) = Raw::greet(stream, &Hello::v5("from elsewhere").user(user, password)).await;
-    connack[..2].to_vec()
+    connack.expect("a CONNACK")[..2].to_vec()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

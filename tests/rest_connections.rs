@@ -21,6 +21,7 @@ use rest_support::{Client, Word, settings, start, start_with};
 use sense_butler::{
     api::{ApiError, Server, answer::Answer},
     config::settings::{Generation, RestSettings, RestTls},
+    net::{bind::BindError, certificates::Certificates},
 };
 use tokio::sync::Notify;
 
@@ -162,8 +163,9 @@ async fn a_request_that_never_ends_does_not_hold_the_stop() {
 #[tokio::test]
 async fn a_taken_port_is_named() {
     let server = start(Generation::Head, settings());
-    let error = Server::bind(&RestSettings { port: server.address.port(), ..settings() }).unwrap_err();
-    assert!(matches!(&error, ApiError::Bind { address, source }
+    let error = Server::bind(&RestSettings { port: server.address.port(), ..settings() }, &Certificates::default())
+        .unwrap_err();
+    assert!(matches!(&error, ApiError::Bind(BindError { address, source })
         if *address == server.address && source.kind() == std::io::ErrorKind::AddrInUse));
     assert!(error.to_string().contains(&server.address.to_string()), "{error}");
     assert!(!error.is_configuration());
@@ -207,16 +209,50 @@ async fn tls() {
     assert_eq!(client.send("GET", "/livez", &plain_origin, None).await.status, 403);
 }
 
+/// The certificate a server shows to a client that trusts everything in `trusted`.
+async fn shown(
+    address: std::net::SocketAddr,
+    trusted: &[&rustls::pki_types::CertificateDer<'static>],
+) -> rustls::pki_types::CertificateDer<'static> {
+    let mut roots = rustls::RootCertStore::empty();
+    trusted.iter().for_each(|der| roots.add((*der).clone()).unwrap());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_taken() {
+    let (tls, old) = certificate("rest_renewed");
+    let server = start(Generation::Head, RestSettings { tls: Some(tls), ..settings() });
+    assert_eq!(shown(server.address, &[&old]).await, old);
+    let (_, new) = certificate("rest_renewed");
+    let renewed = async {
+        let mut interval = tokio::time::interval(Duration::from_millis(50));
+        while shown(server.address, &[&old, &new]).await != new {
+            interval.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), renewed).await.expect("within seconds");
+}
+
 #[tokio::test]
 async fn a_missing_certificate_is_named() {
     let (mut tls, _) = certificate("rest_missing");
     tls.cert = tls.cert.with_file_name("no_such_file.pem");
-    let error = Server::bind(&RestSettings { tls: Some(tls), ..settings() }).unwrap_err();
+    let error = Server::bind(&RestSettings { tls: Some(tls), ..settings() }, &Certificates::default()).unwrap_err();
     assert!(error.to_string().contains("no_such_file.pem"), "{error}");
     assert!(error.is_configuration());
     let (mut tls, _) = certificate("rest_no_key");
     std::fs::write(&tls.key, "nothing").unwrap();
     tls.cert = tls.cert.clone();
-    let error = Server::bind(&RestSettings { tls: Some(tls), ..settings() }).unwrap_err();
+    let error = Server::bind(&RestSettings { tls: Some(tls), ..settings() }, &Certificates::default()).unwrap_err();
     assert!(error.to_string().contains("rest_no_key_key.pem"), "{error}");
 }

@@ -15,7 +15,10 @@ pub fn read(input: &[u8]) -> bool {
             // Nobody on another machine comes in without somebody having decided so; every rule names somewhere.
             for listener in &settings.listeners {
                 let loopback = listener.addresses.iter().all(|address| address.ip().to_canonical().is_loopback());
-                assert!(loopback || !settings.users.is_empty() || listener.allow_anonymous, "{}", listener.written);
+                let clients = listener.tls.as_ref().and_then(|tls| tls.clients.as_ref());
+                let certificates = clients.is_some_and(|clients| clients.required);
+                let decided = !settings.users.is_empty() || listener.allow_anonymous || certificates;
+                assert!(loopback || decided, "{}", listener.written);
             }
             assert!(settings.access.iter().all(|rule| !rule.topics.is_empty()));
             let hashes = settings.users.iter().flat_map(|user| &user.password_hash);

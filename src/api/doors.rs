@@ -3,13 +3,15 @@
 //! Three rules (design, "Closed doors by default"): a web page of another origin gets 403 whatever it asks; on a loopback address the `Host` header
 //! must name this machine (a name that an attacker's DNS points to 127.0.0.1 does not); publishing, starting and looking at users or metrics is for
 //! loopback and `restServerConfig.allowedSources`. Programs (load scripts, curl) send no `Origin` and are judged by their address alone.
-//!
-//! Whether an address is loopback is asked of the accepted connection, not of the configuration: a listener on 0.0.0.0 has a loopback side too.
+//! The rules for `Origin` and `Host` themselves are those of [`crate::net::origin`].
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::fault::{Fault, Kind};
-use crate::config::settings::{Network, RestSettings};
+use crate::{
+    config::settings::{Network, RestSettings},
+    net::origin::{Allowed, Here},
+};
 
 /// The two ends of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,9 +28,7 @@ pub struct Caller {
 #[derive(Debug, Clone)]
 pub struct Doors {
     sources: Vec<Network>,
-    origins: Vec<String>,
-    hosts: Vec<String>,
-    written_host: String,
+    allowed: Allowed,
 }
 
 /// What the headers of a request say about where it comes from.
@@ -43,12 +43,9 @@ pub struct Whence<'a> {
 impl Doors {
     /// The rules of a configuration.
     pub fn new(settings: &RestSettings) -> Self {
-        let tidy = |texts: &[String]| texts.iter().map(|text| text.trim_end_matches('/').to_owned()).collect();
         Self {
             sources: settings.allowed_sources.clone(),
-            origins: tidy(&settings.allowed_origins),
-            hosts: tidy(&settings.allowed_hosts),
-            written_host: settings.host.clone(),
+            allowed: Allowed::new(&settings.allowed_origins, &settings.allowed_hosts, &settings.host),
         }
     }
 
@@ -63,8 +60,9 @@ impl Doors {
     /// # Errors
     /// 403, with what to write where if the refusal is not wanted.
     pub fn check(&self, caller: Caller, whence: Whence<'_>) -> Result<(), Fault> {
+        let here = Here { local: caller.local, tls: caller.tls };
         if let Some(origin) = whence.origin
-            && !self.origin_passes(caller, origin)
+            && !self.allowed.passes_origin(here, origin)
         {
             let shown: String = origin.chars().take(100).collect();
             return Err(Fault::new(
@@ -74,9 +72,7 @@ impl Doors {
                 ),
             ));
         }
-        if caller.local.ip().to_canonical().is_loopback()
-            && !whence.host.is_some_and(|host| self.names_us(caller, host))
-        {
+        if !self.allowed.passes_host(here, whence.host) {
             return Err(Fault::new(
                 Kind::Forbidden,
                 "the Host header names neither localhost nor this address; if that name is right, add it to restServerConfig.allowedHosts",
@@ -102,47 +98,7 @@ impl Doors {
 
     /// Whether an origin was allowed by name (and gets the CORS headers a browser needs).
     pub fn origin_is_listed(&self, origin: &str) -> bool {
-        self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
-    }
-
-    fn origin_passes(&self, caller: Caller, origin: &str) -> bool {
-        self.origin_is_listed(origin) || self.origin_is_own(caller, origin)
-    }
-
-    /// Our own origin: our scheme, a name of ours and the port called.
-    fn origin_is_own(&self, caller: Caller, origin: &str) -> bool {
-        let (scheme, default_port) = if caller.tls { ("https://", 443) } else { ("http://", 80) };
-        let Some((head, rest)) = origin.split_at_checked(scheme.len()) else { return false };
-        let (name, port) = split_port(rest);
-        head.eq_ignore_ascii_case(scheme)
-            && port.map_or(Some(default_port), |port| port.parse().ok()) == Some(caller.local.port())
-            && self.names_us(caller, name)
-    }
-
-    /// Whether a name, with or without port, is one of this machine's for this connection.
-    fn names_us(&self, caller: Caller, host: &str) -> bool {
-        let (name, _) = split_port(host);
-        let local = caller.local.ip().to_canonical();
-        let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
-        if let Ok(address) = bare.parse::<IpAddr>() {
-            return address.to_canonical() == local || (local.is_loopback() && is_plain_loopback(address));
-        }
-        (local.is_loopback() && name.eq_ignore_ascii_case("localhost"))
-            || name.eq_ignore_ascii_case(&self.written_host)
-            || self.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name) || allowed.eq_ignore_ascii_case(host))
-    }
-}
-
-/// 127.0.0.1 and ::1, the two addresses `localhost` stands for.
-fn is_plain_loopback(address: IpAddr) -> bool {
-    address == IpAddr::from([127, 0, 0, 1]) || address == IpAddr::from(std::net::Ipv6Addr::LOCALHOST)
-}
-
-/// `name[:port]`, where a name may be `[v6]`.
-fn split_port(text: &str) -> (&str, Option<&str>) {
-    match text.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => (name, Some(port)),
-        _ => (text, None),
+        self.allowed.lists_origin(origin)
     }
 }
 

@@ -33,7 +33,6 @@ mod mqtt_publish;
 mod not_offered;
 mod router;
 mod status;
-mod tls;
 
 pub use docker_health::DockerHealth;
 pub use server::{ApiError, Server};

@@ -6,19 +6,16 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener},
-    path::PathBuf,
+    net::{IpAddr, SocketAddr, TcpListener as StdListener},
     sync::Arc,
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -26,25 +23,26 @@ use super::{
     counters::Counters,
     doors::Caller,
     state::State,
-    tls,
 };
 use crate::{
     config::{address, settings::RestSettings},
+    net::{
+        bind::{self, BindError, V6},
+        certificates::Certificates,
+        pem::FileError,
+        tls::{Files, TlsDoor},
+    },
     telemetry::throttle::Throttle,
 };
 
 /// Connections served at a time.
 pub const MAX_CONNECTIONS: usize = 4_096;
-/// Connections the kernel keeps for us while we are busy.
-const BACKLOG: i32 = 1_024;
 /// How long a TLS handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Shortest and longest pause after a failed accept.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// How long work whose caller hung up may take after the last connection ended at a stop.
 const ORPHANS_LIMIT: Duration = Duration::from_millis(300);
-/// Tries to find a port that is free on both loopback addresses when port 0 is asked for.
-const PORT_TRIES: usize = 16;
 /// What a caller is told when there is no room.
 const BUSY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
@@ -53,13 +51,8 @@ const BUSY: &[u8] =
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// The address or port is not to be had.
-    #[error("the REST server cannot listen on {address}: {source}")]
-    Bind {
-        /// Where.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error("the REST server {0}")]
+    Bind(#[from] BindError),
     /// `serverHost` is no address and no known name.
     #[error(
         "restServerConfig.serverHost is `{host}`, which is neither an address nor a name this machine knows: {why}; write localhost or an address of this machine"
@@ -71,13 +64,8 @@ pub enum ApiError {
         why: String,
     },
     /// Certificate or key cannot be used.
-    #[error("restServerConfig.tls: {} cannot be used: {why}", path.display())]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
+    #[error("restServerConfig.tls: {0}")]
+    Certificate(#[from] FileError),
     /// A bound listener could not be handed to the runtime.
     #[error("the REST server's listener cannot be used: {0}")]
     Listener(io::Error),
@@ -86,14 +74,14 @@ pub enum ApiError {
 impl ApiError {
     /// Whether the configuration is at fault (exit code 64) and not the machine (exit code 1).
     pub const fn is_configuration(&self) -> bool {
-        matches!(self, Self::Host { .. } | Self::Certificate { .. })
+        matches!(self, Self::Host { .. } | Self::Certificate(_))
     }
 }
 
 /// A bound REST server.
 pub struct Server {
     listeners: Vec<StdListener>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<TlsDoor>>,
 }
 
 impl std::fmt::Debug for Server {
@@ -103,23 +91,30 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Opens the listeners and reads the certificate. Touches no network beyond that.
+    /// Opens the listeners and reads the certificate, which follows its files while somebody lets `certificates` look at them. Touches no
+    /// network beyond that.
     ///
     /// # Errors
     /// If an address, the host name or the certificate cannot be used.
-    pub fn bind(settings: &RestSettings) -> Result<Self, ApiError> {
-        let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
+    pub fn bind(settings: &RestSettings, certificates: &Certificates) -> Result<Self, ApiError> {
+        let files = settings.tls.as_ref().map(|tls| Files {
+            cert: tls.cert.clone(),
+            key: tls.key.clone(),
+            clients: None,
+            alpn: vec![b"http/1.1".to_vec()],
+        });
+        let tls = files.map(|files| certificates.door("REST", files)).transpose()?;
         Ok(Self { tls, ..Self::bind_to(&settings.host, settings.port)? })
     }
 
     /// Opens the listeners of a host, without TLS.
     pub(super) fn bind_to(host: &str, port: u16) -> Result<Self, ApiError> {
-        let listeners = if host.eq_ignore_ascii_case("localhost") {
-            bind_localhost(port)?
-        } else {
-            vec![listen(SocketAddr::new(resolve(host)?, port))?]
+        let ips = match address::addresses_of(host) {
+            Some(known) => known,
+            None => vec![resolve(host)?],
         };
-        Ok(Self { listeners, tls: None })
+        let addresses: Vec<_> = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+        Ok(Self { listeners: bind::tcp(&addresses, V6::Dual)?, tls: None })
     }
 
     /// Where it listens; the true port where 0 was asked for.
@@ -168,7 +163,7 @@ impl Server {
 struct Shared {
     site: Site,
     counters: Counters,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<TlsDoor>>,
     room: Arc<Semaphore>,
     connections: TaskTracker,
     stop: CancellationToken,
@@ -233,8 +228,8 @@ impl Shared {
         // Also counts down when the connection's task panics.
         let _open = Open { counters: &self.counters, _permit: permit };
         let (site, stop) = (self.site.clone(), self.stop.clone());
-        let Some(acceptor) = &self.tls else { return connection::serve(stream, site, caller, stop).await };
-        match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
+        let Some(door) = &self.tls else { return connection::serve(stream, site, caller, stop).await };
+        match tokio::time::timeout(HANDSHAKE_LIMIT, door.acceptor().accept(stream)).await {
             Ok(Ok(stream)) => connection::serve(stream, site, caller, stop).await,
             Ok(Err(error)) => {
                 self.counters.refused("tls");
@@ -262,40 +257,4 @@ fn resolve(host: &str) -> Result<IpAddr, ApiError> {
     let unknown = |why: String| ApiError::Host { host: host.to_owned(), why };
     let found = address::look_up(host).map_err(|error| unknown(error.to_string()))?;
     found.first().copied().ok_or_else(|| unknown("no address".into()))
-}
-
-/// Both loopback addresses on one port; ::1 is left out where the machine has no IPv6.
-fn bind_localhost(port: u16) -> Result<Vec<StdListener>, ApiError> {
-    let mut last = None;
-    for _ in 0..if port == 0 { PORT_TRIES } else { 1 } {
-        let first = listen(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))?;
-        let chosen = first.local_addr().map_err(ApiError::Listener)?.port();
-        match listen(SocketAddr::new(Ipv6Addr::LOCALHOST.into(), chosen)) {
-            Ok(second) => return Ok(vec![first, second]),
-            Err(ApiError::Bind { source, .. }) if source.kind() != io::ErrorKind::AddrInUse => {
-                tracing::info!(%source, "::1 is not available; the REST server listens on 127.0.0.1 alone");
-                return Ok(vec![first]);
-            }
-            Err(taken) => last = Some(taken),
-        }
-    }
-    Err(last.unwrap_or_else(|| ApiError::Listener(io::Error::from(io::ErrorKind::AddrInUse))))
-}
-
-fn listen(address: SocketAddr) -> Result<StdListener, ApiError> {
-    open(address).map_err(|source| ApiError::Bind { address, source })
-}
-
-fn open(address: SocketAddr) -> io::Result<StdListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Restart without waiting for old connections to fade. On Windows the option means "share the port", which nobody wants.
-    #[cfg(unix)]
-    socket.set_reuse_address(true)?;
-    if let IpAddr::V6(ip) = address.ip() {
-        socket.set_only_v6(!ip.is_unspecified())?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
 }

@@ -16,6 +16,7 @@ use crate::{
         Loaded,
         settings::{BrokerChoice, MqttSettings},
     },
+    net::certificates::Certificates,
     telemetry::{
         metrics::Registry,
         readiness::{Latch, Readiness},
@@ -38,13 +39,18 @@ pub(super) struct Buses {
 
 impl Carrier {
     /// Binds the built-in broker or prepares the connection to the external one. `will`: what an external broker says when we vanish.
-    pub(super) fn build(loaded: &Loaded, will: Publication, registry: &mut Registry) -> Result<Self, BuildError> {
+    pub(super) fn build(
+        loaded: &Loaded,
+        will: Publication,
+        registry: &mut Registry,
+        certificates: &Certificates,
+    ) -> Result<Self, BuildError> {
         match &loaded.settings.mqtt.broker {
             BrokerChoice::Embedded { .. } => {
                 let mut settings = loaded.broker.clone();
                 // What an earlier run that was killed left as `online` is not true any more.
                 settings.replaced_at_start = vec![(will.topic, will.payload)];
-                Ok(Self::Embedded(Box::new(Broker::bind(&settings, registry)?)))
+                Ok(Self::Embedded(Box::new(Broker::bind_with(&settings, registry, certificates)?)))
             }
             BrokerChoice::External(broker) => {
                 let (external, driver) =

@@ -57,7 +57,7 @@ impl BrokerError {
 impl ApiError {
     fn taken(&self) -> Option<u16> {
         match self {
-            Self::Bind { address, source } => taken(*address, source),
+            Self::Bind(error) => taken(error.address, &error.source),
             _ => None,
         }
     }

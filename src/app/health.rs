@@ -17,6 +17,7 @@ use crate::{
         settings::{BrokerChoice, MqttSettings},
     },
     names::{NameError, QoS},
+    net::certificates::Certificates,
     sense::{
         qrs::{Qrs, QrsHealth},
         receiver::Receiver,
@@ -39,10 +40,11 @@ pub(super) struct Report {
     persistence: &'static str,
     parts: Value,
     not_offered: Vec<String>,
+    certificates: Certificates,
 }
 
 impl Report {
-    pub(super) fn new(loaded: &Loaded, readiness: &Readiness, qrs: &Qrs) -> Self {
+    pub(super) fn new(loaded: &Loaded, readiness: &Readiness, qrs: &Qrs, certificates: &Certificates) -> Self {
         let settings = &loaded.settings;
         Self {
             readiness: readiness.clone(),
@@ -75,6 +77,7 @@ impl Report {
                 "startTaskFilter": settings.start_filter.enable,
             }),
             not_offered: settings.not_offered.clone(),
+            certificates: certificates.clone(),
         }
     }
 
@@ -99,6 +102,7 @@ impl Report {
             "uptimeSeconds": self.started.elapsed().as_secs(),
             "parts": self.readiness.parts(),
             "qrs": { "state": qrs.sentence(), "remedy": qrs.remedy(), "warning": self.qrs.warning() },
+            "certificates": self.certificates.state(),
             "memoryBytes": metrics::resident_bytes(),
             "panics": panics::count(),
             "notOffered": self.not_offered,

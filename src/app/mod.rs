@@ -40,6 +40,7 @@ use crate::{
     bus::{Bus, desk::Desk},
     config::{Loaded, settings::Settings},
     names::{NameError, TopicFilter},
+    net::certificates::Certificates,
     sense::{
         directory::TaskDirectory,
         qrs::Qrs,
@@ -89,6 +90,7 @@ pub struct App {
     users: ActiveUsers,
     counters: api::counters::Counters,
     readiness: Readiness,
+    certificates: Certificates,
     registry: Registry,
     supervisor: Supervisor,
     fatal: FatalEnds,
@@ -106,14 +108,15 @@ impl App {
         let (supervisor, fatal) = Supervisor::new();
         supervisor.register(&mut registry);
         let readiness = Readiness::new();
-        let carrier = Carrier::build(loaded, health::offline(&settings.mqtt)?, &mut registry)?;
+        let certificates = Certificates::new(&mut registry);
+        let carrier = Carrier::build(loaded, health::offline(&settings.mqtt)?, &mut registry, &certificates)?;
         let reloads = carrier.broker().and_then(|_| reload::Reloads::new(loaded, &mut registry));
         let receiver = settings
             .udp
             .enable
             .then(|| Receiver::bind(&settings.udp, settings.generation, &mut registry))
             .transpose()?;
-        let api = settings.rest.enable.then(|| api::Server::bind(&settings.rest)).transpose()?;
+        let api = settings.rest.enable.then(|| api::Server::bind(&settings.rest, &certificates)).transpose()?;
         let docker_health =
             settings.docker_health.enable.then(|| api::DockerHealth::bind(settings.docker_health)).transpose()?;
         let qrs = Qrs::new(&settings.qrs);
@@ -134,7 +137,7 @@ impl App {
             &mut registry,
         )?;
         let counters = api::counters::Counters::register(&mut registry);
-        let report = health::Report::new(loaded, &readiness, &qrs);
+        let report = health::Report::new(loaded, &readiness, &qrs, &certificates);
         let (broker, client) = carrier::identity(&settings.mqtt, &carrier.addresses());
         let listening = health::listening(&carrier.addresses(), api.as_ref(), receiver.as_ref());
         let status_settings = StatusSettings::new(
@@ -161,6 +164,7 @@ impl App {
             users,
             counters,
             readiness,
+            certificates,
             registry,
             supervisor,
             fatal,
@@ -204,6 +208,8 @@ impl App {
             start_reloads(&supervisor, broker, reloads, &readiness);
         }
         carrier.start(&supervisor, &readiness);
+        let certificates = self.certificates;
+        supervisor.restarting(Stage::Doors, "certificates", move |stop| certificates.clone().watch(stop));
         // Also with `mqttConfig.enable: false`: then nothing is forwarded, but REST still tells who is active.
         if let Some(receiver) = self.receiver {
             start_events(&supervisor, receiver, self.forwarder, status.handle(), &readiness);

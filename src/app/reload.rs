@@ -173,6 +173,8 @@ mod tests {
             let mut loaded = config::built_in(&LoadOptions::default()).unwrap();
             loaded.broker = loaded.broker_from(USER).unwrap();
             loaded.broker.listeners.clear();
+            // Scenes go on side by side, and nothing is written beside the sources.
+            loaded.broker.storage.directory = None;
             loaded.broker_read = Some(crate::names::Secret::new(USER));
             loaded.sources.broker = Some("no such directory/broker.toml".into());
             let (mut registry, readiness) = (Registry::default(), Readiness::new());

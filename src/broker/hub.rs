@@ -6,8 +6,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    access::Policies, admission::Window, auth::Authenticator, engine::Engine, metrics::Metrics, session::Marks,
-    settings::Limits, store::Store,
+    access::Policies, admission::Window, auth::Authenticator, doorstep::Doorstep, engine::Engine, metrics::Metrics,
+    session::Marks, settings::Limits, store::Store,
 };
 
 /// Shared, immutable after start.
@@ -26,7 +26,7 @@ pub(super) struct Hub {
     /// Places for connected clients.
     pub places: Arc<Semaphore>,
     /// Places for connections that have not sent their CONNECT.
-    pub doorstep: Arc<Semaphore>,
+    pub doorstep: Doorstep,
     /// Everything that runs for the broker.
     pub tasks: TaskTracker,
     pub stop: CancellationToken,

@@ -14,9 +14,11 @@ mod cargo;
 pub mod codec;
 mod connection;
 mod dispatcher;
+mod doorstep;
 mod engine;
 mod envelope;
 mod hub;
+mod identity;
 mod internal;
 mod listener;
 pub mod message;
@@ -28,10 +30,10 @@ mod session;
 pub mod settings;
 mod store;
 mod stream;
-mod tls;
 mod wake;
+pub mod websocket;
 
-use std::{collections::VecDeque, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -48,6 +50,7 @@ use self::{
     cargo::Cargo,
     connection::Entrance,
     dispatcher::Dispatcher,
+    doorstep::Doorstep,
     engine::{Engine, Outgoing},
     envelope::{Draft, now_ms},
     hub::Hub,
@@ -65,7 +68,10 @@ pub use self::{
     internal::{InternalError, Pending, Publisher},
     store::{StoreError, StoreHealth, walk_store_record},
 };
-use crate::names::TopicFilter;
+use crate::{
+    names::TopicFilter,
+    net::{certificates::Certificates, pem::FileError},
+};
 
 /// How often time enters the stream.
 const TICK: Duration = Duration::from_millis(500);
@@ -88,14 +94,12 @@ pub enum BrokerError {
         source: io::Error,
     },
     /// A certificate or key cannot be used.
-    #[error("listener `{listener}`: {path} is no usable certificate or key: {why}")]
+    #[error("listener `{listener}`: {error}")]
     Certificate {
         /// Its name in `broker.toml`.
         listener: String,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
+        /// The file, and what is wrong with it.
+        error: FileError,
     },
     /// The engine's thread does not start.
     #[error("{0}")]
@@ -113,6 +117,8 @@ pub struct Broker {
     hub: Hub,
     bound: Vec<Bound>,
     dispatcher: Dispatcher,
+    /// Certificates nobody else looks after.
+    certificates: Option<Certificates>,
 }
 
 /// What the rest of the program holds of a running broker. Cheap to clone.
@@ -122,14 +128,27 @@ pub struct BrokerHandle {
 }
 
 impl Broker {
-    /// Binds every listener and starts the engine.
+    /// Binds every listener and starts the engine. The certificates follow their files while the broker runs.
     ///
     /// # Errors
     /// If an address cannot be bound, a certificate cannot be used, or the engine does not start.
     pub fn bind(settings: &Settings, registry: &mut Registry) -> Result<Self, BrokerError> {
+        let certificates = Certificates::new(registry);
+        Ok(Self { certificates: Some(certificates.clone()), ..Self::bind_with(settings, registry, &certificates)? })
+    }
+
+    /// As [`Broker::bind`], with certificates that somebody else lets follow their files.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bind_with(
+        settings: &Settings,
+        registry: &mut Registry,
+        certificates: &Certificates,
+    ) -> Result<Self, BrokerError> {
         let mut bound = Vec::new();
         for listener in &settings.listeners {
-            bound.extend(listener::bind(&Arc::new(listener.clone()))?);
+            bound.extend(listener::bind(&Arc::new(listener.clone()), certificates)?);
         }
         let (engine, egress) =
             Engine::start(settings.engine_test_hook).map_err(|error| BrokerError::Engine(error.to_string()))?;
@@ -147,7 +166,7 @@ impl Broker {
             metrics: Arc::clone(&metrics),
             attention: Arc::new(Notify::new()),
             places: Arc::new(Semaphore::new(limits.clients)),
-            doorstep: Arc::new(Semaphore::new(limits.handshakes)),
+            doorstep: Doorstep::new(limits.handshakes, limits.handshakes_per_address),
             limits,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -176,7 +195,7 @@ impl Broker {
             deaths: VecDeque::new(),
             patience: if settings.engine_test_hook { usize::MAX } else { dispatcher::PATIENCE },
         };
-        Ok(Self { hub, bound, dispatcher })
+        Ok(Self { hub, bound, dispatcher, certificates: None })
     }
 
     /// Where it listens, with the listener's name.
@@ -194,13 +213,16 @@ impl Broker {
     /// # Errors
     /// If the engine cannot be kept alive.
     pub async fn run(self, stop: CancellationToken) -> Result<(), DispatcherError> {
-        let Self { hub, bound, dispatcher } = self;
+        let Self { hub, bound, dispatcher, certificates } = self;
         let drained = Arc::new(Notify::new());
         let accepting = TaskTracker::new();
         for door in bound {
             accepting.spawn(door.run(hub.clone(), hub.tasks.clone()));
         }
         accepting.spawn(tick(hub.clone()));
+        if let Some(certificates) = certificates {
+            accepting.spawn(certificates.watch(hub.stop.clone()));
+        }
         let mut stream = tokio::spawn(dispatcher.run(Arc::clone(&drained)));
         let ended = tokio::select! {
             ended = &mut stream => Some(ended),

@@ -45,7 +45,8 @@ impl Settings {
     pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
         let mut keys = Vec::new();
         let same_door = |(one, other): (&Listener, &Listener)| {
-            one.name == other.name && one.addresses == other.addresses && one.tls == other.tls
+            let same_inside = one.tls == other.tls && one.websocket == other.websocket;
+            one.name == other.name && one.addresses == other.addresses && same_inside
         };
         let opens = |(one, other): (&Listener, &Listener)| {
             let given = other.anonymous_rights.and(one.anonymous_rights);
@@ -120,6 +121,8 @@ pub struct Listener {
     pub written: String,
     /// TLS, if any.
     pub tls: Option<ListenerTls>,
+    /// MQTT inside WebSocket; `None`: MQTT as it is.
+    pub websocket: Option<WebSocket>,
     /// Whether clients without a user name get in.
     pub allow_anonymous: bool,
     /// What they may do.
@@ -133,6 +136,41 @@ pub struct ListenerTls {
     pub cert: PathBuf,
     /// Private key, PEM.
     pub key: PathBuf,
+    /// Certificates of clients, if they are asked for.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// Certificates of a listener's clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// The authorities that sign them, PEM.
+    pub ca: PathBuf,
+    /// Whether a client without one is turned away.
+    pub required: bool,
+    /// Which part of one names the user.
+    pub name: CertificateName,
+}
+
+/// Which part of a client's certificate names the user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateName {
+    /// None: the certificate opens the door, the user logs in.
+    Nobody,
+    /// The common name of the subject.
+    CommonName,
+    /// A subject alternative name: DNS name, mail address, URI or IP address.
+    AlternativeName,
+}
+
+/// MQTT inside WebSocket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebSocket {
+    /// Path of the upgrade, e.g. `/mqtt`.
+    pub path: String,
+    /// Origins of web pages that may connect, beyond the listener's own.
+    pub allowed_origins: Vec<String>,
+    /// Further names of this machine in `Host`.
+    pub allowed_hosts: Vec<String>,
 }
 
 /// What a user may do at all.
@@ -172,7 +210,7 @@ pub struct Rate {
 pub struct User {
     /// User name.
     pub name: Arc<str>,
-    /// Argon2id hash in PHC form (`sense-butler hash-password`); `None`: no password is right.
+    /// Argon2id hash in PHC form (`sense-butler hash-password`); `None`: the user comes with a certificate and never with a password.
     pub password_hash: Option<Secret>,
     /// Groups it is in; access rules name them.
     pub groups: Vec<Arc<str>>,
@@ -234,6 +272,8 @@ pub struct Limits {
     pub topic_aliases: u16,
     /// Connections waiting for their CONNECT at a time (1,000).
     pub handshakes: usize,
+    /// Of these, connections of one address (500).
+    pub handshakes_per_address: usize,
     /// New connections one address may open per minute (20,000); 0: any number.
     pub connects: u32,
     /// Failed log-ins an address or a user name has per minute before further ones are refused unseen (10); 0: any number.
@@ -262,6 +302,7 @@ impl Default for Limits {
             keep_alive: u16::MAX,
             topic_aliases: 32,
             handshakes: 1_000,
+            handshakes_per_address: 500,
             connects: 20_000,
             failed_logins: 10,
             waiting_logins: 256,

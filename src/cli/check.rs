@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    broker::settings::{Action, Listener, Rights, Rule, Settings as BrokerSettings, User},
+    broker::settings::{Action, CertificateName, Listener, Rights, Rule, Settings as BrokerSettings, User},
     config::{
         self, ConfigErrors, EXIT_CODE, LoadOptions, Loaded,
         address::is_loopback,
@@ -107,12 +107,33 @@ fn broker(settings: &Settings, broker: &BrokerSettings, out: &mut dyn Write) -> 
 
 fn describe_listener(listener: &Listener, out: &mut dyn Write) -> io::Result<()> {
     let addresses: Vec<_> = listener.addresses.iter().map(ToString::to_string).collect();
-    let tls = if listener.tls.is_some() { "TLS" } else { "unencrypted" };
+    let tls = match listener.tls.as_ref().map(|tls| tls.clients.as_ref()) {
+        None => "unencrypted".to_owned(),
+        Some(None) => "TLS".to_owned(),
+        Some(Some(clients)) => {
+            let word = if clients.required { "required" } else { "optional" };
+            let name = match clients.name {
+                CertificateName::Nobody => "name nobody",
+                CertificateName::CommonName => "name the user by CN",
+                CertificateName::AlternativeName => "name the user by SAN",
+            };
+            format!("TLS, client certificates {word}, {name}")
+        }
+    };
+    let protocol = match &listener.websocket {
+        None => "MQTT".to_owned(),
+        Some(web) => format!("MQTT over WebSocket ({})", web.path),
+    };
     let anonymous = match (listener.allow_anonymous, words(listener.anonymous_rights)) {
         (false, _) => "users only".to_owned(),
         (true, words) => format!("without a user name: {words}"),
     };
-    writeln!(out, "            opens MQTT on {} (\"{}\", {tls}; {anonymous})", addresses.join(" and "), listener.name)
+    writeln!(
+        out,
+        "            opens {protocol} on {} (\"{}\", {tls}; {anonymous})",
+        addresses.join(" and "),
+        listener.name
+    )
 }
 
 fn describe_user(user: &User, out: &mut dyn Write) -> io::Result<()> {
@@ -122,6 +143,9 @@ fn describe_user(user: &User, out: &mut dyn Write) -> io::Result<()> {
         Some(topics) => topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>().join(", "),
     };
     write!(out, "            user \"{}\": {}", user.name, words(user.rights))?;
+    if user.password_hash.is_none() {
+        write!(out, "; by certificate alone")?;
+    }
     if user.rights.publish {
         write!(out, "; publishes to {}", list(&user.publish, "all but this program's own and the start topics"))?;
     }

@@ -108,7 +108,7 @@ fn invalid_samples_are_refused_as_they_say() {
         assert!(!errors.to_string().contains("hunter2"), "{errors}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(files.len() >= 58, "{}", files.len());
+    assert!(files.len() >= 64, "{}", files.len());
 }
 
 /// The one deliberate step of a move from Butler: what the refusal prints can be pasted where it says.
@@ -391,5 +391,44 @@ fn warnings_that_are_no_errors() {
         "no listener serves port 1883",
     ] {
         assert!(text.contains(fragment), "{fragment}: {text}");
+    }
+}
+
+#[test]
+fn client_certificates_and_who_may_come_in_with_them() {
+    use crate::broker::settings::CertificateName;
+    let dir = Dir::new();
+    for file in ["c.pem", "k.pem", "ca.pem"] {
+        dir.write(file, "");
+    }
+    let load = |clients: &str, users: &str| {
+        let tls = format!("tls = {{ cert = \"c.pem\", key = \"k.pem\", client_ca = \"ca.pem\"{clients} }}");
+        let file = dir.write("broker.toml", &format!("[[listeners]]\naddress = \"0.0.0.0:8883\"\n{tls}\n{users}"));
+        crate::config::load(&LoadOptions { broker_config: Some(file), ..dir.options() })
+    };
+    let user = "[[users]]\nname = \"plc-7\"\n";
+    let none = ", client_name = \"none\"";
+    let cases = [
+        ("", user, Some((CertificateName::CommonName, true, false))),
+        (
+            ", client_cert = \"optional\", client_name = \"san\"",
+            user,
+            Some((CertificateName::AlternativeName, false, false)),
+        ),
+        // Nobody has a name, so whoever has a certificate is anybody.
+        (none, "", Some((CertificateName::Nobody, true, true))),
+        // A certificate that only opens the door is no log-in.
+        (none, user, None),
+        (", client_cert = \"optional\", client_name = \"none\"", "", None),
+        ("", "", None),
+    ];
+    for (clients, users, expected) in cases {
+        let found = load(clients, users).ok().map(|loaded| {
+            let listener = &loaded.broker.listeners[0];
+            let certificates = listener.tls.as_ref().unwrap().clients.as_ref().unwrap();
+            assert!(!listener.anonymous_rights.start);
+            (certificates.name, certificates.required, listener.allow_anonymous)
+        });
+        assert_eq!(found, expected, "{clients} {users}");
     }
 }

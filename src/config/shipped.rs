@@ -60,6 +60,7 @@ fn the_shipped_broker_toml_has_exactly_the_known_keys() {
     let dir = Dir::new();
     dir.write("certs/server.pem", "");
     dir.write("certs/server_key.pem", "");
+    dir.write("certs/clients_ca.pem", "");
     let file = dir.write("broker.toml", &text);
     let settings = built_in(&dir.options()).unwrap().settings;
     let tree = toml_text::parse(&text).unwrap();

@@ -26,6 +26,7 @@ use sense_butler::{
     bus::{BoxFuture, Bus, Publication, PublishError, Receipt, Routed, Subscription, Transport},
     config::settings::{Endpoints, Generation, RestSettings},
     names::{TopicFilter, TopicName},
+    net::certificates::Certificates,
     telemetry::readiness::Readiness,
 };
 use tokio::{
@@ -144,7 +145,8 @@ pub fn start(generation: Generation, rest: RestSettings) -> Running {
 }
 
 pub fn start_with(generation: Generation, rest: RestSettings, change: impl FnOnce(&mut Setup)) -> Running {
-    let server = Server::bind(&rest).unwrap();
+    let certificates = Certificates::default();
+    let server = Server::bind(&rest, &certificates).unwrap();
     let address = server.addresses()[0];
     let broker = Broker::new();
     let readiness = Readiness::new();
@@ -175,6 +177,7 @@ pub fn start_with(generation: Generation, rest: RestSettings, change: impl FnOnc
     let stop = CancellationToken::new();
     let (state, child) = (State::new(setup), stop.clone());
     let task = tokio::spawn(async move { server.run(state, child).await.unwrap() });
+    tokio::spawn(certificates.watch(stop.clone()));
     Running { address, broker, readiness, starts, users, stop, task }
 }
 

@@ -3,3 +3,4 @@
 
 pub mod raw;
 pub mod running;
+pub mod tls;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use sense_butler::broker::codec::{Framed, frame};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 
@@ -126,32 +126,43 @@ pub struct Got {
     pub properties: Vec<u8>,
 }
 
-pub struct Raw {
-    pub stream: TcpStream,
+pub struct Raw<S = TcpStream> {
+    pub stream: S,
     buffer: Vec<u8>,
     pub version: u8,
 }
 
-impl Raw {
+impl Raw<TcpStream> {
     /// Connects the socket and sends CONNECT; the CONNACK's body comes back.
     pub async fn connect(address: SocketAddr, hello: &Hello) -> (Self, Vec<u8>) {
-        Self::greet(TcpStream::connect(address).await.unwrap(), hello).await
-    }
-
-    /// The same on a socket that is connected.
-    pub async fn greet(stream: TcpStream, hello: &Hello) -> (Self, Vec<u8>) {
+        let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let mut raw = Self { stream, buffer: Vec::new(), version: hello.version };
-        raw.send(0x10, &hello.body()).await;
-        let (first, body) = raw.receive().await.expect("a CONNACK");
-        assert_eq!(first, 0x20);
-        (raw, body)
+        let (raw, connack) = Self::greet(stream, hello).await;
+        (raw, connack.expect("a CONNACK"))
     }
 
     pub async fn open(address: SocketAddr, version: u8) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream, version)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
+    /// A client over a stream that is there.
+    pub fn over(stream: S, version: u8) -> Self {
         Self { stream, buffer: Vec::new(), version }
+    }
+
+    /// Sends CONNECT; the CONNACK's body comes back, or `None` when the broker closed.
+    pub async fn greet(stream: S, hello: &Hello) -> (Self, Option<Vec<u8>>) {
+        let mut raw = Self::over(stream, hello.version);
+        raw.send(0x10, &hello.body()).await;
+        let answer = raw.receive().await.map(|(first, body)| {
+            assert_eq!(first, 0x20);
+            body
+        });
+        (raw, answer)
     }
 
     pub async fn send(&mut self, first: u8, body: &[u8]) {

@@ -44,6 +44,7 @@ impl Running {
                 addresses: vec!["127.0.0.1:0".parse().unwrap()],
                 written: "127.0.0.1:0".into(),
                 tls: None,
+                websocket: None,
                 allow_anonymous: true,
                 anonymous_rights: Rights { publish: true, subscribe: true, start: true },
             }],
@@ -82,6 +83,13 @@ impl Running {
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
+    /// Value of a metric with labels, as the text shows it; `None` while nobody touched it.
+    pub fn metric(&self, name: &str) -> Option<i64> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
     /// Value of a counter with its labels; 0 while there is none.

@@ -44,6 +44,7 @@ pub(in crate::broker) fn settings(users: Vec<User>, access: Vec<Rule>, anonymous
             addresses: Vec::new(),
             written: String::new(),
             tls: None,
+            websocket: None,
             allow_anonymous: anonymous,
             anonymous_rights: Rights { publish: true, subscribe: true, start: false },
         }],

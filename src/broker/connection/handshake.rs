@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    Entrance, Leave,
+    Entrance, Guest, Leave,
     fit::{fitting, largest},
     inbound::OVERLONG,
     link::{Link, Terms},
@@ -30,10 +30,12 @@ use crate::{
         engine::Outgoing,
         envelope::Draft,
         hub::Hub,
+        identity,
         message::{Door, Origin},
         metrics::Denied,
         peer::Peer,
         seen::Face,
+        websocket::Violation,
     },
     names::ClientId,
 };
@@ -65,6 +67,12 @@ const BUSY: Refuse =
     Refuse { v3: 3, v5: 0x89, reason: "login_queue", text: "too many log-ins wait for their password to be verified" };
 const ANONYMOUS: Refuse =
     Refuse { v3: 5, v5: 0x87, reason: "anonymous", text: "this listener requires a user name and password" };
+const CERTIFICATE: Refuse = Refuse {
+    v3: 5,
+    v5: 0x87,
+    reason: "certificate",
+    text: "the certificate names no user of broker.toml, or another one than the user name in CONNECT",
+};
 const AUTH_METHOD: Refuse =
     Refuse { v3: 5, v5: 0x8c, reason: "auth_method", text: "enhanced authentication is not offered" };
 const WILL: Refuse =
@@ -102,8 +110,8 @@ enum NoConnect {
 }
 
 impl From<std::io::Error> for NoConnect {
-    fn from(_: std::io::Error) -> Self {
-        Self::Gone
+    fn from(error: std::io::Error) -> Self {
+        Violation::of(&error).map_or(Self::Gone, |violation| Self::Wrong(DecodeError::Protocol(violation.why), None))
     }
 }
 
@@ -114,10 +122,11 @@ pub(super) async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
     entrance: &Entrance,
 ) -> Option<Link> {
     let patience = Duration::from_secs(u64::from(hub.limits.connect_timeout));
-    let first = tokio::time::timeout(patience, first_packet(wire, hub.limits.packet_size));
+    let first = tokio::time::timeout_at(entrance.deadline(patience), first_packet(wire, hub.limits.packet_size));
     let first = tokio::select! {
         first = first => first,
         () = hub.stop.cancelled() => return None,
+        () = entrance.evicted() => return None,
     };
     let connect = match first {
         Ok(Ok(connect)) => connect,
@@ -270,8 +279,8 @@ async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(
     if !fitting(&mut BytesMut::new(), most, |out| answer.write(out, hub, connect.version, &client)) {
         return Err(TOO_SMALL);
     }
-    if let Entrance::Listener { listener, remote } = entrance {
-        peer.introduce(Face::new(*remote, Arc::clone(&listener.name), connect.version, keep_alive));
+    if let Entrance::Listener(guest) = entrance {
+        peer.introduce(Face::new(guest.remote, Arc::clone(&guest.listener.name), connect.version, keep_alive));
     }
     peer.set_access(Arc::clone(&access));
     let (opened, leave) = open(hub, &peer, client, &mut connect, expiry).await?;
@@ -289,7 +298,12 @@ async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(
 }
 
 async fn authenticate(hub: &Hub, policy: &Policy, entrance: &Entrance, connect: &Connect) -> Result<Who, Refuse> {
-    let Entrance::Listener { listener, remote } = entrance else { return Ok(Who::Internal) };
+    let Entrance::Listener(Guest { listener, remote, names, .. }) = entrance else { return Ok(Who::Internal) };
+    if let Some(names) = names {
+        let known = |name: &str| policy.user(name).cloned();
+        let user = identity::user(names, connect.user_name.as_deref(), known).ok_or(CERTIFICATE)?;
+        return Ok(Who::User { user, by_password: false });
+    }
     match &connect.user_name {
         Some(name) if policy.has_users() => {
             let password = connect.password.as_ref().map_or(&[][..], |password| password.expose());

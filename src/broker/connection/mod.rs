@@ -17,19 +17,22 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::OwnedSemaphorePermit,
+    time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 use self::{link::Link, wire::Wire};
 use super::{
     cargo::{Cargo, CloseCargo},
     codec::Version,
+    doorstep::Place,
     engine::Outgoing,
     envelope::Draft,
     hub::Hub,
     peer::{Kick, Peer},
     seen::Meter,
     settings::Listener,
+    websocket::Violation,
 };
 
 /// What the farewell may take.
@@ -42,17 +45,46 @@ const DRAIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub(super) enum Entrance {
     /// Through a listener.
-    Listener { listener: Arc<Listener>, remote: SocketAddr },
+    Listener(Guest),
     /// The self-probe, in memory.
     Probe,
+}
+
+/// Who came in through a listener.
+#[derive(Debug, Clone)]
+pub(super) struct Guest {
+    pub listener: Arc<Listener>,
+    pub remote: SocketAddr,
+    /// The names in the certificate it showed, where such names are users.
+    pub names: Option<Arc<[String]>>,
+    /// When its CONNECT must be there.
+    pub deadline: Instant,
+    /// Its place among those without CONNECT was given to another.
+    pub evicted: CancellationToken,
 }
 
 impl Entrance {
     /// Name of the listener; none for the self-probe.
     fn listener(&self) -> Option<&Arc<str>> {
         match self {
-            Self::Listener { listener, .. } => Some(&listener.name),
+            Self::Listener(guest) => Some(&guest.listener.name),
             Self::Probe => None,
+        }
+    }
+
+    /// When the CONNECT must be there; `patience` for who came without a deadline.
+    fn deadline(&self, patience: Duration) -> Instant {
+        match self {
+            Self::Listener(guest) => guest.deadline,
+            Self::Probe => Instant::now() + patience,
+        }
+    }
+
+    /// Resolves when another connection needs the place.
+    async fn evicted(&self) {
+        match self {
+            Self::Listener(guest) => guest.evicted.cancelled().await,
+            Self::Probe => std::future::pending().await,
         }
     }
 }
@@ -60,7 +92,12 @@ impl Entrance {
 impl std::fmt::Display for Entrance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Listener { listener, remote } => write!(f, "{remote} at listener `{}`", listener.name),
+            Self::Listener(Guest { listener, remote, names: None, .. }) => {
+                write!(f, "{remote} at listener `{}`", listener.name)
+            }
+            Self::Listener(Guest { listener, remote, names: Some(names), .. }) => {
+                write!(f, "{remote} at listener `{}` with a certificate of {names:?}", listener.name)
+            }
             Self::Probe => f.write_str("self-probe"),
         }
     }
@@ -82,9 +119,12 @@ pub(super) enum End {
 }
 
 impl From<std::io::Error> for End {
-    fn from(_: std::io::Error) -> Self {
-        // Resets, broken pipes and time-outs are all the same here: there is nobody left to talk to.
-        Self::Gone
+    fn from(error: std::io::Error) -> Self {
+        match Violation::of(&error) {
+            Some(violation) => Self::Broken { code: violation.reason_code(), why: violation.why },
+            // Resets, broken pipes and time-outs are all the same here: there is nobody left to talk to.
+            None => Self::Gone,
+        }
     }
 }
 
@@ -129,7 +169,7 @@ impl End {
 }
 
 /// Serves one connection until it ends. `doorstep` is its place among those that have not sent their CONNECT.
-pub(super) async fn serve<S>(hub: Hub, stream: S, entrance: Entrance, doorstep: Option<OwnedSemaphorePermit>)
+pub(super) async fn serve<S>(hub: Hub, stream: S, entrance: Entrance, doorstep: Option<Place>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

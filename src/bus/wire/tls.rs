@@ -3,7 +3,7 @@
 //! Files are read at every connect, so renewed certificates are taken without a restart and missing ones do not keep the program from
 //! starting.
 
-use std::{io, path::Path, path::PathBuf, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -12,23 +12,24 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem, pem::PemObject as _},
+    pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-use crate::config::settings::BrokerTls;
+use crate::{
+    config::settings::BrokerTls,
+    net::pem::{self, FileError},
+};
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read.
-    #[error("{what} `{path}` cannot be read: {error}")]
+    /// A file cannot be used.
+    #[error("{what} {error}")]
     File {
         /// Which of the files.
         what: &'static str,
-        /// Its path.
-        path: PathBuf,
         /// What is wrong with it.
-        error: String,
+        error: FileError,
     },
     /// The system names no authorities.
     #[error("the system has no list of trusted authorities ({0}); name a file with `ca`")]
@@ -64,7 +65,8 @@ pub fn client_config(tls: &BrokerTls) -> Result<ClientConfig, TlsError> {
     };
     Ok(match (&tls.cert, &tls.key) {
         (Some(cert), Some(key)) => {
-            builder.with_client_auth_cert(chain("the client certificate", cert)?, private_key(key)?)?
+            let chain = pem::certificates(cert).map_err(file("the client certificate"))?;
+            builder.with_client_auth_cert(chain, pem::private_key(key).map_err(file("the private key"))?)?
         }
         (None, None) => builder.with_no_client_auth(),
         _ => return Err(TlsError::HalfPair),
@@ -72,45 +74,19 @@ pub fn client_config(tls: &BrokerTls) -> Result<ClientConfig, TlsError> {
 }
 
 fn roots(ca: Option<&Path>) -> Result<RootCertStore, TlsError> {
-    let mut store = RootCertStore::empty();
     let Some(path) = ca else {
+        let mut store = RootCertStore::empty();
         let found = rustls_native_certs::load_native_certs();
         // Systems carry authorities that webpki does not understand; the others count.
         let (taken, _) = store.add_parsable_certificates(found.certs);
         let why = found.errors.first().map_or_else(|| "it is empty".to_owned(), ToString::to_string);
         return if taken == 0 { Err(TlsError::NoAuthorities(why)) } else { Ok(store) };
     };
-    for certificate in chain("the file of authorities", path)? {
-        store.add(certificate)?;
-    }
-    Ok(store)
+    pem::authorities(path).map_err(file("the file of authorities"))
 }
 
-fn chain(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let wrong = |error: String| TlsError::File { what, path: path.to_owned(), error };
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let certificates = read.map_err(|error| wrong(pem_text(&error)))?;
-    if certificates.is_empty() {
-        Err(wrong("it holds no certificate in PEM form".to_owned()))
-    } else {
-        Ok(certificates)
-    }
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| TlsError::File {
-        what: "the private key",
-        path: path.to_owned(),
-        error: pem_text(&error),
-    })
-}
-
-fn pem_text(error: &pem::Error) -> String {
-    match error {
-        pem::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        pem::Error::NoItemsFound => "it holds nothing of the kind in PEM form".to_owned(),
-        other => other.to_string(),
-    }
+fn file(what: &'static str) -> impl Fn(FileError) -> TlsError {
+    move |error| TlsError::File { what, error }
 }
 
 /// Checks a certificate as usual, but for a name of our choice instead of the host's.
@@ -163,6 +139,6 @@ mod tests {
     fn what_is_missing_is_named() {
         let tls = BrokerTls { ca: Some("nowhere.pem".into()), cert: None, key: None, verify_name: None };
         let error = client_config(&tls).unwrap_err().to_string();
-        assert_eq!(error, "the file of authorities `nowhere.pem` cannot be read: there is no such file");
+        assert_eq!(error, "the file of authorities nowhere.pem cannot be read: there is no such file");
     }
 }

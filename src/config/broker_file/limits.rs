@@ -33,6 +33,7 @@ pub(super) fn decode(section: Section<'_>) -> Limits {
         keep_alive: section.number("keep_alive", 1..=65_535, default.keep_alive),
         topic_aliases: section.number("topic_aliases", 0..=65_535, default.topic_aliases),
         handshakes: section.number("handshakes", 1..=1_000_000, default.handshakes),
+        handshakes_per_address: section.number("handshakes_per_address", 1..=1_000_000, default.handshakes_per_address),
         connects: section.number("connects", 0..=u64::from(u32::MAX), default.connects),
         failed_logins: section.number("failed_logins", 0..=1_000_000, default.failed_logins),
         waiting_logins: section.number("waiting_logins", 1..=1_000_000, default.waiting_logins),

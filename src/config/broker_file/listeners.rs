@@ -2,12 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::{Context, broker_port, users::rights};
+use super::{Context, broker_port, listener_tls, users::rights, websocket};
 use crate::{
-    broker::settings::{Listener, ListenerTls, Rights},
+    broker::settings::{Listener, Rights},
     config::{
         address::HostPort,
-        butler::rest::must_exist,
         walk::{Item, Section},
     },
 };
@@ -56,7 +55,8 @@ fn standard(name: &str, address: &HostPort, no_users: bool, cx: &Context<'_>) ->
     let allow_anonymous = no_users && on_loopback(&addresses);
     let anonymous_rights = Rights { publish: true, subscribe: true, start: allow_anonymous };
     let written = address.to_string();
-    Some(Listener { name: Arc::from(name), addresses, written, tls: None, allow_anonymous, anonymous_rights })
+    let name = Arc::from(name);
+    Some(Listener { name, addresses, written, tls: None, websocket: None, allow_anonymous, anonymous_rights })
 }
 
 fn on_loopback(addresses: &[SocketAddr]) -> bool {
@@ -74,37 +74,23 @@ fn listener(section: &Section<'_>, no_users: bool, cx: &Context<'_>) -> Option<L
         section.report().error(&section.path_of("address"), "`address` is needed, e.g. \"localhost:1883\"");
     }
     let loopback = parsed.as_ref().is_some_and(|(addresses, _)| on_loopback(addresses));
-    let allow_anonymous = section.flag("allow_anonymous", no_users && loopback);
+    let tls = listener_tls::decode(section, no_users, cx);
+    let opened = listener_tls::opens_to_certificates(tls.as_ref().and_then(Option::as_ref));
+    let allow_anonymous = section.flag("allow_anonymous", no_users && (loopback || opened));
     let anonymous_rights = section
         .list_if_written("anonymous_rights")
         .map_or(Rights { publish: true, subscribe: true, start: loopback }, |items| rights(&items));
-    let tls = tls(section, cx);
+    let websocket = websocket::decode(section);
     section.refuse_unknown();
     let (addresses, written) = parsed?;
     let name = Arc::from(name.unwrap_or(&written));
-    Some(Listener { name, addresses, written, tls: tls?, allow_anonymous, anonymous_rights })
+    Some(Listener { name, addresses, written, tls: tls?, websocket, allow_anonymous, anonymous_rights })
 }
 
-/// The outer `None`: an error was reported.
-#[expect(clippy::option_option, reason = "\"no TLS\" and \"TLS that cannot be used\" are two answers")]
-fn tls(section: &Section<'_>, cx: &Context<'_>) -> Option<Option<ListenerTls>> {
-    let tls = section.section("tls");
-    let (cert, key) = (tls.path("cert", &cx.base), tls.path("key", &cx.base));
-    for key in ["client_ca", "client_cert"] {
-        tls.refuse(key, "client certificates are not built yet; use [[users]] with passwords and remove the key");
-    }
-    if !tls.is_written() {
-        return Some(None);
-    }
-    must_exist(&tls, "cert", cert.as_deref());
-    must_exist(&tls, "key", key.as_deref());
-    tls.finish();
-    Some(Some(ListenerTls { cert: cert?, key: key? }))
-}
-
-/// Design, closed doors: other machines come in with a password, or because somebody wrote that anybody may.
+/// Design, closed doors: other machines come in with a password, with a certificate, or because somebody wrote that anybody may.
 fn closed_door(listener: &Listener, no_users: bool, path: &str, cx: &Context<'_>) {
-    if on_loopback(&listener.addresses) || listener.allow_anonymous || !no_users {
+    let certificates = listener_tls::requires_certificates(listener.tls.as_ref());
+    if on_loopback(&listener.addresses) || listener.allow_anonymous || !no_users || certificates {
         return;
     }
     let message = format!(

@@ -5,9 +5,11 @@
 
 mod access;
 mod limits;
+mod listener_tls;
 mod listeners;
 mod storage;
 mod users;
+mod websocket;
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +20,10 @@ use super::{
     tree::Node,
     walk::Section,
 };
-use crate::{broker::settings::Settings, names::TopicFilter};
+use crate::{
+    broker::settings::{Listener, Settings},
+    names::TopicFilter,
+};
 
 /// What the readers need to know besides the file.
 pub(super) struct Context<'a> {
@@ -36,8 +41,12 @@ pub(super) fn decode(root: Option<&Node>, cx: &Context<'_>) -> Option<Settings> 
     let top = Section::root(cx.report, root);
     let protect = top.flag("protect_own_topics", true);
     let anonymous_sys = top.flag("anonymous_sys", false);
-    let users = users::decode(&top);
+    let (users, certificate_only) = users::decode(&top);
     let listeners = listeners::decode(&top, users.is_empty(), cx);
+    let by_certificate = |listeners: &Vec<Listener>| listeners.iter().any(listener_tls::names_users);
+    if broker_port(cx.butler).is_some() && listeners.as_ref().is_some_and(|listeners| !by_certificate(listeners)) {
+        certificate_only.iter().for_each(|key| cx.report.error(key, users::NO_LOGIN));
+    }
     let access = access::decode(&top, &users, &listeners::names(&top, listeners.as_deref()));
     let limits = limits::decode(top.section("limits"));
     let storage = storage::decode(top.section("storage"), cx);

@@ -16,18 +16,28 @@ use crate::{
 /// What a user without `rights` may do.
 const DEFAULT_RIGHTS: Rights = Rights { publish: true, subscribe: true, start: false };
 
-pub(super) fn decode(top: &Section<'_>) -> Vec<User> {
+/// The users, and the keys of those who have no password and need a listener that knows them by certificate.
+pub(super) fn decode(top: &Section<'_>) -> (Vec<User>, Vec<String>) {
+    let mut certificate_only = Vec::new();
     let mut names = HashSet::new();
     let items = top.list("users");
     let users = items.iter().filter_map(|item| {
         let user = user(item)?;
+        if user.password_hash.is_none() {
+            certificate_only.push(item.section().path_of("password_hash"));
+        }
         if !names.insert(user.name.clone()) {
             item.error(format!("the user \"{}\" is already defined", user.name));
         }
         Some(user)
     });
-    users.collect()
+    let users = users.collect();
+    (users, certificate_only)
 }
+
+/// What to say of a user who can log in nowhere.
+pub(super) const NO_LOGIN: &str = "an Argon2id hash is needed; make it with `sense-butler hash-password` and paste the whole line. \
+     (A user without one comes in by certificate alone, and no listener has `client_ca` and names users by certificate)";
 
 fn user(item: &Item<'_>) -> Option<User> {
     let section = item.section();
@@ -35,7 +45,7 @@ fn user(item: &Item<'_>) -> Option<User> {
     if name.is_none() {
         item.error("`name` is needed");
     }
-    let password_hash = hash(&section);
+    let password_hash = if section.has("password_hash") { hash(&section).map(Some) } else { Some(None) };
     let groups =
         section.parsed_list("groups").unwrap_or_default().into_iter().map(|name: String| name.into()).collect();
     let rights = section.list_if_written("rights").map_or(DEFAULT_RIGHTS, |items| rights(&items));
@@ -54,7 +64,7 @@ fn user(item: &Item<'_>) -> Option<User> {
         section.refuse(key, why);
     }
     section.refuse_unknown();
-    Some(User { name: Arc::from(name?), password_hash: Some(password_hash?), groups, rights, publish, subscribe, rate })
+    Some(User { name: Arc::from(name?), password_hash: password_hash?, groups, rights, publish, subscribe, rate })
 }
 
 fn no_placeholders(section: &Section<'_>, key: &str, filters: &[TopicFilter]) {

@@ -129,7 +129,8 @@ pub(in crate::config) fn must_exist(section: &Section<'_>, key: &'static str, fi
     }
 }
 
-fn origin(item: &Item<'_>) -> Option<String> {
+/// An origin as browsers send it.
+pub(in crate::config) fn origin(item: &Item<'_>) -> Option<String> {
     let text = item.text()?;
     let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     match host {
@@ -141,7 +142,8 @@ fn origin(item: &Item<'_>) -> Option<String> {
     }
 }
 
-fn host_name(item: &Item<'_>) -> Option<String> {
+/// A host name or address.
+pub(in crate::config) fn host_name(item: &Item<'_>) -> Option<String> {
     let text = item.text()?;
     match crate::config::address::check_host(text) {
         Ok(()) => Some(text.to_lowercase()),

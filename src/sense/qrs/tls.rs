@@ -8,14 +8,17 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig,
     client::{WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    pki_types::ServerName,
 };
 
 use super::{error::QrsError, verify::Verifier};
-use crate::config::settings::{QrsSettings, QrsVerify};
+use crate::{
+    config::settings::{QrsSettings, QrsVerify},
+    net::pem::{self, FileError},
+};
 
 /// Reads the files and builds the TLS side of the client. Blocks on the disk.
 ///
@@ -35,8 +38,8 @@ pub fn load(settings: &QrsSettings) -> Result<ClientConfig, QrsError> {
     let builder = builder.with_custom_certificate_verifier(verifier(settings, &provider)?);
     let cert_file = named(settings.client_cert.as_deref(), "cert.clientCert")?;
     let key_file = named(settings.client_key.as_deref(), "cert.clientCertKey")?;
-    let chain = certificates(cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| problem(key_file, &error))?;
+    let chain = pem::certificates(cert_file).map_err(unusable)?;
+    let key = pem::private_key(key_file).map_err(unusable)?;
     builder.with_client_auth_cert(chain, key).map_err(|error| problem(key_file, &error))
 }
 
@@ -56,10 +59,7 @@ fn verifier(settings: &QrsSettings, provider: &Arc<CryptoProvider>) -> Result<Ar
 
 fn authorities(settings: &QrsSettings, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, QrsError> {
     let file = named(settings.ca.as_deref(), "cert.clientCertCA")?;
-    let mut store = RootCertStore::empty();
-    for certificate in certificates(file)? {
-        store.add(certificate).map_err(|error| problem(file, &error))?;
-    }
+    let store = pem::authorities(file).map_err(unusable)?;
     WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider.clone())
         .build()
         .map_err(|error| problem(file, &error))
@@ -70,12 +70,8 @@ fn server_name(name: &str) -> Result<ServerName<'static>, QrsError> {
         .map_err(|error| QrsError::Settings(format!("`verifyName` is `{name}`: {error}")))
 }
 
-/// All certificates of a PEM file; at least one.
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, QrsError> {
-    let found: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(file).map_err(|error| problem(file, &error))?.collect();
-    let found = found.map_err(|error| problem(file, &error))?;
-    if found.is_empty() { Err(problem(file, &"it contains no certificate in PEM form")) } else { Ok(found) }
+fn unusable(error: FileError) -> QrsError {
+    QrsError::CertificateFile { path: error.path, problem: error.why }
 }
 
 fn named<'a>(file: Option<&'a Path>, key: &str) -> Result<&'a Path, QrsError> {

@@ -8,7 +8,10 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::{info, warn};
 
-use crate::config::{address, settings::UdpSettings};
+use crate::{
+    config::{address, settings::UdpSettings},
+    net::bind::{self, BindError},
+};
 
 /// The longest datagram UDP can carry over IPv4 is 65,507 bytes; over IPv6 a little more.
 pub(super) const MAX_DATAGRAM: usize = 65_536;
@@ -114,28 +117,18 @@ pub(super) fn bind_all(settings: &UdpSettings) -> Result<Vec<Bound>, ReceiverErr
     Ok(bound)
 }
 
-fn bind_port(settings: &UdpSettings, port: Port, mut number: u16) -> Result<Vec<Bound>, ReceiverError> {
-    let mut bound: Vec<Bound> = Vec::new();
+fn bind_port(settings: &UdpSettings, port: Port, number: u16) -> Result<Vec<Bound>, ReceiverError> {
     let host = |source| ReceiverError::Host { host: settings.host.clone(), source };
-    for ip in address::look_up(&settings.host).map_err(host)? {
-        let address = SocketAddr::new(ip, number);
-        match open(address, settings.receive_buffer) {
-            Ok((socket, listening, receive_buffer)) => {
-                // Port 0 lets the system choose; the second loopback address then gets the same one.
-                number = listening.port();
-                bound.push(Bound { socket, listening: Listening { port, address: listening, receive_buffer } });
-            }
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                return Err(ReceiverError::PortTaken { address, key: port.key() });
-            }
-            // A machine without IPv6 has no ::1.
-            Err(error) if !bound.is_empty() && settings.host.eq_ignore_ascii_case("localhost") => {
-                info!(%address, %error, "not listening for datagrams here");
-            }
-            Err(source) => return Err(ReceiverError::Socket { address, key: port.key(), source }),
-        }
-    }
-    Ok(bound)
+    let addresses = address::look_up(&settings.host).map_err(host)?;
+    let addresses: Vec<_> = addresses.into_iter().map(|ip| SocketAddr::new(ip, number)).collect();
+    let open = |address| {
+        let (socket, address, receive_buffer) = open(address, settings.receive_buffer)?;
+        Ok((Bound { socket, listening: Listening { port, address, receive_buffer } }, address))
+    };
+    bind::each(&addresses, open).map_err(|BindError { address, source }| match source.kind() {
+        io::ErrorKind::AddrInUse => ReceiverError::PortTaken { address, key: port.key() },
+        _ => ReceiverError::Socket { address, key: port.key(), source },
+    })
 }
 
 fn open(address: SocketAddr, receive_buffer: usize) -> io::Result<(UdpSocket, SocketAddr, usize)> {

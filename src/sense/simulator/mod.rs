@@ -42,7 +42,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::info;
 
 use self::{
     clock::{Calendar, Clock},
@@ -60,7 +60,10 @@ pub use self::{
     settings::{SimulatorSettings, SiteSource, Transport},
     site::{Change, status::Status},
 };
-use crate::names::TaskId;
+use crate::{
+    names::TaskId,
+    net::bind::{self, V6},
+};
 
 /// Events a slow listener may fall behind.
 const EVENTS_KEPT: usize = 4_096;
@@ -220,11 +223,8 @@ impl Simulator {
             Transport::Plain => None,
         };
         let outlet = Outlet::open(plan.nodes.len(), settings.targets.clone())?;
-        let qrs = listen_all(&settings.qrs).await?;
-        let control = match settings.control {
-            Some(address) => Some(listen("control", address).await?),
-            None => None,
-        };
+        let qrs = listen("qrs", &settings.qrs)?;
+        let control = listen("control", settings.control.as_slice())?.pop();
         let addresses = SimulatorAddresses {
             qrs: qrs.iter().filter_map(|listener| listener.local_addr().ok()).collect(),
             control: control.as_ref().and_then(|listener| listener.local_addr().ok()),
@@ -343,28 +343,14 @@ async fn carry_out(shared: &Shared, effect: Effect) {
     let _ = shared.events.send(event);
 }
 
-/// Opens all addresses. A machine without IPv6 has no `::1`: then the others are enough.
-async fn listen_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, SimulatorError> {
-    let mut open = Vec::new();
-    for address in addresses {
-        match listen("qrs", *address).await {
-            Ok(listener) => open.push(listener),
-            Err(SimulatorError::Listen { source, .. })
-                if address.is_ipv6() && !open.is_empty() && lacks_ipv6(&source) =>
-            {
-                warn!(%address, %source, "no IPv6 here; the simulated repository listens without it");
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(open)
-}
-
-/// Everything but "taken" and "not allowed", which a person must solve.
-fn lacks_ipv6(error: &std::io::Error) -> bool {
-    !matches!(error.kind(), std::io::ErrorKind::AddrInUse | std::io::ErrorKind::PermissionDenied)
-}
-
-async fn listen(door: &'static str, address: SocketAddr) -> Result<TcpListener, SimulatorError> {
-    TcpListener::bind(address).await.map_err(|source| SimulatorError::Listen { door, address, source })
+/// Opens a door on all its addresses.
+fn listen(door: &'static str, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, SimulatorError> {
+    let failed = |address, source| SimulatorError::Listen { door, address, source };
+    let open = bind::tcp(addresses, V6::Only).map_err(|error| failed(error.address, error.source))?;
+    let listener = |listener: std::net::TcpListener| {
+        let address = listener.local_addr();
+        TcpListener::from_std(listener)
+            .map_err(|source| failed(address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))), source))
+    };
+    open.into_iter().map(listener).collect()
 }

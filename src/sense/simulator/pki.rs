@@ -20,11 +20,12 @@ use rustls::{
     RootCertStore, ServerConfig,
     client::danger::ServerCertVerifier,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, ServerName, UnixTime},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
 use super::SimulatorError;
+use crate::net::pem;
 
 /// Validity of what is made: Qlik's exported certificates live about as long.
 const VALIDITY: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -179,47 +180,48 @@ fn client_params() -> CertificateParams {
     params
 }
 
+fn wrong(error: &dyn std::fmt::Display) -> SimulatorError {
+    SimulatorError::Certificates(error.to_string())
+}
+
 /// The listener's TLS settings, after checking that every part fits the others today.
 fn server_config(bundle: &Bundle, host: &str) -> Result<ServerConfig, SimulatorError> {
-    let wrong = |error: &dyn std::fmt::Display| SimulatorError::Certificates(error.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let roots = Arc::new(roots(&bundle.root)?);
+    let root = pem::authorities_in(bundle.root.as_bytes(), Path::new("root.pem")).map_err(|error| wrong(&error))?;
+    let roots = Arc::new(root);
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
     let clients = clients.build().map_err(|error| wrong(&error))?;
-    let server = certificate(&bundle.server)?;
+    let server = certificates(&bundle.server, "server.pem")?;
     check_server(&server, &roots, &provider, host)?;
     check_client(bundle, clients.as_ref(), &provider)?;
-    let key = PrivateKeyDer::from_pem_slice(bundle.server_key.as_bytes()).map_err(|error| wrong(&error))?;
+    let key = pem::private_key_in(bundle.server_key.as_bytes(), Path::new("server_key.pem"));
+    let key = key.map_err(|error| wrong(&error))?;
     ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| wrong(&error))?
         .with_client_cert_verifier(clients)
-        .with_single_cert(vec![server], key)
+        .with_single_cert(server, key)
         .map_err(|error| wrong(&error))
 }
 
-fn certificate(pem: &str) -> Result<CertificateDer<'static>, SimulatorError> {
-    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| SimulatorError::Certificates(error.to_string()))
-}
-
-fn roots(pem: &str) -> Result<RootCertStore, SimulatorError> {
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate(pem)?).map_err(|error| SimulatorError::Certificates(error.to_string()))?;
-    Ok(roots)
+fn certificates(text: &str, file: &str) -> Result<Vec<CertificateDer<'static>>, SimulatorError> {
+    pem::certificates_in(text.as_bytes(), Path::new(file)).map_err(|error| wrong(&error))
 }
 
 fn check_server(
-    server: &CertificateDer<'_>,
+    chain: &[CertificateDer<'_>],
     roots: &Arc<RootCertStore>,
     provider: &Arc<CryptoProvider>,
     host: &str,
 ) -> Result<(), SimulatorError> {
-    let wrong = |error: &dyn std::fmt::Display| SimulatorError::Certificates(error.to_string());
+    let (server, intermediates) = chain.split_first().ok_or_else(|| wrong(&"server.pem is empty"))?;
     let builder = rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider));
     let verifier = builder.build().map_err(|error| wrong(&error))?;
     for name in [host, "localhost", "127.0.0.1", "::1"] {
         let name = ServerName::try_from(name).map_err(|error| wrong(&error))?;
-        verifier.verify_server_cert(server, &[], &name, &[], UnixTime::now()).map_err(|error| wrong(&error))?;
+        verifier
+            .verify_server_cert(server, intermediates, &name, &[], UnixTime::now())
+            .map_err(|error| wrong(&error))?;
     }
     Ok(())
 }
@@ -229,11 +231,12 @@ fn check_client(
     verifier: &dyn ClientCertVerifier,
     provider: &CryptoProvider,
 ) -> Result<(), SimulatorError> {
-    let wrong = |error: &dyn std::fmt::Display| SimulatorError::Certificates(error.to_string());
-    let client = certificate(&bundle.client)?;
-    verifier.verify_client_cert(&client, &[], UnixTime::now()).map_err(|error| wrong(&error))?;
-    let key = PrivateKeyDer::from_pem_slice(bundle.client_key.as_bytes()).map_err(|error| wrong(&error))?;
-    rustls::sign::CertifiedKey::from_der(vec![client], key, provider).map_err(|error| wrong(&error)).map(|_| ())
+    let chain = certificates(&bundle.client, "client.pem")?;
+    let (client, intermediates) = chain.split_first().ok_or_else(|| wrong(&"client.pem is empty"))?;
+    verifier.verify_client_cert(client, intermediates, UnixTime::now()).map_err(|error| wrong(&error))?;
+    let key = pem::private_key_in(bundle.client_key.as_bytes(), Path::new("client_key.pem"));
+    let key = key.map_err(|error| wrong(&error))?;
+    rustls::sign::CertifiedKey::from_der(chain, key, provider).map_err(|error| wrong(&error)).map(|_| ())
 }
 
 /// The name of this machine, lower case; `localhost` where the system does not tell or the name cannot stand in a certificate.
