@@ -27,6 +27,7 @@ use crate::{
             Connect, DecodeError, Framed, Packet, Version, connect_version, decode, frame, is_shortest, write,
             write::ConnAck,
         },
+        doorstep::Place,
         engine::Outgoing,
         envelope::Draft,
         hub::Hub,
@@ -120,14 +121,23 @@ pub(super) async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
     hub: &Hub,
     wire: &mut Wire<S>,
     entrance: &Entrance,
+    doorstep: Option<Place>,
 ) -> Option<Link> {
     let patience = Duration::from_secs(u64::from(hub.limits.connect_timeout));
     let first = tokio::time::timeout_at(entrance.deadline(patience), first_packet(wire, hub.limits.packet_size));
-    let first = tokio::select! {
-        first = first => first,
-        () = hub.stop.cancelled() => return None,
-        () = entrance.evicted() => return None,
+    let shown_out = async {
+        entrance.evicted().await;
+        // What has arrived meanwhile is looked at once more: in a storm of connections nobody goes whose CONNECT lies there unread.
+        tokio::task::yield_now().await;
     };
+    let first = tokio::select! {
+        biased;
+        () = hub.stop.cancelled() => return None,
+        first = first => first,
+        () = shown_out => return None,
+    };
+    // Whoever has introduced himself takes no place from those who have not, however long he waits for the rest.
+    drop(doorstep);
     let connect = match first {
         Ok(Ok(connect)) => connect,
         Ok(Err(no_connect)) => {

@@ -177,12 +177,11 @@ where
     let totals = entrance.listener().map_or_else(Arc::default, |_| Arc::clone(&hub.metrics.totals));
     totals.sockets.inc();
     let mut wire = Wire::new(stream, Meter::new(&totals));
-    let Some(mut link) = handshake::welcome(&hub, &mut wire, &entrance).await else {
+    let Some(mut link) = handshake::welcome(&hub, &mut wire, &entrance, doorstep).await else {
         // The refusal is in the write buffer.
         let _ = tokio::time::timeout(FAREWELL, wire.finish()).await;
         return;
     };
-    drop(doorstep);
     hub.metrics.connected(entrance.listener());
     let end = link.run(&mut wire).await;
     hub.metrics.closed(end.reason(), entrance.listener());
