@@ -4,6 +4,7 @@
 //! subscription index, the retained tree and the session table. Invariants: effects of an envelope depend on the envelopes before it and
 //! nothing else (time comes in as an envelope too); an acknowledgement is staged only together with everything it means.
 
+mod debts;
 mod effects;
 mod grant;
 mod guard;
@@ -21,8 +22,8 @@ mod tests;
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-pub(super) use self::{effects::Effects, index::Asked};
 use self::{
+    debts::Debts,
     guard::Guard,
     index::{Index, SessionKey},
     pools::Pools,
@@ -31,6 +32,7 @@ use self::{
     subscribe::Bulk,
     sys::Sys,
 };
+pub(super) use self::{effects::Effects, index::Asked};
 use super::{
     access::Access,
     admission::Window,
@@ -75,6 +77,7 @@ pub(super) struct State {
     /// Where room is given back when something is committed.
     store_window: Window,
     pools: Pools,
+    debts: Debts,
     bulk: VecDeque<Bulk>,
     holders: Vec<SessionKey>,
     next_sid: u64,
@@ -102,6 +105,7 @@ impl State {
             start_topics,
             store_window,
             pools: Pools::new(attention),
+            debts: Debts::default(),
             bulk: VecDeque::new(),
             holders: Vec::new(),
             next_sid: 1,

@@ -1,7 +1,7 @@
 //! Queues without a client: those of shared groups of which nobody is there, and those of ended sessions that owe a group something.
 //!
 //! A group with a stored member has a queue of its own, stored like a session's; messages wait there while no member is connected. When a
-//! stored session ends, its queue becomes an estate: what it was sent for a group goes to another member. Handing over is one group of the
+//! stored session ends, its queue becomes an estate: what it was sent for a group goes to another member (what only memory had: [`super::debts`]). Handing over is one group of the
 //! store: the new row and the end of the old one are committed together or not at all. Invariants: a QoS 2 message whose PUBLISH was sent is
 //! never handed over; while a group's queue holds something, nothing overtakes it.
 
@@ -68,6 +68,11 @@ impl Pools {
     /// The number that marks what was sent for a group.
     pub(super) fn sid(&self, group: &GroupKey) -> Option<Sid> {
         self.sids.get(group).copied()
+    }
+
+    /// The group of a number.
+    pub(super) fn group(&self, sid: Sid) -> Option<&GroupKey> {
+        self.groups.get(&sid)
     }
 
     /// Something may be there to be handed over.
@@ -188,8 +193,14 @@ impl State {
         Some(key)
     }
 
+    /// Whether a member is there, with room or without.
+    pub(super) fn has_live_member(&self, group: &GroupKey) -> bool {
+        let mut members = self.index.members(group).iter();
+        members.any(|(member, _)| self.seats.get(*member).is_some_and(|seat| seat.peer.is_some()))
+    }
+
     /// A member that is there and has room.
-    fn taker(&mut self, group: &GroupKey) -> Option<(SessionKey, Asked)> {
+    pub(super) fn taker(&mut self, group: &GroupKey) -> Option<(SessionKey, Asked)> {
         let seats = &self.seats;
         self.index.pick(group, |member| {
             seats.get(member).is_some_and(|seat| {
@@ -201,12 +212,12 @@ impl State {
 
     /// Whether queues without a client wait to be emptied.
     pub(in crate::broker) fn has_pools(&self) -> bool {
-        !self.pools.draining.is_empty()
+        !self.pools.draining.is_empty() || !self.debts.is_empty()
     }
 
     /// Hands over what can be; whether there is more that could be.
     pub(in crate::broker) fn advance_pools(&mut self, effects: &mut Effects) -> bool {
-        let mut more = false;
+        let mut more = self.settle_debts(effects);
         for key in std::mem::take(&mut self.pools.draining) {
             match self.drain(key, effects) {
                 Drained::Empty => self.emptied(key, effects),
@@ -272,7 +283,7 @@ impl State {
     }
 
     /// Stages a message of an ended or absent member anew.
-    pub(super) fn stage_for_group(
+    fn stage_for_group(
         &mut self,
         group: &GroupKey,
         owed: &Entry,
@@ -312,11 +323,7 @@ impl State {
         } else {
             effects.end(&seat);
         }
-        for owed in unsent.iter().chain(&fresh) {
-            if let Some(group) = owed.pool.and_then(|sid| self.pools.groups.get(&sid)).cloned() {
-                self.stage_for_group(&group, owed, None, effects);
-            }
-        }
+        self.inherit(unsent.into_iter().chain(fresh).filter(|owed| owed.qos != QoS::AtMostOnce));
     }
 
     /// Time passed: queues whose hand-over failed are looked at again.

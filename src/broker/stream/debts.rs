@@ -1,0 +1,85 @@
+//! What ended sessions owed shared groups and only memory had: handed to other members, a portion per round.
+//!
+//! Members that come and go without acknowledging anything would pass the same messages on and on; so the work of a round is bounded, and what
+//! waits is bounded in bytes: beyond that the oldest is dropped and counted. A message waits here only while somebody is there who will have
+//! room for it.
+
+use std::collections::VecDeque;
+
+use super::{Effects, State, pools::entry_for_group};
+use crate::broker::{metrics::Lost, session::Entry};
+
+/// Handed over per round.
+const PORTION: usize = 256;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Debts {
+    owed: VecDeque<Entry>,
+    bytes: usize,
+}
+
+impl Debts {
+    pub(super) fn is_empty(&self) -> bool {
+        self.owed.is_empty()
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.bytes += entry.message.size();
+        self.owed.push_back(entry);
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        let entry = self.owed.pop_front()?;
+        self.bytes -= entry.message.size();
+        Some(entry)
+    }
+}
+
+impl State {
+    /// Takes up what an ended session owed.
+    pub(super) fn inherit(&mut self, entries: impl IntoIterator<Item = Entry>) {
+        entries.into_iter().for_each(|entry| self.debts.push(entry));
+        let mut dropped = 0;
+        while self.debts.bytes > self.limits.queue_bytes && self.debts.pop().is_some() {
+            dropped += 1;
+        }
+        self.metrics.dropped(Lost::GroupLeft, dropped);
+    }
+
+    /// Hands over a portion; whether there may be more that can be handed over now.
+    pub(super) fn settle_debts(&mut self, effects: &mut Effects) -> bool {
+        let (mut moved, mut left) = (false, 0);
+        for _ in 0..PORTION.min(self.debts.owed.len()) {
+            let Some(entry) = self.debts.pop() else { break };
+            if self.settle(&entry, effects) {
+                moved = true;
+            } else {
+                left += 1;
+                self.debts.push(entry);
+            }
+        }
+        moved && self.debts.owed.len() > left
+    }
+
+    /// Gives a message to a member that has room, or to the group's queue, or lets go of it where nobody is owed it any more. `false`: it waits.
+    fn settle(&mut self, owed: &Entry, effects: &mut Effects) -> bool {
+        let group = owed.pool.and_then(|sid| self.pools.group(sid)).cloned();
+        let Some(group) = group else {
+            self.metrics.dropped(Lost::GroupLeft, 1);
+            return true;
+        };
+        let taker = self.taker(&group);
+        if taker.is_none() && self.has_live_member(&group) {
+            return false;
+        }
+        let receiver = taker.map(|(member, _)| member).or_else(|| self.queue_of(&group, owed.message.qos));
+        let Some(receiver) = receiver else {
+            self.metrics.dropped(Lost::GroupLeft, 1);
+            return true;
+        };
+        let entry = entry_for_group(&owed.message, taker.map(|(_, asked)| asked), owed.pool);
+        self.stage(receiver, Entry { gated: true, ..entry }, None, effects);
+        true
+    }
+}
