@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{
     codec::Will,
+    departures::Departure,
     message::Origin,
     peer::{Peer, Reply},
     seen::Ask,
@@ -92,6 +93,8 @@ pub(super) struct CloseCargo {
     pub with_will: bool,
     /// Session expiry given with the DISCONNECT.
     pub expiry: Option<u32>,
+    /// It counts as leaving until the stream has seen this.
+    pub _departure: Option<Departure>,
 }
 
 /// See the module.

@@ -6,8 +6,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    access::Policies, admission::Window, auth::Authenticator, doorstep::Doorstep, engine::Engine, metrics::Metrics,
-    session::Marks, settings::Limits, store::Store,
+    access::Policies, admission::Window, auth::Authenticator, departures::Departures, doorstep::Doorstep,
+    engine::Engine, metrics::Metrics, session::Marks, settings::Limits, store::Store,
 };
 
 /// Shared, immutable after start.
@@ -27,6 +27,10 @@ pub(super) struct Hub {
     pub places: Arc<Semaphore>,
     /// Places for connections that have not sent their CONNECT.
     pub doorstep: Doorstep,
+    pub departures: Arc<Departures>,
+    /// Turns for clients that are let in: until each has had its first round of service, so many at a time. A storm of them would else lie between
+    /// everybody else and the processor.
+    pub entering: Arc<Semaphore>,
     /// Everything that runs for the broker.
     pub tasks: TaskTracker,
     pub stop: CancellationToken,

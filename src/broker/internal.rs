@@ -140,7 +140,7 @@ pub(super) async fn subscribe(
     hub.tasks.clone().spawn(async move {
         pump(&hub, &peer, &session, sender).await;
         // A stopping broker takes nothing more.
-        let _ = control(&hub, &peer, Cargo::Close(CloseCargo { with_will: false, expiry: None }));
+        let _ = control(&hub, &peer, Cargo::Close(CloseCargo { with_will: false, expiry: None, _departure: None }));
     });
     Ok(receiver)
 }

@@ -13,6 +13,7 @@ mod auth;
 mod cargo;
 pub mod codec;
 mod connection;
+mod departures;
 mod dispatcher;
 mod doorstep;
 mod engine;
@@ -77,6 +78,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(500);
 /// What connections may take to say goodbye at the stop.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// Clients that are let in at a time.
+const ENTERING: usize = 32;
 /// Buffer of an in-memory connection, bytes each way.
 const MEMORY_PIPE: usize = 16 << 10;
 
@@ -166,6 +169,8 @@ impl Broker {
             metrics: Arc::clone(&metrics),
             attention: Arc::new(Notify::new()),
             places: Arc::new(Semaphore::new(limits.clients)),
+            departures: Arc::default(),
+            entering: Arc::new(Semaphore::new(ENTERING)),
             doorstep: Doorstep::new(limits.handshakes, limits.handshakes_per_address),
             limits,
             tasks: TaskTracker::new(),

@@ -91,6 +91,7 @@ pub(super) struct Peer {
     /// Replies that wait for a commit; later ones must not overtake them.
     promised: AtomicU32,
     goodbye: AtomicBool,
+    gone: AtomicBool,
 }
 
 impl Peer {
@@ -109,6 +110,7 @@ impl Peer {
             store: Account::default(),
             promised: AtomicU32::new(0),
             goodbye: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
         })
     }
 
@@ -163,6 +165,15 @@ impl Peer {
     /// DISCONNECT with code 0 was read: the will is off, also if the connection is taken over before the stream hears of its end.
     pub(super) fn say_goodbye(&self) {
         self.goodbye.store(true, Ordering::Release);
+    }
+
+    /// The connection is over; the stream hears of it after what it sent before.
+    pub(super) fn go(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
 
     pub(super) fn said_goodbye(&self) -> bool {

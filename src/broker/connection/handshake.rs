@@ -8,7 +8,7 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::oneshot,
+    sync::{OwnedSemaphorePermit, oneshot},
 };
 
 use super::{
@@ -368,6 +368,15 @@ fn keep_alive(hub: &Hub, connect: &Connect) -> u16 {
     }
 }
 
+/// A client's turn to come in: not while many are still leaving, and only so many at a time.
+async fn turn(hub: &Hub) -> Result<OwnedSemaphorePermit, Refuse> {
+    let turn = tokio::time::timeout(OPEN_TIME, async {
+        hub.departures.few().await;
+        Arc::clone(&hub.entering).acquire_owned().await
+    });
+    turn.await.ok().and_then(Result::ok).ok_or(UNAVAILABLE)
+}
+
 async fn open(
     hub: &Hub,
     peer: &Arc<Peer>,
@@ -385,7 +394,9 @@ async fn open(
         reply,
     };
     let outgoing = Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo: Cargo::Open(Box::new(cargo)) };
-    let leave = Leave::new(hub, peer);
+    let turn = if peer.face().is_some() { Some(turn(hub).await?) } else { None };
+    let mut leave = Leave::new(hub, peer);
+    leave.entering = turn;
     hub.engine.submit(Some(peer), [outgoing]).map_err(|_| UNAVAILABLE)?;
     match tokio::time::timeout(OPEN_TIME, answer).await {
         Ok(Ok(opened)) => opened.map(|opened| (opened, leave)).map_err(|_| FULL),

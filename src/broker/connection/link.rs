@@ -138,6 +138,14 @@ impl Link {
         self.peer.face().is_some()
     }
 
+    /// The connection is over: nothing more is for it, and newcomers see that it is leaving.
+    pub(super) fn depart(&mut self) {
+        self.peer.go();
+        if let Some(leave) = &mut self.leave {
+            leave.departure = Some(self.hub.departures.leave());
+        }
+    }
+
     /// Reports the end to the stream.
     pub(super) fn report(&mut self, end: End) {
         let Some(mut leave) = self.leave.take() else { return };
@@ -158,7 +166,12 @@ impl Link {
             if stopping.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(End::Kicked(Kick::ServerShuttingDown));
             }
-            match self.poll(wire, timer.as_mut(), cx) {
+            let served = self.poll(wire, timer.as_mut(), cx);
+            if let Some(leave) = &mut self.leave {
+                // It is in: the next may come.
+                leave.entering = None;
+            }
+            match served {
                 Ok(()) => Poll::Pending,
                 Err(end) => Poll::Ready(end),
             }

@@ -25,6 +25,7 @@ use self::{link::Link, wire::Wire};
 use super::{
     cargo::{Cargo, CloseCargo},
     codec::Version,
+    departures::Departure,
     doorstep::Place,
     engine::Outgoing,
     envelope::Draft,
@@ -189,6 +190,8 @@ where
     if end == End::Kicked(Kick::ServerShuttingDown) {
         let _ = tokio::time::timeout(FAREWELL, link.last_words(&mut wire)).await;
     }
+    // Nobody reads there any more: a shared group gives its messages to others.
+    link.depart();
     link.drain(DRAIN).await;
     link.report(end);
     if let (Version::V5, Some(code)) = (link.version, end.code()) {
@@ -204,18 +207,29 @@ pub(super) struct Leave {
     peer: Arc<Peer>,
     with_will: bool,
     expiry: Option<u32>,
+    departure: Option<Departure>,
+    /// Its turn to come in, until it was served for the first time.
+    entering: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 
 impl Leave {
     pub(super) fn new(hub: &Hub, peer: &Arc<Peer>) -> Self {
-        Self { hub: hub.clone(), peer: Arc::clone(peer), with_will: false, expiry: None }
+        Self {
+            hub: hub.clone(),
+            peer: Arc::clone(peer),
+            with_will: false,
+            expiry: None,
+            departure: None,
+            entering: None,
+        }
     }
 }
 
 impl Drop for Leave {
     fn drop(&mut self) {
         let expiry = self.expiry.map(|seconds| seconds.min(self.hub.limits.session_expiry));
-        let cargo = Cargo::Close(CloseCargo { with_will: self.with_will, expiry });
+        let departure = self.departure.take().or_else(|| Some(self.hub.departures.leave()));
+        let cargo = Cargo::Close(CloseCargo { with_will: self.with_will, expiry, _departure: departure });
         // A stopping broker takes nothing more; then there are no sessions to tell either.
         let _ =
             self.hub.engine.submit(Some(&self.peer), [Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo }]);

@@ -229,8 +229,9 @@ impl Outbox {
         if kept {
             self.backlog.given(entry.qseq);
         }
-        if self.peer.is_none() {
-            // Nobody is owed QoS 0 while away; the rest is in the store.
+        let gone = |peer: &Arc<Peer>| peer.is_gone() && !self.stored;
+        if self.peer.as_ref().is_none_or(gone) {
+            // Nobody is owed QoS 0 while away; the rest is in the store, or ends with the connection that is over.
             return;
         }
         if self.lagging && entry.qos == QoS::AtMostOnce {

@@ -175,8 +175,9 @@ impl State {
         }
         let seats = &self.seats;
         let peer = |member: SessionKey| seats.get(member).and_then(|seat| seat.peer.as_ref());
-        let free = self.index.pick(group, |member| peer(member).is_some_and(|peer| !peer.is_held()));
-        free.or_else(|| self.index.pick(group, |member| peer(member).is_some()))
+        let there = |member| peer(member).filter(|peer| !peer.is_gone());
+        let free = self.index.pick(group, |member| there(member).is_some_and(|peer| !peer.is_held()));
+        free.or_else(|| self.index.pick(group, |member| there(member).is_some()))
     }
 
     /// The queue of a group, if a stored member is owed messages of this QoS.
@@ -196,7 +197,10 @@ impl State {
     /// Whether a member is there, with room or without.
     pub(super) fn has_live_member(&self, group: &GroupKey) -> bool {
         let mut members = self.index.members(group).iter();
-        members.any(|(member, _)| self.seats.get(*member).is_some_and(|seat| seat.peer.is_some()))
+        members.any(|(member, _)| {
+            let peer = self.seats.get(*member).and_then(|seat| seat.peer.as_ref());
+            peer.is_some_and(|peer| !peer.is_gone())
+        })
     }
 
     /// A member that is there and has room.
@@ -204,7 +208,7 @@ impl State {
         let seats = &self.seats;
         self.index.pick(group, |member| {
             seats.get(member).is_some_and(|seat| {
-                seat.peer.as_ref().is_some_and(|peer| !peer.is_held())
+                seat.peer.as_ref().is_some_and(|peer| !peer.is_held() && !peer.is_gone())
                     && seat.session.outbox.lock().room_for_bulk(seat.staged_bytes()) > 0
             })
         })
