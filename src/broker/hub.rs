@@ -31,6 +31,8 @@ pub(super) struct Hub {
     /// Turns for clients that are let in: until each has had its first round of service, so many at a time. A storm of them would else lie between
     /// everybody else and the processor.
     pub entering: Arc<Semaphore>,
+    /// Places for clients that wait for their turn.
+    pub waiting: Arc<Semaphore>,
     /// Everything that runs for the broker.
     pub tasks: TaskTracker,
     pub stop: CancellationToken,

@@ -80,6 +80,8 @@ const TICK: Duration = Duration::from_millis(500);
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Clients that are let in at a time.
 const ENTERING: usize = 32;
+/// Clients that may wait to be let in; others are refused (MQTT 5: "Server busy").
+const WAITING: usize = 2_000;
 /// Buffer of an in-memory connection, bytes each way.
 const MEMORY_PIPE: usize = 16 << 10;
 
@@ -171,6 +173,7 @@ impl Broker {
             places: Arc::new(Semaphore::new(limits.clients)),
             departures: Arc::default(),
             entering: Arc::new(Semaphore::new(ENTERING)),
+            waiting: Arc::new(Semaphore::new(WAITING)),
             doorstep: Doorstep::new(limits.handshakes, limits.handshakes_per_address),
             limits,
             tasks: TaskTracker::new(),

@@ -92,6 +92,12 @@ const TOO_SMALL: Refuse = Refuse {
     reason: "packet_size",
     text: "the client takes no packet as large as this broker's CONNACK",
 };
+const CROWDED: Refuse = Refuse {
+    v3: 3,
+    v5: 0x89,
+    reason: "busy",
+    text: "thousands of clients wait to be let in; try again a little later",
+};
 const UNAVAILABLE: Refuse = Refuse { v3: 3, v5: 0x88, reason: "stopping", text: "the broker is stopping" };
 
 impl From<LoginRefused> for Refuse {
@@ -370,6 +376,8 @@ fn keep_alive(hub: &Hub, connect: &Connect) -> u16 {
 
 /// A client's turn to come in: not while many are still leaving, and only so many at a time.
 async fn turn(hub: &Hub) -> Result<OwnedSemaphorePermit, Refuse> {
+    // What they have sent already waits with them: there is room for so many and no more.
+    let _waiting = hub.waiting.try_acquire().map_err(|_| CROWDED)?;
     let turn = tokio::time::timeout(OPEN_TIME, async {
         hub.departures.few().await;
         Arc::clone(&hub.entering).acquire_owned().await
