@@ -479,9 +479,13 @@ impl Ledger {
 impl State {
     fn judge_forbidden(&mut self, id: Id, client: &str) {
         let Some(at) = self.messages[id].forbidden.filter(|_| !self.is_uncertain_will(id)) else { return };
-        // Committed in order: something that was sent after the goodbye and acknowledged in the same life proves that the goodbye was kept.
+        // Committed in order: something that was sent after the goodbye, had to be committed itself, and was acknowledged in the same life proves
+        // that the goodbye was kept. A retained change always has to; a message nobody with a kept session wants does not.
         let end = self.begun.iter().copied().find(|begun| *begun > at).unwrap_or(u64::MAX);
-        let proves = |message: &Message| message.first_sent > at && message.acked.is_some_and(|acked| acked < end);
+        let committed = |message: &Message| matches!(message.kind, Kind::Retained | Kind::Removal);
+        let proves = |message: &Message| {
+            committed(message) && message.first_sent > at && message.acked.is_some_and(|acked| acked < end)
+        };
         let proven = self.messages.iter().any(proves);
         if proven {
             let message = self.words(id);
