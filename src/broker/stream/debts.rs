@@ -49,13 +49,15 @@ impl State {
 
     /// Hands over a portion; whether there may be more that can be handed over now.
     pub(super) fn settle_debts(&mut self, effects: &mut Effects) -> bool {
-        let (mut moved, mut left) = (false, 0);
+        let (mut moved, mut left, mut full) = (false, 0, None);
         for _ in 0..PORTION.min(self.debts.owed.len()) {
             let Some(entry) = self.debts.pop() else { break };
-            if self.settle(&entry, effects) {
+            // A group whose members have no room is asked once, not for each of its messages.
+            if full != entry.pool && self.settle(&entry, effects) {
                 moved = true;
             } else {
                 left += 1;
+                full = entry.pool;
                 self.debts.push(entry);
             }
         }

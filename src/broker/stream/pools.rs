@@ -1,9 +1,9 @@
 //! Queues without a client: those of shared groups of which nobody is there, and those of ended sessions that owe a group something.
 //!
 //! A group with a stored member has a queue of its own, stored like a session's; messages wait there while no member is connected. When a
-//! stored session ends, its queue becomes an estate: what it was sent for a group goes to another member (what only memory had: [`super::debts`]). Handing over is one group of the
-//! store: the new row and the end of the old one are committed together or not at all. Invariants: a QoS 2 message whose PUBLISH was sent is
-//! never handed over; while a group's queue holds something, nothing overtakes it.
+//! stored session ends, its queue becomes an estate: what it was sent for a group goes to another member (what only memory had: see
+//! [`super::debts`]). Handing over is one group of the store: the new row and the end of the old one are committed together or not at all.
+//! Invariants: a QoS 2 message whose PUBLISH was sent is never handed over; while a group's queue holds something, nothing overtakes it.
 
 use std::{
     collections::HashMap,
