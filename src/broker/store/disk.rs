@@ -99,8 +99,8 @@ impl Place {
                 }
                 builder.create_with_backend(FileBackend::new(owned_file(&path)?)?)?
             }
-            Self::Memory(memory) => builder.create_with_backend(Shared(Box::new(SharedMemory(Arc::clone(memory)))))?,
-            Self::Backend(make) => builder.create_with_backend(Shared(make()?))?,
+            Self::Memory(memory) => builder.create_with_backend(Shared(Arc::<InMemoryBackend>::clone(memory)))?,
+            Self::Backend(make) => builder.create_with_backend(Shared(Arc::from(make()?)))?,
         })
     }
 
@@ -162,35 +162,9 @@ fn sync_directory(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Memory that outlives the database on it: one that failed is opened again.
+/// A backend whose type is not known here. Memory outlives the database on it: one that failed is opened again.
 #[derive(Debug)]
-struct SharedMemory(Arc<InMemoryBackend>);
-
-impl StorageBackend for SharedMemory {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
-    }
-}
-
-/// A backend whose type is not known here.
-#[derive(Debug)]
-struct Shared(Box<dyn StorageBackend>);
+struct Shared(Arc<dyn StorageBackend>);
 
 impl StorageBackend for Shared {
     fn len(&self) -> io::Result<u64> {
