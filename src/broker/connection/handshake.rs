@@ -98,6 +98,8 @@ const CROWDED: Refuse = Refuse {
     reason: "busy",
     text: "thousands of clients wait to be let in; try again a little later",
 };
+const GONE: Refuse =
+    Refuse { v3: 3, v5: 0x89, reason: "gone", text: "it closed the connection before its turn to come in" };
 const UNAVAILABLE: Refuse = Refuse { v3: 3, v5: 0x88, reason: "stopping", text: "the broker is stopping" };
 
 impl From<LoginRefused> for Refuse {
@@ -156,7 +158,7 @@ pub(super) async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     let (version, most) = (connect.version, largest(connect.maximum_packet_size));
-    match admit(hub, entrance, connect).await {
+    match admit(hub, wire, entrance, connect).await {
         Ok((link, answer)) => {
             if let Some(face) = link.peer.face() {
                 wire.meter.introduce(&face.traffic, version);
@@ -263,7 +265,12 @@ impl Answer {
     }
 }
 
-async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(Link, Answer), Refuse> {
+async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
+    hub: &Hub,
+    wire: &mut Wire<S>,
+    entrance: &Entrance,
+    mut connect: Connect,
+) -> Result<(Link, Answer), Refuse> {
     let place = Arc::clone(&hub.places).try_acquire_owned().map_err(|_| FULL)?;
     if connect.authentication_method.is_some() {
         return Err(AUTH_METHOD);
@@ -299,7 +306,10 @@ async fn admit(hub: &Hub, entrance: &Entrance, mut connect: Connect) -> Result<(
         peer.introduce(Face::new(guest.remote, Arc::clone(&guest.listener.name), connect.version, keep_alive));
     }
     peer.set_access(Arc::clone(&access));
-    let (opened, leave) = open(hub, &peer, client, &mut connect, expiry).await?;
+    let turn = if peer.face().is_some() { Some(turn(hub, wire).await?) } else { None };
+    let mut leave = Leave::new(hub, &peer);
+    leave.entering = turn;
+    let opened = open(hub, &peer, client, &mut connect, expiry).await?;
     answer.present = opened.present;
     let terms = Terms {
         version: connect.version,
@@ -374,15 +384,23 @@ fn keep_alive(hub: &Hub, connect: &Connect) -> u16 {
     }
 }
 
-/// A client's turn to come in: not while many are still leaving, and only so many at a time.
-async fn turn(hub: &Hub) -> Result<OwnedSemaphorePermit, Refuse> {
+/// A client's turn to come in: not while many are still leaving, and only so many at a time. Whoever has closed his connection meanwhile, and
+/// has said nothing that somebody could miss, goes without one: a storm of connections that are over already keeps nobody waiting.
+async fn turn<S: AsyncRead + AsyncWrite + Unpin>(
+    hub: &Hub,
+    wire: &mut Wire<S>,
+) -> Result<OwnedSemaphorePermit, Refuse> {
     // What they have sent already waits with them: there is room for so many and no more.
     let _waiting = hub.waiting.try_acquire().map_err(|_| CROWDED)?;
-    let turn = tokio::time::timeout(OPEN_TIME, async {
+    let turn = async {
         hub.departures.few().await;
-        Arc::clone(&hub.entering).acquire_owned().await
-    });
-    turn.await.ok().and_then(Result::ok).ok_or(UNAVAILABLE)
+        Arc::clone(&hub.entering).acquire_owned().await.map_err(|_| UNAVAILABLE)
+    };
+    tokio::select! {
+        biased;
+        turn = tokio::time::timeout(OPEN_TIME, turn) => turn.unwrap_or(Err(UNAVAILABLE)),
+        () = wire.gone() => Err(GONE),
+    }
 }
 
 async fn open(
@@ -391,7 +409,7 @@ async fn open(
     client: ClientId,
     connect: &mut Connect,
     expiry: u32,
-) -> Result<(Opened, Leave), Refuse> {
+) -> Result<Opened, Refuse> {
     let (reply, answer) = oneshot::channel();
     let cargo = OpenCargo {
         client,
@@ -402,12 +420,9 @@ async fn open(
         reply,
     };
     let outgoing = Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo: Cargo::Open(Box::new(cargo)) };
-    let turn = if peer.face().is_some() { Some(turn(hub).await?) } else { None };
-    let mut leave = Leave::new(hub, peer);
-    leave.entering = turn;
     hub.engine.submit(Some(peer), [outgoing]).map_err(|_| UNAVAILABLE)?;
     match tokio::time::timeout(OPEN_TIME, answer).await {
-        Ok(Ok(opened)) => opened.map(|opened| (opened, leave)).map_err(|_| FULL),
+        Ok(Ok(opened)) => opened.map_err(|_| FULL),
         _ => Err(UNAVAILABLE),
     }
 }

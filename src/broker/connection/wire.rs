@@ -74,6 +74,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         })
     }
 
+    /// Waits until the peer has closed without having said anything that is unread; for ever, if there is something.
+    pub(super) async fn gone(&mut self) {
+        while self.inbox.is_empty() {
+            match poll_fn(|cx| self.poll_read::<io::Error>(cx, |_, _| Ok(0))).await {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return,
+            }
+        }
+        std::future::pending().await
+    }
+
     fn show<E>(
         &mut self,
         fresh: &[u8],
@@ -195,5 +206,19 @@ mod tests {
             assert!(!wire.poll_flush(&mut cx).unwrap());
         }
         assert_eq!((wire.stream.sent.as_slice(), wire.stream.flushes), (b"last words".as_slice(), 3));
+    }
+
+    #[tokio::test]
+    async fn who_closes_is_gone_unless_something_was_said() {
+        for said in [&b""[..], b"a packet"] {
+            let (mut peer, stream) = tokio::io::duplex(64);
+            let mut wire = Wire::new(stream, Meter::new(&std::sync::Arc::default()));
+            let mut gone = std::pin::pin!(wire.gone());
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(gone.as_mut().poll(&mut cx).is_pending(), "the peer is there");
+            peer.write_all(said).await.unwrap();
+            drop(peer);
+            assert_eq!(gone.as_mut().poll(&mut cx).is_ready(), said.is_empty());
+        }
     }
 }
