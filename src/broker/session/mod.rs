@@ -2,7 +2,9 @@
 //!
 //! Two halves with a lock each (taken in this order): the [`Handshakes`] (packet ids of QoS 1 and 2 both ways), which belong to the
 //! connection, and the [`Outbox`], which the dispatcher fills and the connection drains. A stored session keeps in memory only the newest
-//! part of its queue, and nothing while its client is away; the rest is read back from the store in pages. Invariants: entries leave in the
+//! part of its queue, and nothing while its client is away; the rest is read back from the store in pages. A session that ends with its
+//! connection lives in memory; only what it was given for a shared group with stored members is in the store as well, until its client
+//! acknowledges it: neither a crash nor its end may take that from the group. Invariants: entries leave in the
 //! order of their queue positions (`qseq`, which only grow); a gated entry leaves only when its position is decided; only the connection
 //! whose peer id is the session's epoch touches the handshakes.
 
@@ -14,7 +16,7 @@ mod outbox;
 mod tests;
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -36,6 +38,8 @@ pub(super) struct Session {
     pub client: ClientId,
     /// Its number in the store; `None`: it lives in memory and ends with its connection.
     pub sid: Option<Sid>,
+    /// The number of what the store keeps for one that lives in memory: what it was given for a shared group with stored members.
+    entrusted: OnceLock<Sid>,
     pub outbox: Mutex<Outbox>,
     pub handshakes: Mutex<Handshakes>,
     /// Queue positions up to here are decided: committed and to be sent, or refused and gone.
@@ -53,6 +57,7 @@ impl Session {
         Self {
             client,
             sid,
+            entrusted: OnceLock::new(),
             outbox: Mutex::new(Outbox::new(marks, sid.is_some())),
             handshakes: Mutex::new(Handshakes::new(sid.is_some())),
             committed: AtomicU64::new(0),
@@ -69,6 +74,23 @@ impl Session {
         session.outbox.lock().recover(kept.next_qseq);
         session.committed.store(kept.next_qseq.saturating_sub(1), Ordering::Release);
         session
+    }
+
+    /// The number under which the store has something of it, all or a part.
+    pub(super) fn kept(&self) -> Option<Sid> {
+        self.sid.or_else(|| self.entrusted.get().copied())
+    }
+
+    /// From here on the store keeps a part of it under this number.
+    pub(super) fn entrust(&self, sid: Sid) {
+        let _ = self.entrusted.set(sid);
+    }
+
+    /// It has ended; what the store has of it is read back from there.
+    pub(super) fn leave_to_store(&self) {
+        let mut handshakes = self.handshakes.lock();
+        handshakes.leave_to_store();
+        self.outbox.lock().leave_to_store();
     }
 
     /// A connection begins to serve the session; returns the publishers that may go on.
@@ -186,7 +208,7 @@ impl Session {
 
     /// Everything up to a position went to others, and that is committed.
     pub(super) fn handed_over(&self, qseq: u64) {
-        self.handshakes.lock().pass(qseq);
+        self.handshakes.lock().handed_over(qseq);
     }
 
     /// It is not committed: it is to be handed over again.

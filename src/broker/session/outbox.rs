@@ -226,10 +226,12 @@ impl Outbox {
 
     fn add(&mut self, entry: Entry, delivered: &mut Delivered) {
         let kept = self.stored && entry.qos != QoS::AtMostOnce;
-        if kept {
+        if kept || entry.place.is_some() {
             self.backlog.given(entry.qseq);
         }
-        let gone = |peer: &Arc<Peer>| peer.is_gone() && !self.stored;
+        // What nobody but it has of a shared group's is handed on when it ends.
+        let inherited = entry.pool.is_some() && entry.qos != QoS::AtMostOnce;
+        let gone = |peer: &Arc<Peer>| peer.is_gone() && !self.stored && !inherited;
         if self.peer.as_ref().is_none_or(gone) {
             // Nobody is owed QoS 0 while away; the rest is in the store, or ends with the connection that is over.
             return;
@@ -394,9 +396,14 @@ impl Outbox {
         self.backlog.is_done() && self.queue.is_empty()
     }
 
-    /// What memory holds of messages for shared groups, QoS >= 1.
+    /// The session has ended, and the store has what it was given for groups.
+    pub(super) fn leave_to_store(&mut self) {
+        self.stored = true;
+    }
+
+    /// What only memory holds of messages for shared groups, QoS >= 1.
     pub(super) fn shared_entries(&self) -> Vec<Entry> {
-        let shared = |entry: &&Entry| entry.pool.is_some() && entry.qos != QoS::AtMostOnce;
+        let shared = |entry: &&Entry| entry.pool.is_some() && entry.place.is_none() && entry.qos != QoS::AtMostOnce;
         self.queue.iter().filter(shared).cloned().collect()
     }
 

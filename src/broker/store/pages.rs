@@ -89,7 +89,7 @@ impl Desk {
 pub(super) fn run(desk: &Desk, vault: &Vault, metrics: &StoreMetrics) {
     static FAILED: Throttle = Throttle::every(Duration::from_secs(10));
     while let Some(session) = desk.next() {
-        let Some((sid, wanted)) = session.sid.zip(session.wanted()) else { continue };
+        let Some((sid, wanted)) = session.kept().zip(session.wanted()) else { continue };
         let read = vault.read(|database| guarded(|| consult(database, |txn| page(txn, sid, wanted))));
         match read {
             Ok((page, damaged)) => {

@@ -135,7 +135,7 @@ impl Writer {
             .dirty
             .into_iter()
             .filter_map(|session| {
-                let (sid, progress) = (session.sid?, session.progress());
+                let (sid, progress) = (session.kept()?, session.progress());
                 Some((session, sid, progress))
             })
             .collect();
@@ -211,7 +211,7 @@ impl Writer {
                 self.metrics.level(&self.ledger);
                 let decided = groups.iter().flat_map(|group| group.promise.sessions());
                 decided
-                    .filter_map(|session| Some((session, session.sid?)))
+                    .filter_map(|session| Some((session, session.kept()?)))
                     .for_each(|(session, sid)| self.note_quota(session, sid));
                 Ok(())
             }

@@ -128,7 +128,7 @@ impl Effects {
         let gated = seat.stage.iter().filter(|entry| entry.gated);
         let Some(last) = gated.clone().map(|entry| entry.qseq).max() else { return };
         self.group.promise.mark(&seat.session, last);
-        let Some(sid) = seat.session.sid else { return };
+        let Some(sid) = seat.session.kept() else { return };
         let rows = gated.filter_map(|entry| {
             let (ids, pool) = (entry.ids.clone(), entry.pool);
             Some(Row { qseq: entry.qseq, place: entry.place?, qos: entry.qos, retain: entry.retain, ids, pool })

@@ -2,7 +2,8 @@
 //!
 //! A group with a stored member has a queue of its own, stored like a session's; messages wait there while no member is connected. When a
 //! stored session ends, its queue becomes an estate: what it was sent for a group goes to another member (what only memory had: see
-//! [`super::debts`]). Handing over is one group of the store: the new row and the end of the old one are committed together or not at all.
+//! [`super::debts`]). What a clean session is given while the group has a queue is stored, too, as long as it is not acknowledged (QoS 1; of
+//! QoS 2 nobody could tell after a crash whether it was sent): it becomes an estate when the session ends, or the process. Handing over is one group of the store: the new row and the end of the old one are committed together or not at all.
 //! Invariants: a QoS 2 message whose PUBLISH was sent is never handed over; while a group's queue holds something, nothing overtakes it.
 
 use std::{
@@ -73,6 +74,11 @@ impl Pools {
     /// The group of a number.
     pub(super) fn group(&self, sid: Sid) -> Option<&GroupKey> {
         self.groups.get(&sid)
+    }
+
+    /// Whether a group of this number has a queue in the store: what it is owed survives this process.
+    pub(super) fn is_durable(&self, sid: Sid) -> bool {
+        self.groups.get(&sid).is_some_and(|group| self.queues.contains_key(group))
     }
 
     /// Something may be there to be handed over.
@@ -268,7 +274,7 @@ impl State {
                 }
             }
         }
-        if let Some(sid) = session.sid.filter(|_| last > 0) {
+        if let Some(sid) = session.kept().filter(|_| last > 0) {
             effects.change(Change::Advance(sid, last + 1));
             effects.say(Step::HandedOver(session, last), true);
         }
@@ -319,7 +325,8 @@ impl State {
         let fresh: Vec<_> = seat.stage.drain(..).filter(|entry| entry.pool.is_some()).collect();
         let unsent = seat.session.close_down();
         effects.released.extend(seat.session.detach());
-        if seat.session.sid.is_some() && shared {
+        if seat.session.kept().is_some() && shared {
+            seat.session.leave_to_store();
             seat.owner = Owner::Estate;
             (seat.peer, seat.will, seat.ends_at, seat.will_due) = (None, None, None, None);
             effects.keep(&seat);
