@@ -129,3 +129,34 @@ async fn what_a_passing_member_leaves_waits_for_the_kept_one() {
     assert_eq!(found, (0..41).collect::<Vec<_>>(), "each once: none had been acknowledged");
     app.stop().await;
 }
+
+/// What a member leaves is more than another one has room for: it gets it as it makes room, and is not thrown out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_member_leaves_waits_until_another_has_room() {
+    const COUNT: u16 = 1_000;
+    let dir = Dir::new();
+    dir.write("broker.toml", "[limits]\nqueue_bytes = 65536\n");
+    let app = App::run(&dir, &[]).await;
+    let at = address(&app).await;
+    drop(member(at, &Hello::v5("kept").kept()).await);
+    away(&app, "kept").await;
+    let mut leaver = member(at, &Hello::v5("leaver")).await;
+    let (mut publisher, _) = Raw::connect(at, &Hello::v5("orders")).await;
+    let payload = vec![b'x'; 4 << 10];
+    for number in 0..COUNT {
+        publisher.publish("orders", &[&number.to_be_bytes(), payload.as_slice()].concat(), 1, number + 1, false).await;
+        assert_eq!(publisher.receive().await.expect("a PUBACK").0, 0x40);
+        leaver.receive_publish().await;
+    }
+    let mut slow = member(at, &Hello::v5("slow")).await;
+    drop(leaver);
+    away(&app, "leaver").await;
+    let mut found = BTreeSet::new();
+    while found.len() < usize::from(COUNT) {
+        let got = slow.receive_publish().await;
+        found.insert(u16::from_be_bytes([got.payload[0], got.payload[1]]));
+        slow.ack(0x40, got.id).await;
+    }
+    assert_eq!(app.json("/api/v1/broker/stats").await["dropped"], 0);
+    app.stop().await;
+}

@@ -42,6 +42,8 @@ pub(super) struct Session {
     entrusted: OnceLock<Sid>,
     pub outbox: Mutex<Outbox>,
     pub handshakes: Mutex<Handshakes>,
+    /// Everything below is acknowledged, and the store knows.
+    settled: AtomicU64,
     /// Queue positions up to here are decided: committed and to be sent, or refused and gone.
     committed: AtomicU64,
     /// Its progress waits to be written.
@@ -60,6 +62,7 @@ impl Session {
             entrusted: OnceLock::new(),
             outbox: Mutex::new(Outbox::new(marks, sid.is_some())),
             handshakes: Mutex::new(Handshakes::new(sid.is_some())),
+            settled: AtomicU64::new(0),
             committed: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
@@ -206,12 +209,42 @@ impl Session {
         debts
     }
 
-    /// Everything up to a position went to others, and that is committed.
-    pub(super) fn handed_over(&self, qseq: u64) {
-        self.handshakes.lock().handed_over(qseq);
+    /// Nobody can take what [`Self::next_owed`] gave last.
+    pub(super) fn put_back(&self, entry: Entry) {
+        self.outbox.lock().backlog().put_back(entry);
     }
 
-    /// It is not committed: it is to be handed over again.
+    /// What was taken goes to others: there is nothing more until that is decided.
+    pub(super) fn hands_over(&self) {
+        self.outbox.lock().backlog().hands_over();
+    }
+
+    /// Everything up to a position went to others, and that is committed.
+    pub(super) fn handed_over(&self, qseq: u64) {
+        let mut handshakes = self.handshakes.lock();
+        handshakes.handed_over(qseq);
+        let mut outbox = self.outbox.lock();
+        outbox.backlog().handed_over();
+        outbox.wake();
+    }
+
+    /// What could not be handed over may be tried again; whether there is anything.
+    pub(super) fn retry(&self) -> bool {
+        self.outbox.lock().backlog().retry()
+    }
+
+    /// The store is given a position of a session that has ended.
+    pub(super) fn given(&self, qseq: u64) {
+        self.outbox.lock().backlog().given(qseq);
+    }
+
+    /// Whether the store has something of it that is not acknowledged.
+    pub(super) fn owes_stored(&self) -> bool {
+        let handshakes = self.handshakes.lock();
+        self.kept().is_some() && handshakes.floor() <= self.outbox.lock().backlog().last()
+    }
+
+    /// It is not committed: it is to be handed over again, after [`Self::retry`].
     pub(super) fn take_back(&self) {
         let floor = self.handshakes.lock().floor();
         self.outbox.lock().rewind(floor);
@@ -225,6 +258,14 @@ impl Session {
     /// The highest position ever sent to the client.
     pub(super) fn sent(&self) -> u64 {
         self.handshakes.lock().sent()
+    }
+
+    /// Whether its progress is of interest to the store: always for one that it keeps; else as long as it was not told that everything it has
+    /// is acknowledged.
+    pub(super) fn has_progress(&self) -> bool {
+        self.sid.is_some()
+            || (self.entrusted.get().is_some()
+                && self.settled.load(Ordering::Acquire) <= self.outbox.lock().backlog().last())
     }
 
     /// Whether the client waits for its progress to be written: a PUBREL or PUBCOMP follows.
@@ -249,6 +290,7 @@ impl Session {
 
     /// This progress is committed: what waited for it is answered.
     pub(super) fn progressed(&self, progress: &Progress) {
+        self.settled.fetch_max(progress.floor, Ordering::AcqRel);
         self.handshakes.lock().progressed(progress);
     }
 }

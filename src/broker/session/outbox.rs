@@ -391,6 +391,11 @@ impl Outbox {
         Owed::Entry { entry, sent: false }
     }
 
+    /// What of a queue without a client the store has.
+    pub(super) fn backlog(&mut self) -> &mut Backlog {
+        &mut self.backlog
+    }
+
     /// Whether nothing waits here or in the store.
     pub(super) fn owes_nothing(&self) -> bool {
         self.backlog.is_done() && self.queue.is_empty()
@@ -413,7 +418,7 @@ impl Outbox {
         self.bytes = 0;
         self.backlog.forget();
         self.backlog.begin(floor);
-        self.wake();
+        self.backlog.take_back();
     }
 
     fn drained(&mut self, taken: &mut Taken) {

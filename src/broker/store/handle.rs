@@ -156,7 +156,7 @@ impl Store {
 
     /// Hands over a session whose client acknowledged something. Never blocks.
     pub(in crate::broker) fn touch(&self, session: &Arc<Session>) {
-        if session.kept().is_none() {
+        if !session.has_progress() {
             return;
         }
         let (new, urgent) = (session.mark_dirty(), session.is_waited_for());

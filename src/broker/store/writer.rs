@@ -170,7 +170,7 @@ impl Writer {
     }
 
     fn note_quota(&self, session: &Session, sid: Sid) {
-        if self.quota.policy == QueuePolicy::Reject {
+        if self.quota.policy == QueuePolicy::Reject && session.sid.is_some() {
             session.set_over_quota(self.ledger.sessions.get(&sid).is_some_and(|queue| self.quota.is_reached(queue)));
         }
     }

@@ -324,12 +324,15 @@ impl State {
     }
 
     fn deliver(&mut self, key: SessionKey, effects: &mut Effects, now: Now) {
+        if self.seats.get(key).is_some_and(|seat| seat.owner != Owner::Client) {
+            // There is something in a queue without a client now.
+            self.drain_later(key);
+        }
         let Some(seat) = self.seats.get_mut(key) else { return };
         effects.promise_entries(seat);
         if seat.owner != Owner::Client {
-            // A queue without a client holds nobody: it goes to the store. There is something in it now.
+            // It holds nobody: what it is given goes to the store.
             seat.origins.clear();
-            self.pools.drain(key);
         }
         let sources = seat.origins.iter().filter_map(|place| effects.origins.get(usize::from(*place)));
         let delivered = seat.session.outbox.lock().deliver(&mut seat.stage, sources, now.instant);
