@@ -2,7 +2,8 @@
 //!
 //! A program that ends in order reports the end of its connections first; one that does not leaves them as they were, and its wills wait five
 //! seconds for clients that come back. `RESTART_MODEL_CASES` sets the number of histories. Which messages were sent, the store learns with the
-//! acknowledgements only: of what was under way DUP may be missing after a restart. Shared groups are left out here.
+//! acknowledgements only: of what was under way DUP may be missing after a restart. Nor does it know who published what is retained, for No
+//! Local. Shared groups are left out here.
 
 use std::time::Duration;
 
@@ -69,6 +70,8 @@ impl Model {
                 session.will_due = session.will.as_ref().map(|_| now + 5_000);
                 session.ends_at = if session.kept { Some(now + u64::from(KEPT) * 1000) } else { session.will_due };
                 (session.online, session.orphaned) = (false, true);
+            } else {
+                session.orphaned = false;
             }
             if !session.stored {
                 session.filters.clear();
@@ -76,6 +79,7 @@ impl Model {
             }
             session.unsure = session.queue.iter().take_while(|(_, again)| *again).count();
         }
+        self.retained.values_mut().for_each(|(.., from)| *from = None);
         self.sessions.retain(|_, session| session.kept || session.will.is_some());
     }
 }
