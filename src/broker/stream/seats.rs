@@ -31,7 +31,7 @@ pub(super) struct Seat {
     pub sid: Option<Sid>,
     /// It was a member of a shared group once, or may have been in an earlier process: messages for groups may wait in it.
     pub shared: bool,
-    /// It outlived the process, and its client has not come back.
+    /// Its client was connected when the process before ended, and has not come back.
     pub recovered: bool,
     /// The connection that serves it now.
     pub peer: Option<Arc<Peer>>,
@@ -113,7 +113,7 @@ impl Seat {
             owner: record.owner.clone(),
             sid: Some(kept.sid),
             shared: true,
-            recovered: true,
+            recovered: record.left_at.is_none(),
             filters: kept.filters.iter().cloned().collect(),
             expiry: record.expiry,
             ends_at,
