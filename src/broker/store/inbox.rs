@@ -14,8 +14,12 @@ use parking_lot::{Condvar, Mutex};
 use super::Group;
 use crate::broker::session::Session;
 
-/// Progress nobody waits for is written this much later at most: a commit of its own per acknowledgement would halve what the disk gives.
+/// Progress nobody waits for is written this much later: a commit of its own per acknowledgement would halve what the disk gives ...
 const LAZY: Duration = Duration::from_millis(10);
+/// ... or, on a slow disk, so many times what the last commit took ...
+const SHARE: u32 = 4;
+/// ... but not later than this.
+const LAZIEST: Duration = Duration::from_millis(200);
 /// Messages of one commit ...
 const MESSAGES: usize = 1_000;
 /// ... and their bytes; a group of any size is taken if it is the first.
@@ -27,6 +31,9 @@ struct State {
     dirty: Vec<Arc<Session>>,
     /// When the oldest of `dirty` came.
     since: Option<Instant>,
+    /// When the writer took the work it is at, and how long it was at the work before.
+    begun: Option<Instant>,
+    took: Duration,
     /// Somebody waits for progress to be written.
     urgent: bool,
     /// The writer works; what it works on is said before anything that comes now.
@@ -115,9 +122,9 @@ impl Inbox {
     /// Waits for work, until `deadline` if there is one. With `down`, progress stays where it is.
     pub(super) fn take(&self, down: bool, deadline: Option<Instant>) -> Work {
         let mut state = self.state.lock();
-        state.busy = false;
+        state.rest();
         loop {
-            let due = state.since.filter(|_| !down).map(|since| since + LAZY);
+            let due = state.since.filter(|_| !down).map(|since| since + state.lazy());
             let written = state.urgent || state.stopping || due.is_some_and(|due| due <= Instant::now());
             let progress = !down && !state.dirty.is_empty() && written;
             if !state.groups.is_empty() || progress || state.stopping {
@@ -139,8 +146,21 @@ impl Inbox {
 }
 
 impl State {
+    /// The writer is back.
+    fn rest(&mut self) {
+        self.busy = false;
+        if let Some(begun) = self.begun.take() {
+            self.took = begun.elapsed();
+        }
+    }
+
+    fn lazy(&self) -> Duration {
+        LAZY.max(self.took * SHARE).min(LAZIEST)
+    }
+
     fn take(&mut self, progress: bool) -> Work {
         self.busy = true;
+        self.begun = Some(Instant::now());
         let mut work = Work { stopping: self.stopping, ..Work::default() };
         if progress {
             work.dirty = std::mem::take(&mut self.dirty);
