@@ -23,6 +23,7 @@ use crate::{
     names::{ClientId, matches},
 };
 
+mod refused;
 mod run;
 
 const CLIENTS: usize = 4;
