@@ -16,7 +16,7 @@ use super::{
     inbox::Inbox,
     ledger::Ledger,
     metrics::StoreMetrics,
-    pages::{self, Desk},
+    pages::{Desk, Reader},
     quota::Quota,
     record::{Damaged, FORMAT, Kind},
     recover,
@@ -136,10 +136,16 @@ impl Store {
             condition: Condition::Up,
             _lock: lock,
         };
+        let reader = Reader {
+            desk: Arc::clone(&desk),
+            vault: Arc::clone(&vault),
+            chart: Arc::clone(&chart),
+            metrics,
+            inbox: Arc::clone(&inbox),
+        };
         let store = Arc::new(Self { inbox, desk, vault, chart, threads: Mutex::default() });
         store.start("store-writer", move || writer.run())?;
-        let (desk, vault) = (Arc::clone(&store.desk), Arc::clone(&store.vault));
-        store.start("store-reader", move || pages::run(&desk, &vault, &metrics))?;
+        store.start("store-reader", move || reader.run())?;
         Ok((store, recovered))
     }
 
@@ -195,8 +201,9 @@ impl Store {
 impl Store {
     /// Reads a page at once.
     pub(super) fn page(&self, sid: super::Sid, wanted: super::Wanted) -> Result<super::Page, Fault> {
-        self.vault
-            .read(|database| guarded(|| super::tables::consult(database, |txn| Ok(pages::page(txn, sid, wanted)?.0))))
+        self.vault.read(|database| {
+            guarded(|| super::tables::consult(database, |txn| Ok(super::pages::page(txn, sid, wanted)?.0)))
+        })
     }
 
     /// Batches and rows there are.

@@ -26,6 +26,7 @@ pub(super) struct StoreMetrics {
     damaged: Counter,
     dropped: Counter,
     set_aside: Counter,
+    unreadable: Gauge,
     refused_line: Throttle,
     damaged_line: Throttle,
     dropped_line: Throttle,
@@ -48,6 +49,7 @@ impl StoreMetrics {
             damaged: Counter::default(),
             dropped: Counter::default(),
             set_aside: Counter::default(),
+            unreadable: Gauge::default(),
             refused_line: Throttle::every(EVERY),
             damaged_line: Throttle::every(EVERY),
             dropped_line: Throttle::every(EVERY),
@@ -72,6 +74,8 @@ impl StoreMetrics {
         registry.register("sense_butler_store_commit_seconds", "Duration of commits, seconds", self.duration.clone());
         registry.register("sense_butler_store_commit_messages", "Messages per commit", self.messages.clone());
         registry.register("sense_butler_store_bytes", "Bytes of stored messages and their queues", self.bytes.clone());
+        let unreadable = self.unreadable.clone();
+        registry.register("sense_butler_store_unreadable_queues", "Queues that cannot be read back now", unreadable);
         registry.register("sense_butler_store_messages", "Messages in stored queues", self.rows.clone());
     }
 
@@ -122,6 +126,11 @@ impl StoreMetrics {
                 "the stored queue of a session is full and messages are dropped; see max_queue_bytes and max_queue_messages in broker.toml"
             );
         }
+    }
+
+    /// So many queues cannot be read.
+    pub(super) fn unreadable(&self, queues: usize) {
+        self.unreadable.set(i64::try_from(queues).unwrap_or(i64::MAX));
     }
 
     pub(super) fn set_aside(&self) {

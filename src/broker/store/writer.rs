@@ -88,6 +88,9 @@ impl Writer {
             if work.stopping || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 self.tend();
             }
+            if work.reopen {
+                self.reread();
+            }
             self.serve(work);
             if last {
                 break;
@@ -107,6 +110,16 @@ impl Writer {
             },
             Condition::Up | Condition::Over => {}
         }
+    }
+
+    /// The reader met an error of the disk, after which the database gives and takes nothing: it is opened again.
+    fn reread(&mut self) {
+        if matches!(self.condition, Condition::Down { .. }) {
+            return;
+        }
+        self.vault.close();
+        self.reopen(matches!(self.condition, Condition::Full { .. }));
+        self.look_at_room();
     }
 
     /// There is room again.
@@ -206,6 +219,7 @@ impl Writer {
                 *debts = Debts::default();
                 *trims = written.advanced.into_iter().map(|(sid, _, floor)| (sid, floor)).collect();
                 self.metrics.dropped(dropped);
+                self.forget_unreadable();
                 let messages = groups.iter().map(|group| group.messages.len()).sum();
                 self.metrics.committed(began.elapsed(), as_u64(messages));
                 self.metrics.level(&self.ledger);
@@ -261,6 +275,7 @@ impl Writer {
                 *ledger = known;
                 (*undo, *debts) = (Written::default(), Debts::default());
                 self.vault.put(database);
+                self.forget_unreadable();
                 self.metrics.level(&self.ledger);
                 self.chart.recovered();
                 self.up(full);
@@ -277,6 +292,12 @@ impl Writer {
         }
     }
 
+    /// What belonged to sessions that ended need not be read any more.
+    fn forget_unreadable(&self) {
+        let queues = self.chart.forget_unless(|sid| self.ledger.sessions.contains_key(&sid));
+        self.metrics.unreadable(queues);
+    }
+
     fn up(&mut self, full: bool) {
         if full {
             tracing::warn!(
@@ -287,6 +308,7 @@ impl Writer {
         } else {
             tracing::info!("the store works again");
             self.condition = Condition::Up;
+            self.chart.full(false);
         }
     }
 

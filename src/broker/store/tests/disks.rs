@@ -70,6 +70,8 @@ pub(super) struct Disk {
     platter: Arc<Mutex<Platter>>,
     /// Bytes there is room for; 0: for everything.
     room: Arc<AtomicU64>,
+    /// Places that cannot be read.
+    bad: Arc<Mutex<Vec<u64>>>,
     pub(super) writes: Arc<AtomicU64>,
 }
 
@@ -145,6 +147,12 @@ impl Disk {
         self.room.store(bytes, Ordering::SeqCst);
     }
 
+    /// These bytes, with whatever is read together with one, cannot be read by the thread that reads queues back. (Opening goes through the
+    /// whole file where the database checks itself, as it does in tests.)
+    pub(super) fn set_bad(&self, places: &[u64]) {
+        *self.bad.lock() = places.to_vec();
+    }
+
     fn step(platter: &mut Platter) -> io::Result<()> {
         match &mut platter.left {
             _ if platter.off => {}
@@ -170,6 +178,10 @@ impl StorageBackend for Disk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let is_bad = self.bad.lock().iter().any(|bad| (offset..offset + out.len() as u64).contains(bad));
+        if is_bad && std::thread::current().name() == Some("store-reader") {
+            return Err(io::Error::other("a bad sector"));
+        }
         let platter = self.platter.lock();
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         let found = start.checked_add(out.len()).and_then(|end| platter.now.get(start..end));
