@@ -134,6 +134,7 @@ impl Store {
             undo: Written::default(),
             trims: Vec::new(),
             condition: Condition::Up,
+            compacts: true,
             _lock: lock,
         };
         let reader = Reader {
@@ -204,6 +205,11 @@ impl Store {
         self.vault.read(|database| {
             guarded(|| super::tables::consult(database, |txn| Ok(super::pages::page(txn, sid, wanted)?.0)))
         })
+    }
+
+    /// Bytes of everything there is.
+    pub(super) fn bytes(&self) -> u64 {
+        self.vault.read(|database| Ok(recover::ledger(database)?.bytes)).unwrap()
     }
 
     /// Batches and rows there are.

@@ -26,6 +26,7 @@ pub(super) struct StoreMetrics {
     damaged: Counter,
     dropped: Counter,
     set_aside: Counter,
+    compacted: Counter,
     unreadable: Gauge,
     refused_line: Throttle,
     damaged_line: Throttle,
@@ -49,6 +50,7 @@ impl StoreMetrics {
             damaged: Counter::default(),
             dropped: Counter::default(),
             set_aside: Counter::default(),
+            compacted: Counter::default(),
             unreadable: Gauge::default(),
             refused_line: Throttle::every(EVERY),
             damaged_line: Throttle::every(EVERY),
@@ -71,6 +73,11 @@ impl StoreMetrics {
         counter("sense_butler_store_damaged_messages", "Stored messages that could not be read back", &self.damaged);
         counter("sense_butler_store_dropped_messages", "Stored messages dropped by a session's quota", &self.dropped);
         counter("sense_butler_store_set_aside", "Stores that could not be opened and were set aside", &self.set_aside);
+        counter(
+            "sense_butler_store_compacted_batches",
+            "Batches of stored messages written anew without what nobody waits for",
+            &self.compacted,
+        );
         registry.register("sense_butler_store_commit_seconds", "Duration of commits, seconds", self.duration.clone());
         registry.register("sense_butler_store_commit_messages", "Messages per commit", self.messages.clone());
         registry.register("sense_butler_store_bytes", "Bytes of stored messages and their queues", self.bytes.clone());
@@ -126,6 +133,10 @@ impl StoreMetrics {
                 "the stored queue of a session is full and messages are dropped; see max_queue_bytes and max_queue_messages in broker.toml"
             );
         }
+    }
+
+    pub(super) fn compacted(&self, batches: u64) {
+        self.compacted.inc_by(batches);
     }
 
     /// So many queues cannot be read.

@@ -108,6 +108,14 @@ fn queue(group: &mut Group, sid: Sid, qseq: u64, message: &Arc<Message>) {
     }
 }
 
+/// What a counter says.
+fn counter(registry: &Registry, name: &str) -> u64 {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+    let found = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    found.unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
 /// Hands a group over; the receiver hears whether it was kept.
 fn submit(store: &Store, mut group: Group) -> oneshot::Receiver<Word> {
     let (sender, receiver) = oneshot::channel();
