@@ -321,7 +321,7 @@ fn what_nobody_waits_for_does_not_keep_its_space() {
     let before = store.bytes();
     write_progress(&store, here, progress(5_000, 4_000));
     let began = std::time::Instant::now();
-    while counter(&registry, "sense_butler_store_compacted_batches_total") < 30 {
+    while counter(&registry, "store_compacted_batches") < 30 {
         assert!(began.elapsed() < std::time::Duration::from_secs(60), "{} of {before} bytes", store.bytes());
         std::thread::yield_now();
     }

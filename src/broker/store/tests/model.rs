@@ -196,7 +196,7 @@ fn the_store_agrees_with_its_model_across_restarts() {
         assert!(under_way.into_iter().all(|word| matches!(word.blocking_recv(), Ok(Ok(_)))));
         store.stop();
         drop(store);
-        compacted += counter(&registry, "sense_butler_store_compacted_batches_total");
+        compacted += counter(&registry, "store_compacted_batches");
         registry = Registry::default();
         let (reopened, recovered) = Store::open_at(place.clone(), &Storage::default(), &mut registry).unwrap();
         model.check(&reopened, &recovered);
