@@ -42,8 +42,6 @@ pub(super) struct Session {
     committed: AtomicU64,
     /// Its progress waits to be written.
     dirty: AtomicBool,
-    /// Part of what it owes is handed over by a group that is not decided yet.
-    handing: AtomicBool,
     /// Messages for it that were dropped.
     dropped: AtomicU64,
     /// Its queue in the store is full, and publishers are to be told.
@@ -59,7 +57,6 @@ impl Session {
             handshakes: Mutex::new(Handshakes::new(sid.is_some())),
             committed: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
-            handing: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
             over_quota: AtomicBool::new(false),
         }
@@ -190,26 +187,12 @@ impl Session {
     /// Everything up to a position went to others, and that is committed.
     pub(super) fn handed_over(&self, qseq: u64) {
         self.handshakes.lock().pass(qseq);
-        if self.handing.swap(false, Ordering::AcqRel) {
-            self.outbox.lock().wake();
-        }
     }
 
     /// It is not committed: it is to be handed over again.
     pub(super) fn take_back(&self) {
         let floor = self.handshakes.lock().floor();
-        self.handing.store(false, Ordering::Release);
         self.outbox.lock().rewind(floor);
-    }
-
-    /// Part of what it owes is handed over: whoever drains it is woken when that is decided.
-    pub(super) fn begin_handing(&self) {
-        self.handing.store(true, Ordering::Release);
-    }
-
-    /// Whether that is not decided yet.
-    pub(super) fn is_handing(&self) -> bool {
-        self.handing.load(Ordering::Acquire)
     }
 
     /// Notes that progress waits to be written; `false`: that was noted already.

@@ -2,8 +2,7 @@
 //!
 //! A group with a stored member has a queue of its own, stored like a session's; messages wait there while no member is connected. When a
 //! stored session ends, its queue becomes an estate: what it was sent for a group goes to another member (what only memory had: see
-//! [`super::debts`]). Handing over is one group of the store: the new row and the end of the old one are committed together or not at all. An
-//! estate is handed over portion by portion, each decided before the next: what was refused is still there to be handed over again.
+//! [`super::debts`]). Handing over is one group of the store: the new row and the end of the old one are committed together or not at all.
 //! Invariants: a QoS 2 message whose PUBLISH was sent is never handed over; while a group's queue holds something, nothing overtakes it.
 
 use std::{
@@ -244,10 +243,6 @@ impl State {
         };
         // First the waker, then the looking: what comes afterwards wakes again.
         peer.register(&self.pools.waker);
-        let estate = self.is_estate(key);
-        if estate && session.is_handing() {
-            return Drained::Waits;
-        }
         let group = self.seats.get(key).and_then(|seat| seat.owner.group()).and_then(group_key);
         let mut last = 0;
         let mut end = Drained::More;
@@ -275,10 +270,6 @@ impl State {
         }
         if let Some(sid) = session.sid.filter(|_| last > 0) {
             effects.change(Change::Advance(sid, last + 1));
-            if estate {
-                session.begin_handing();
-                end = Drained::Waits;
-            }
             effects.say(Step::HandedOver(session, last), true);
         }
         end
@@ -314,13 +305,10 @@ impl State {
         self.stage(receiver, entry, None, effects);
     }
 
-    fn is_estate(&self, key: SessionKey) -> bool {
-        self.seats.get(key).is_some_and(|seat| seat.owner == Owner::Estate)
-    }
-
     /// A queue has nothing left: an estate is settled with that.
     fn emptied(&mut self, key: SessionKey, effects: &mut Effects) {
-        if let Some(seat) = self.is_estate(key).then(|| self.seats.remove(key)).flatten() {
+        let settled = self.seats.get(key).is_some_and(|seat| seat.owner == Owner::Estate);
+        if let Some(seat) = settled.then(|| self.seats.remove(key)).flatten() {
             effects.end(&seat);
         }
     }

@@ -23,7 +23,6 @@ use crate::{
     names::{ClientId, matches},
 };
 
-mod refused;
 mod run;
 
 const CLIENTS: usize = 4;
