@@ -1,9 +1,10 @@
-//! What the load programs share: MQTT spoken raw, so that the client costs little, HTTP for the doors that are only asked now and then, and
+//! What the load programs share: MQTT spoken raw, so that the client costs little, with TLS or without, HTTP for the doors that are only asked now and then, and
 //! percentiles. Every program prints one line of `name=value` pairs for `benches/run`; what goes wrong is a sentence on standard error and
 //! exit code 1.
 
 pub mod http;
 pub mod mqtt;
+pub mod stream;
 
 use std::{
     error::Error,

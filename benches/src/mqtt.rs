@@ -1,15 +1,14 @@
-//! As much of MQTT 3.1.1 over TCP as a load needs.
+//! As much of MQTT 3.1.1 as a load needs.
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use std::time::Instant;
 
-use crate::Fallible;
+use tokio::io::AsyncReadExt;
+
+use crate::{Fallible, stream::Stream};
 
 /// Publications a publisher of QoS 1 has unacknowledged at most. Both brokers take so many from one client by default (mosquitto: its limit of
 /// 20 holds for what it sends, not for what it receives).
-pub const WINDOW: usize = 500;
+pub const WINDOW: u64 = 500;
 
 /// A packet: first byte, remaining length, body.
 pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
@@ -32,24 +31,37 @@ fn text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Connects with a clean session and no keep-alive.
-pub async fn connect(address: &str, id: &str) -> Fallible<TcpStream> {
+/// Connects with a clean session and no keep-alive; for the address see [`Stream::open`].
+pub async fn connect(address: &str, id: &str) -> Fallible<Stream> {
     introduce(address, id, true).await
 }
 
 /// Connects to a session that outlives the connection.
-pub async fn connect_kept(address: &str, id: &str) -> Fallible<TcpStream> {
+pub async fn connect_kept(address: &str, id: &str) -> Fallible<Stream> {
     introduce(address, id, false).await
 }
 
-async fn introduce(address: &str, id: &str, clean: bool) -> Fallible<TcpStream> {
-    let mut stream = TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}"))?;
-    stream.set_nodelay(true)?;
+/// Ends the session of an id, if there is one.
+pub async fn end_session(address: &str, id: &str) -> Fallible<()> {
+    disconnect(connect(address, id).await?).await
+}
+
+/// Says goodbye, and waits until the broker has closed the connection.
+pub async fn disconnect(mut stream: Stream) -> Fallible<()> {
+    stream.send(&[0xe0, 0]).await?;
+    let mut rest = [0; 4096];
+    // A broker may close TLS without its own goodbye: that is the end, too.
+    while stream.read(&mut rest).await.is_ok_and(|count| count > 0) {}
+    Ok(())
+}
+
+async fn introduce(address: &str, id: &str, clean: bool) -> Fallible<Stream> {
+    let mut stream = Stream::open(address).await?;
     let mut body = Vec::new();
     text(&mut body, "MQTT");
     body.extend_from_slice(&[4, u8::from(clean) << 1, 0, 0]);
     text(&mut body, id);
-    stream.write_all(&packet(0x10, &body)).await?;
+    stream.send(&packet(0x10, &body)).await?;
     let mut ack = [0; 4];
     stream.read_exact(&mut ack).await?;
     // A kept session may have been there.
@@ -60,12 +72,17 @@ async fn introduce(address: &str, id: &str, clean: bool) -> Fallible<TcpStream> 
     Ok(stream)
 }
 
-/// Subscribes to one filter and waits until that is acknowledged.
-pub async fn subscribe(stream: &mut TcpStream, filter: &str, qos: u8) -> Fallible<()> {
+/// A SUBSCRIBE to one filter, with packet id 1.
+pub fn subscription(filter: &str, qos: u8) -> Vec<u8> {
     let mut body = vec![0, 1];
     text(&mut body, filter);
     body.push(qos);
-    stream.write_all(&packet(0x82, &body)).await?;
+    packet(0x82, &body)
+}
+
+/// Subscribes to one filter and waits until that is acknowledged.
+pub async fn subscribe(stream: &mut Stream, filter: &str, qos: u8) -> Fallible<()> {
+    stream.send(&subscription(filter, qos)).await?;
     let mut ack = [0; 5];
     stream.read_exact(&mut ack).await?;
     if ack != [0x90, 3, 0, 1, qos] {
@@ -87,6 +104,8 @@ pub fn publish(topic: &str, qos: u8, id: u16, payload: &[u8]) -> Vec<u8> {
 
 /// A publication that came in.
 pub struct Incoming<'a> {
+    /// Of the past: sent because of a subscription.
+    pub retained: bool,
     /// Topic, as it came.
     pub topic: &'a [u8],
     /// Payload.
@@ -118,7 +137,7 @@ fn frame(buffer: &[u8]) -> Option<(u8, &[u8], usize)> {
 }
 
 /// Reads publications, acknowledging those of QoS 1, until `each` answers false.
-pub async fn receive(stream: &mut TcpStream, mut each: impl FnMut(Incoming<'_>) -> bool) -> Fallible<()> {
+pub async fn receive(stream: &mut Stream, mut each: impl FnMut(Incoming<'_>) -> bool) -> Fallible<()> {
     let mut buffer = vec![0u8; 256 << 10];
     let (mut filled, mut acks, mut go_on) = (0, Vec::new(), true);
     while go_on {
@@ -136,49 +155,110 @@ pub async fn receive(stream: &mut TcpStream, mut each: impl FnMut(Incoming<'_>) 
                 acks.extend_from_slice(&[0x40, 2, rest[0], rest[1]]);
                 rest = &rest[2..];
             }
-            go_on &= each(Incoming { topic, payload: rest });
+            go_on &= each(Incoming { retained: first & 1 == 1, topic, payload: rest });
         });
         buffer.copy_within(used..filled, 0);
         filled -= used;
         if !acks.is_empty() {
-            stream.write_all(&acks).await?;
+            stream.send(&acks).await?;
             acks.clear();
         }
     }
     Ok(())
 }
 
-/// Publishes the same frame `count` times as fast as the broker takes it; at QoS 1 with [`WINDOW`] unacknowledged, and all acknowledged
-/// before it ends.
-pub async fn pour(stream: TcpStream, topic: &str, qos: u8, count: u64, payload: usize) -> Fallible<()> {
-    let (mut read, mut write) = stream.into_split();
-    let mut frame = publish(topic, qos, 0, &vec![b'x'; payload]);
-    let id_at = frame.len() - payload - 2;
-    let (mut sent, mut acknowledged) = (0u64, 0u64);
-    let (mut out, mut buffer, mut filled) = (Vec::with_capacity(64 << 10), vec![0u8; 64 << 10], 0);
-    while sent < count || (qos > 0 && acknowledged < count) {
-        while sent < count && out.len() < 32 << 10 && (qos == 0 || sent - acknowledged < WINDOW as u64) {
-            if qos > 0 {
-                frame[id_at..id_at + 2].copy_from_slice(&((sent % 65_535 + 1) as u16).to_be_bytes());
-            }
-            out.extend_from_slice(&frame);
-            sent += 1;
-        }
-        write.write_all(&out).await?;
-        out.clear();
-        if qos == 0 || (sent < count && sent - acknowledged < WINDOW as u64) {
-            continue;
-        }
-        let read_bytes = read.read(&mut buffer[filled..]).await?;
-        if read_bytes == 0 {
-            return Err(format!("the broker closed the connection of a publisher after {sent} messages").into());
-        }
-        filled += read_bytes;
-        let used = frames(&buffer[..filled], |first, _| acknowledged += u64::from(first >> 4 == 4));
-        buffer.copy_within(used..filled, 0);
-        filled -= used;
+/// What one publisher does: the same frame again and again, but for its packet id and the first eight bytes of its payload, which are the
+/// message's number from 0 (little-endian; in a payload of eight bytes or more).
+pub struct Pour<'a> {
+    /// Where to.
+    pub topic: &'a str,
+    /// 0 or 1.
+    pub qos: u8,
+    /// How many messages.
+    pub count: u64,
+    /// Bytes of each.
+    pub payload: usize,
+    /// How many of QoS 1 may be unacknowledged.
+    pub window: u64,
+}
+
+impl Pour<'_> {
+    /// As fast as the broker takes it; at QoS 1 all are acknowledged before it ends.
+    pub async fn run(&self, stream: Stream) -> Fallible<()> {
+        self.play(stream, None).await
     }
-    // What follows may still be on its way; the process ends soon enough.
-    std::mem::forget((read, write));
-    Ok(())
+
+    /// The same, of QoS 1; answers how long each acknowledgement took, in microseconds.
+    pub async fn timed(&self, stream: Stream) -> Fallible<Vec<u64>> {
+        let mut clock = Clock { sent: vec![Instant::now(); IDS as usize], micros: Vec::new() };
+        self.play(stream, Some(&mut clock)).await?;
+        Ok(clock.micros)
+    }
+
+    async fn play(&self, mut stream: Stream, mut clock: Option<&mut Clock>) -> Fallible<()> {
+        let mut frame = publish(self.topic, self.qos, 0, &vec![b'x'; self.payload]);
+        let (mut sent, mut acknowledged) = (0u64, 0u64);
+        let (mut out, mut buffer, mut filled) = (Vec::with_capacity(64 << 10), vec![0u8; 64 << 10], 0);
+        let room = |sent: u64, acknowledged: u64| sent < self.count && sent - acknowledged < self.window;
+        while sent < self.count || (self.qos > 0 && acknowledged < self.count) {
+            let now = clock.is_some().then(Instant::now);
+            while out.len() < 32 << 10 && (if self.qos == 0 { sent < self.count } else { room(sent, acknowledged) }) {
+                self.number(&mut frame, sent);
+                out.extend_from_slice(&frame);
+                if let (Some(clock), Some(now)) = (&mut clock, now) {
+                    clock.sent[(sent % IDS) as usize] = now;
+                }
+                sent += 1;
+            }
+            stream.send(&out).await?;
+            out.clear();
+            if self.qos == 0 || room(sent, acknowledged) {
+                continue;
+            }
+            let count = stream.read(&mut buffer[filled..]).await?;
+            if count == 0 {
+                return Err(format!("the broker closed the connection of a publisher after {sent} messages").into());
+            }
+            filled += count;
+            let used = frames(&buffer[..filled], |first, body| {
+                acknowledged += u64::from(first >> 4 == 4);
+                if let (Some(clock), 4, [high, low, ..]) = (&mut clock, first >> 4, body) {
+                    clock.acknowledged(u16::from_be_bytes([*high, *low]));
+                }
+            });
+            buffer.copy_within(used..filled, 0);
+            filled -= used;
+        }
+        // What follows may still be on its way; the process ends soon enough.
+        std::mem::forget(stream);
+        Ok(())
+    }
+
+    /// Writes packet id and number into the frame.
+    fn number(&self, frame: &mut [u8], number: u64) {
+        let payload = frame.len() - self.payload;
+        if self.qos > 0 {
+            frame[payload - 2..payload].copy_from_slice(&((number % IDS + 1) as u16).to_be_bytes());
+        }
+        if let Some(bytes) = frame[payload..].first_chunk_mut() {
+            *bytes = number.to_le_bytes();
+        }
+    }
+}
+
+/// Packet ids there are.
+const IDS: u64 = 65_535;
+
+/// How long acknowledgements take.
+struct Clock {
+    sent: Vec<Instant>,
+    micros: Vec<u64>,
+}
+
+impl Clock {
+    fn acknowledged(&mut self, id: u16) {
+        if let Some(sent) = usize::from(id).checked_sub(1).and_then(|at| self.sent.get(at)) {
+            self.micros.push(sent.elapsed().as_micros() as u64);
+        }
+    }
 }

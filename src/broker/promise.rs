@@ -79,7 +79,7 @@ impl Promise {
 
     /// The highest position sent to the client of a session, if it is one of these.
     pub(super) fn sent_to(&self, sid: Sid) -> Option<u64> {
-        self.sessions().find(|session| session.sid == Some(sid)).map(|session| session.sent())
+        self.sessions().find(|session| session.kept() == Some(sid)).map(|session| session.sent())
     }
 
     pub(super) fn push(&mut self, step: Step) {

@@ -20,10 +20,10 @@ use sense_butler_benches::{
     Arguments, Fallible,
     mqtt::{connect, connect_kept, frames, publish, receive, subscribe},
     run_within, say,
+    stream::Stream,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
@@ -172,7 +172,7 @@ fn slope(samples: &[(f64, f64)], skip: f64) -> f64 {
 
 /// A publisher and the subscriber of its topic; answers how many of its QoS 1 messages did not arrive.
 async fn stays(
-    mut subscriber: TcpStream,
+    mut subscriber: Stream,
     number: u64,
     address: String,
     rate: u64,
@@ -279,7 +279,7 @@ where
 }
 
 /// Listens for so long.
-async fn listen(stream: &mut TcpStream, length: Duration, counts: &Counts) -> Fallible<()> {
+async fn listen(stream: &mut Stream, length: Duration, counts: &Counts) -> Fallible<()> {
     let heard = receive(stream, |_| {
         bump(&counts.arrived);
         true
@@ -312,7 +312,7 @@ async fn keeper(number: u64, _round: u64, address: String, counts: Rc<Counts>) -
 }
 
 /// Messages may come before the SUBACK: it is not waited for by itself.
-async fn subscribe_in_traffic(stream: &mut TcpStream, filter: &str) -> Fallible<()> {
+async fn subscribe_in_traffic(stream: &mut Stream, filter: &str) -> Fallible<()> {
     let mut body = vec![0, 1];
     body.extend((filter.len() as u16).to_be_bytes());
     body.extend(filter.as_bytes());

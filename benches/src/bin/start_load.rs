@@ -15,8 +15,7 @@ use sense_butler_benches::{
 };
 use serde_json::Value;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::tcp::OwnedWriteHalf,
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
@@ -70,7 +69,7 @@ fn message(number: u64) -> Vec<u8> {
 /// Task and stamp of each message.
 type Stamps = Vec<(String, u64)>;
 
-async fn paced(write: &mut OwnedWriteHalf, rate: u64, seconds: u64) -> Fallible<Stamps> {
+async fn paced(write: &mut (impl AsyncWrite + Unpin), rate: u64, seconds: u64) -> Fallible<Stamps> {
     let mut ticks = interval(Duration::from_micros(1_000_000 / rate));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut sent = Vec::new();
@@ -82,7 +81,7 @@ async fn paced(write: &mut OwnedWriteHalf, rate: u64, seconds: u64) -> Fallible<
     Ok(sent)
 }
 
-async fn at_once(write: &mut OwnedWriteHalf, count: u64) -> Fallible<Stamps> {
+async fn at_once(write: &mut (impl AsyncWrite + Unpin), count: u64) -> Fallible<Stamps> {
     let all: Vec<u8> = (0..count).flat_map(message).collect();
     let now = wall_micros();
     write.write_all(&all).await?;

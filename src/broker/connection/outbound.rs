@@ -156,7 +156,7 @@ impl Link {
 
     /// The client acknowledged something: a stored session's progress is to be written.
     pub(super) fn touch(&self) {
-        if self.session.sid.is_some() {
+        if self.session.kept().is_some() {
             self.hub.store.touch(&self.session);
         }
     }

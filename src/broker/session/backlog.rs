@@ -11,6 +11,18 @@ use super::{
 };
 use crate::broker::store::{Page, Wanted};
 
+/// What became of what a queue without a client handed over last.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Handing {
+    /// It is committed, or there was nothing.
+    #[default]
+    Decided,
+    /// Its commit is awaited.
+    Undecided,
+    /// It could not be committed: it is tried again after a while.
+    Refused,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
@@ -26,6 +38,7 @@ pub(super) struct Backlog {
     loading: bool,
     /// Counts connections.
     turn: u64,
+    handing: Handing,
 }
 
 impl Backlog {
@@ -142,8 +155,44 @@ impl Backlog {
         (spent, settled)
     }
 
+    /// Nobody can take what was next: it stays that.
+    pub(super) fn put_back(&mut self, entry: Entry) {
+        self.loaded.push_front(entry);
+    }
+
+    /// What was taken is on its way to others: nothing more is until that is decided. Who is second could else be kept where the first is not.
+    pub(super) fn hands_over(&mut self) {
+        self.handing = Handing::Undecided;
+    }
+
+    pub(super) fn handed_over(&mut self) {
+        self.handing = Handing::Decided;
+    }
+
+    /// It was refused, and waits for [`Self::retry`].
+    pub(super) fn take_back(&mut self) {
+        self.handing = Handing::Refused;
+    }
+
+    /// What was refused is tried again; whether there is anything.
+    pub(super) fn retry(&mut self) -> bool {
+        let refused = self.handing == Handing::Refused;
+        if refused {
+            self.handing = Handing::Decided;
+        }
+        refused
+    }
+
+    /// The highest position ever given.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
     /// What a queue without a client has next here; `None`: look in memory.
     pub(super) fn next_owed(&mut self, handshakes: &Handshakes, decided: u64) -> Option<Owed> {
+        if self.handing != Handing::Decided {
+            return Some(Owed::Later);
+        }
         while let Some(entry) = self.loaded.pop_front() {
             match handshakes.standing(entry.qseq) {
                 Standing::Fresh => return Some(Owed::Entry { entry, sent: false }),

@@ -200,10 +200,21 @@ impl Handshakes {
         self.prune();
     }
 
+    /// The session has ended, and the store has what it was given for groups.
+    pub(super) fn leave_to_store(&mut self) {
+        self.stored = true;
+    }
+
+    /// Positions up to here are others' now.
+    pub(super) fn handed_over(&mut self, qseq: u64) {
+        self.outgoing.retain(|open| open.qseq > qseq);
+        self.pass(qseq);
+    }
+
     /// Registers a message of QoS >= 1 that is about to be sent.
     pub(super) fn open(&mut self, entry: &Entry) {
         let (qseq, qos) = (entry.qseq, entry.qos);
-        let inherited = entry.pool.is_some() && !self.stored && qos == QoS::AtLeastOnce;
+        let inherited = entry.pool.is_some() && entry.place.is_none() && qos == QoS::AtLeastOnce;
         let heirloom = inherited.then(|| entry.clone());
         let open = Open { qseq, qos, phase: Phase::Sent, here: true, heirloom };
         match self.place(qseq) {

@@ -2,7 +2,9 @@
 //!
 //! Two halves with a lock each (taken in this order): the [`Handshakes`] (packet ids of QoS 1 and 2 both ways), which belong to the
 //! connection, and the [`Outbox`], which the dispatcher fills and the connection drains. A stored session keeps in memory only the newest
-//! part of its queue, and nothing while its client is away; the rest is read back from the store in pages. Invariants: entries leave in the
+//! part of its queue, and nothing while its client is away; the rest is read back from the store in pages. A session that ends with its
+//! connection lives in memory; only what it was given for a shared group with stored members is in the store as well, until its client
+//! acknowledges it: neither a crash nor its end may take that from the group. Invariants: entries leave in the
 //! order of their queue positions (`qseq`, which only grow); a gated entry leaves only when its position is decided; only the connection
 //! whose peer id is the session's epoch touches the handshakes.
 
@@ -14,7 +16,7 @@ mod outbox;
 mod tests;
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -36,8 +38,12 @@ pub(super) struct Session {
     pub client: ClientId,
     /// Its number in the store; `None`: it lives in memory and ends with its connection.
     pub sid: Option<Sid>,
+    /// The number of what the store keeps for one that lives in memory: what it was given for a shared group with stored members.
+    entrusted: OnceLock<Sid>,
     pub outbox: Mutex<Outbox>,
     pub handshakes: Mutex<Handshakes>,
+    /// Everything below is acknowledged, and the store knows.
+    settled: AtomicU64,
     /// Queue positions up to here are decided: committed and to be sent, or refused and gone.
     committed: AtomicU64,
     /// Its progress waits to be written.
@@ -53,8 +59,10 @@ impl Session {
         Self {
             client,
             sid,
+            entrusted: OnceLock::new(),
             outbox: Mutex::new(Outbox::new(marks, sid.is_some())),
             handshakes: Mutex::new(Handshakes::new(sid.is_some())),
+            settled: AtomicU64::new(0),
             committed: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
@@ -69,6 +77,23 @@ impl Session {
         session.outbox.lock().recover(kept.next_qseq);
         session.committed.store(kept.next_qseq.saturating_sub(1), Ordering::Release);
         session
+    }
+
+    /// The number under which the store has something of it, all or a part.
+    pub(super) fn kept(&self) -> Option<Sid> {
+        self.sid.or_else(|| self.entrusted.get().copied())
+    }
+
+    /// From here on the store keeps a part of it under this number.
+    pub(super) fn entrust(&self, sid: Sid) {
+        let _ = self.entrusted.set(sid);
+    }
+
+    /// It has ended; what the store has of it is read back from there.
+    pub(super) fn leave_to_store(&self) {
+        let mut handshakes = self.handshakes.lock();
+        handshakes.leave_to_store();
+        self.outbox.lock().leave_to_store();
     }
 
     /// A connection begins to serve the session; returns the publishers that may go on.
@@ -184,12 +209,42 @@ impl Session {
         debts
     }
 
-    /// Everything up to a position went to others, and that is committed.
-    pub(super) fn handed_over(&self, qseq: u64) {
-        self.handshakes.lock().pass(qseq);
+    /// Nobody can take what [`Self::next_owed`] gave last.
+    pub(super) fn put_back(&self, entry: Entry) {
+        self.outbox.lock().backlog().put_back(entry);
     }
 
-    /// It is not committed: it is to be handed over again.
+    /// What was taken goes to others: there is nothing more until that is decided.
+    pub(super) fn hands_over(&self) {
+        self.outbox.lock().backlog().hands_over();
+    }
+
+    /// Everything up to a position went to others, and that is committed.
+    pub(super) fn handed_over(&self, qseq: u64) {
+        let mut handshakes = self.handshakes.lock();
+        handshakes.handed_over(qseq);
+        let mut outbox = self.outbox.lock();
+        outbox.backlog().handed_over();
+        outbox.wake();
+    }
+
+    /// What could not be handed over may be tried again; whether there is anything.
+    pub(super) fn retry(&self) -> bool {
+        self.outbox.lock().backlog().retry()
+    }
+
+    /// The store is given a position of a session that has ended.
+    pub(super) fn given(&self, qseq: u64) {
+        self.outbox.lock().backlog().given(qseq);
+    }
+
+    /// Whether the store has something of it that is not acknowledged.
+    pub(super) fn owes_stored(&self) -> bool {
+        let handshakes = self.handshakes.lock();
+        self.kept().is_some() && handshakes.floor() <= self.outbox.lock().backlog().last()
+    }
+
+    /// It is not committed: it is to be handed over again, after [`Self::retry`].
     pub(super) fn take_back(&self) {
         let floor = self.handshakes.lock().floor();
         self.outbox.lock().rewind(floor);
@@ -203,6 +258,14 @@ impl Session {
     /// The highest position ever sent to the client.
     pub(super) fn sent(&self) -> u64 {
         self.handshakes.lock().sent()
+    }
+
+    /// Whether its progress is of interest to the store: always for one that it keeps; else as long as it was not told that everything it has
+    /// is acknowledged.
+    pub(super) fn has_progress(&self) -> bool {
+        self.sid.is_some()
+            || (self.entrusted.get().is_some()
+                && self.settled.load(Ordering::Acquire) <= self.outbox.lock().backlog().last())
     }
 
     /// Whether the client waits for its progress to be written: a PUBREL or PUBCOMP follows.
@@ -227,6 +290,7 @@ impl Session {
 
     /// This progress is committed: what waited for it is answered.
     pub(super) fn progressed(&self, progress: &Progress) {
+        self.settled.fetch_max(progress.floor, Ordering::AcqRel);
         self.handshakes.lock().progressed(progress);
     }
 }

@@ -226,10 +226,12 @@ impl Outbox {
 
     fn add(&mut self, entry: Entry, delivered: &mut Delivered) {
         let kept = self.stored && entry.qos != QoS::AtMostOnce;
-        if kept {
+        if kept || entry.place.is_some() {
             self.backlog.given(entry.qseq);
         }
-        let gone = |peer: &Arc<Peer>| peer.is_gone() && !self.stored;
+        // What nobody but it has of a shared group's is handed on when it ends.
+        let inherited = entry.pool.is_some() && entry.qos != QoS::AtMostOnce;
+        let gone = |peer: &Arc<Peer>| peer.is_gone() && !self.stored && !inherited;
         if self.peer.as_ref().is_none_or(gone) {
             // Nobody is owed QoS 0 while away; the rest is in the store, or ends with the connection that is over.
             return;
@@ -389,14 +391,24 @@ impl Outbox {
         Owed::Entry { entry, sent: false }
     }
 
+    /// What of a queue without a client the store has.
+    pub(super) fn backlog(&mut self) -> &mut Backlog {
+        &mut self.backlog
+    }
+
     /// Whether nothing waits here or in the store.
     pub(super) fn owes_nothing(&self) -> bool {
         self.backlog.is_done() && self.queue.is_empty()
     }
 
-    /// What memory holds of messages for shared groups, QoS >= 1.
+    /// The session has ended, and the store has what it was given for groups.
+    pub(super) fn leave_to_store(&mut self) {
+        self.stored = true;
+    }
+
+    /// What only memory holds of messages for shared groups, QoS >= 1.
     pub(super) fn shared_entries(&self) -> Vec<Entry> {
-        let shared = |entry: &&Entry| entry.pool.is_some() && entry.qos != QoS::AtMostOnce;
+        let shared = |entry: &&Entry| entry.pool.is_some() && entry.place.is_none() && entry.qos != QoS::AtMostOnce;
         self.queue.iter().filter(shared).cloned().collect()
     }
 
@@ -406,7 +418,7 @@ impl Outbox {
         self.bytes = 0;
         self.backlog.forget();
         self.backlog.begin(floor);
-        self.wake();
+        self.backlog.take_back();
     }
 
     fn drained(&mut self, taken: &mut Taken) {

@@ -66,7 +66,7 @@ pub(in crate::broker) struct SessionRecord {
     pub client: ClientId,
     /// Who its client is: nobody else resumes it, and its will is judged by it.
     pub origin: Option<Origin>,
-    /// Seconds it outlives its connection; `u32::MAX`: for ever. 0: kept for its will only.
+    /// Seconds it outlives its connection; `u32::MAX`: for ever. 0: kept for its will, or for what shared groups trusted it with.
     pub expiry: u32,
     /// Milliseconds since 1970 when its connection ended; `None`: it is connected.
     pub left_at: Option<u64>,

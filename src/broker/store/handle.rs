@@ -163,7 +163,7 @@ impl Store {
 
     /// Hands over a session whose client acknowledged something. Never blocks.
     pub(in crate::broker) fn touch(&self, session: &Arc<Session>) {
-        if session.sid.is_none() {
+        if !session.has_progress() {
             return;
         }
         let (new, urgent) = (session.mark_dirty(), session.is_waited_for());
@@ -200,6 +200,31 @@ impl Store {
 
 #[cfg(test)]
 impl Store {
+    /// A store in memory, the same one at every opening.
+    pub(in crate::broker) fn openings() -> impl Fn() -> (Arc<Self>, Recovered) {
+        let place = Place::of(None);
+        move || Self::open_at(place.clone(), &Storage::default(), &mut Registry::default()).unwrap()
+    }
+
+    /// Hands a group over and waits until it is decided, and everything it promised is said.
+    pub(in crate::broker) fn submit_and_wait(&self, group: Group) {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        self.submit(group);
+        // Promises are kept in order, each as a whole.
+        let mut behind = Group::default();
+        behind.promise.push(crate::broker::promise::Step::Word(sender, true));
+        self.submit(behind);
+        assert!(receiver.blocking_recv().unwrap().is_ok());
+    }
+
+    /// Reads back what a session wants, at once.
+    pub(in crate::broker) fn load_at_once(&self, session: &Session) {
+        if let Some((sid, wanted)) = session.sid.zip(session.wanted()) {
+            let page = self.page(sid, wanted).unwrap();
+            session.page(wanted, Some(page));
+        }
+    }
+
     /// Reads a page at once.
     pub(super) fn page(&self, sid: super::Sid, wanted: super::Wanted) -> Result<super::Page, Fault> {
         self.vault.read(|database| {

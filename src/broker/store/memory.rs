@@ -44,7 +44,7 @@ impl MemoryStore {
 
     /// Writes the progress of a session.
     pub(in crate::broker) fn touch(&self, session: &Arc<Session>) {
-        let Some(sid) = session.sid else { return };
+        let Some(sid) = session.kept() else { return };
         let progress = session.progress();
         self.rows.lock().retain(|(owner, qseq), _| *owner != sid || *qseq >= progress.floor);
         session.progressed(&progress);
@@ -52,7 +52,7 @@ impl MemoryStore {
 
     /// Reads back what a session wants.
     pub(in crate::broker) fn load(&self, session: &Arc<Session>) {
-        let Some((sid, wanted)) = session.sid.zip(session.wanted()) else { return };
+        let Some((sid, wanted)) = session.kept().zip(session.wanted()) else { return };
         let rows = self.rows.lock();
         let range = rows.range((sid, wanted.from)..=(sid, wanted.to)).take(PAGE);
         let found: Vec<_> = range.map(|(_, (row, message))| (row.clone(), Arc::clone(message))).collect();

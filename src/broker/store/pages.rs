@@ -88,7 +88,7 @@ impl Desk {
             }
             let due = state.late.first_entry().filter(|first| first.key().0 <= Instant::now());
             if let Some((session, wanted)) = due.map(|first| first.remove()) {
-                session.sid.map(|sid| state.sids.remove(&sid));
+                session.kept().map(|sid| state.sids.remove(&sid));
                 return Some((session, Some(wanted)));
             }
             if let Some(session) = state.requests.pop_front() {
@@ -115,7 +115,7 @@ impl Reader {
     /// Serves requests until the desk is closed.
     pub(super) fn run(self) {
         while let Some((session, late)) = self.desk.next() {
-            let Some(sid) = session.sid else { continue };
+            let Some(sid) = session.kept() else { continue };
             // Where nobody waits any more, a late page is read all the same: whether it can be is to be known.
             let late = late.filter(|_| self.chart.is_unreadable(sid));
             let Some(wanted) = session.wanted().or(late) else { continue };

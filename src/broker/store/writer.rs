@@ -158,7 +158,7 @@ impl Writer {
             .dirty
             .into_iter()
             .filter_map(|session| {
-                let (sid, progress) = (session.sid?, session.progress());
+                let (sid, progress) = (session.kept()?, session.progress());
                 Some((session, sid, progress))
             })
             .collect();
@@ -193,7 +193,7 @@ impl Writer {
     }
 
     fn note_quota(&self, session: &Session, sid: Sid) {
-        if self.quota.policy == QueuePolicy::Reject {
+        if self.quota.policy == QueuePolicy::Reject && session.sid.is_some() {
             session.set_over_quota(self.ledger.sessions.get(&sid).is_some_and(|queue| self.quota.is_reached(queue)));
         }
     }
@@ -242,7 +242,7 @@ impl Writer {
                 self.metrics.level(&self.ledger);
                 let decided = groups.iter().flat_map(|group| group.promise.sessions());
                 decided
-                    .filter_map(|session| Some((session, session.sid?)))
+                    .filter_map(|session| Some((session, session.kept()?)))
                     .for_each(|(session, sid)| self.note_quota(session, sid));
                 Ok(())
             }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Effects, State, pools::entry_for_group};
+use super::{Effects, State};
 use crate::broker::{metrics::Lost, session::Entry};
 
 /// Handed over per round.
@@ -53,7 +53,7 @@ impl State {
         for _ in 0..PORTION.min(self.debts.owed.len()) {
             let Some(entry) = self.debts.pop() else { break };
             // A group whose members have no room is asked once, not for each of its messages.
-            if full != entry.pool && self.settle(&entry, effects) {
+            if full != entry.pool && self.hand_over(&entry, false, None, effects) {
                 moved = true;
             } else {
                 left += 1;
@@ -62,26 +62,5 @@ impl State {
             }
         }
         moved && self.debts.owed.len() > left
-    }
-
-    /// Gives a message to a member that has room, or to the group's queue, or lets go of it where nobody is owed it any more. `false`: it waits.
-    fn settle(&mut self, owed: &Entry, effects: &mut Effects) -> bool {
-        let group = owed.pool.and_then(|sid| self.pools.group(sid)).cloned();
-        let Some(group) = group else {
-            self.metrics.dropped(Lost::GroupLeft, 1);
-            return true;
-        };
-        let taker = self.taker(&group);
-        if taker.is_none() && self.has_live_member(&group) {
-            return false;
-        }
-        let receiver = taker.map(|(member, _)| member).or_else(|| self.queue_of(&group, owed.message.qos));
-        let Some(receiver) = receiver else {
-            self.metrics.dropped(Lost::GroupLeft, 1);
-            return true;
-        };
-        let entry = entry_for_group(&owed.message, taker.map(|(_, asked)| asked), owed.pool);
-        self.stage(receiver, Entry { gated: true, ..entry }, None, effects);
-        true
     }
 }

@@ -128,12 +128,16 @@ impl Effects {
         let gated = seat.stage.iter().filter(|entry| entry.gated);
         let Some(last) = gated.clone().map(|entry| entry.qseq).max() else { return };
         self.group.promise.mark(&seat.session, last);
-        let Some(sid) = seat.session.sid else { return };
-        let rows = gated.filter_map(|entry| {
-            let (ids, pool) = (entry.ids.clone(), entry.pool);
-            Some(Row { qseq: entry.qseq, place: entry.place?, qos: entry.qos, retain: entry.retain, ids, pool })
-        });
-        self.group.queues.push((sid, rows.collect()));
+        let Some(sid) = seat.session.kept() else { return };
+        let rows: Vec<_> = gated
+            .filter_map(|entry| {
+                let (ids, pool) = (entry.ids.clone(), entry.pool);
+                Some(Row { qseq: entry.qseq, place: entry.place?, qos: entry.qos, retain: entry.retain, ids, pool })
+            })
+            .collect();
+        if !rows.is_empty() {
+            self.group.queues.push((sid, rows));
+        }
     }
 
     /// The round's group, if there is anything to commit or to wait for.

@@ -28,7 +28,7 @@ use self::{
     index::{Index, SessionKey},
     pools::Pools,
     retained::Retained,
-    seats::Seats,
+    seats::{Seat, Seats},
     subscribe::Bulk,
     sys::Sys,
 };
@@ -251,13 +251,17 @@ impl State {
 
     /// Gives an entry its queue position and stages it; `place`: who published it, in the round's list.
     fn stage(&mut self, session: SessionKey, mut entry: Entry, place: Option<u16>, effects: &mut Effects) {
+        let entrusted = entry.qos == QoS::AtLeastOnce && entry.pool.is_some_and(|pool| self.pools.is_durable(pool));
+        if entrusted {
+            self.entrust(session, effects);
+        }
         let Some(seat) = self.seats.get_mut(session) else { return };
         entry.qseq = seat.position(entry.qos);
         if seat.stage.is_empty() {
             effects.touched.push(session);
         }
         let acknowledged = entry.qos != QoS::AtMostOnce;
-        if acknowledged && seat.session.sid.is_some() {
+        if entrusted || (acknowledged && seat.session.sid.is_some()) {
             entry.place = Some(effects.group.place(&entry.message));
             effects.stored += 1;
         }
@@ -266,6 +270,18 @@ impl State {
         if let Some(place) = place.filter(|place| seat.origins.last() != Some(place)) {
             seat.origins.push(place);
         }
+    }
+
+    /// A session that lives in memory gets a number in the store, for what a shared group trusts it with.
+    fn entrust(&mut self, session: SessionKey, effects: &mut Effects) {
+        let known = |seat: &Seat| seat.session.kept().is_some();
+        if self.seats.get(session).is_none_or(known) {
+            return;
+        }
+        let fresh = self.new_sid();
+        let Some(seat) = self.seats.get_mut(session) else { return };
+        seat.session.entrust(*seat.sid.get_or_insert(fresh));
+        effects.keep(seat);
     }
 
     /// Publishes a will on behalf of who left it.
@@ -308,12 +324,15 @@ impl State {
     }
 
     fn deliver(&mut self, key: SessionKey, effects: &mut Effects, now: Now) {
+        if self.seats.get(key).is_some_and(|seat| seat.owner != Owner::Client) {
+            // There is something in a queue without a client now.
+            self.drain_later(key);
+        }
         let Some(seat) = self.seats.get_mut(key) else { return };
         effects.promise_entries(seat);
         if seat.owner != Owner::Client {
-            // A queue without a client holds nobody: it goes to the store. There is something in it now.
+            // It holds nobody: what it is given goes to the store.
             seat.origins.clear();
-            self.pools.drain(key);
         }
         let sources = seat.origins.iter().filter_map(|place| effects.origins.get(usize::from(*place)));
         let delivered = seat.session.outbox.lock().deliver(&mut seat.stage, sources, now.instant);

@@ -2,7 +2,8 @@
 //!
 //! A group with a stored member has a queue of its own, stored like a session's; messages wait there while no member is connected. When a
 //! stored session ends, its queue becomes an estate: what it was sent for a group goes to another member (what only memory had: see
-//! [`super::debts`]). Handing over is one group of the store: the new row and the end of the old one are committed together or not at all.
+//! [`super::debts`]). What a clean session is given while the group has a queue is stored, too, as long as it is not acknowledged (QoS 1; of
+//! QoS 2 nobody could tell after a crash whether it was sent): it becomes an estate when the session ends, or the process. Handing over is one group of the store: the new row and the end of the old one are committed together or not at all.
 //! Invariants: a QoS 2 message whose PUBLISH was sent is never handed over; while a group's queue holds something, nothing overtakes it.
 
 use std::{
@@ -30,8 +31,8 @@ use crate::{
     names::{ClientId, QoS, TopicFilter},
 };
 
-/// Handed over per queue and round.
-const PORTION: usize = 256;
+/// Handed over per round, of all queues.
+const PORTION: usize = 1_024;
 
 /// Wakes the dispatcher when a queue without a client has something again.
 struct Attention(Arc<Notify>);
@@ -75,11 +76,9 @@ impl Pools {
         self.groups.get(&sid)
     }
 
-    /// Something may be there to be handed over.
-    pub(super) fn drain(&mut self, key: SessionKey) {
-        if !self.draining.contains(&key) {
-            self.draining.push(key);
-        }
+    /// Whether a group of this number has a queue in the store: what it is owed survives this process.
+    pub(super) fn is_durable(&self, sid: Sid) -> bool {
+        self.groups.get(&sid).is_some_and(|group| self.queues.contains_key(group))
     }
 
     fn name(&mut self, group: &GroupKey, sid: Sid) {
@@ -133,12 +132,20 @@ impl State {
     fn seat_pool(&mut self, group: GroupKey, seat: Seat) {
         let key = self.seat_alone(seat);
         self.pools.queues.insert(group, key);
-        self.pools.drain(key);
+        self.drain_later(key);
     }
 
     fn seat_estate(&mut self, seat: Seat) {
         let key = self.seat_alone(seat);
-        self.pools.drain(key);
+        self.drain_later(key);
+    }
+
+    /// Something may be there to be handed over.
+    pub(super) fn drain_later(&mut self, key: SessionKey) {
+        if let Some(seat) = self.seats.get_mut(key).filter(|seat| !seat.draining) {
+            seat.draining = true;
+            self.pools.draining.push(key);
+        }
     }
 
     fn seat_alone(&mut self, mut seat: Seat) -> SessionKey {
@@ -169,8 +176,8 @@ impl State {
 
     /// The member that gets a live message: one that is there, if possible one that is not held up.
     pub(super) fn live_member(&mut self, group: &GroupKey) -> Option<(SessionKey, Asked)> {
-        let waiting = self.pools.queues.get(group).is_some_and(|queue| self.pools.draining.contains(queue));
-        if waiting {
+        let queue = self.pools.queues.get(group).and_then(|queue| self.seats.get(*queue));
+        if queue.is_some_and(|queue| queue.draining) {
             return None;
         }
         let seats = &self.seats;
@@ -190,7 +197,7 @@ impl State {
                 && self.seats.get(*member).is_some_and(|seat| seat.session.sid.is_some())
         };
         let key = self.pools.queues.get(group).copied().filter(|_| self.index.members(group).iter().any(owed))?;
-        self.pools.drain(key);
+        self.drain_later(key);
         Some(key)
     }
 
@@ -222,20 +229,29 @@ impl State {
     /// Hands over what can be; whether there is more that could be.
     pub(in crate::broker) fn advance_pools(&mut self, effects: &mut Effects) -> bool {
         let mut more = self.settle_debts(effects);
-        for key in std::mem::take(&mut self.pools.draining) {
-            match self.drain(key, effects) {
+        let (mut budget, mut again) = (PORTION, Vec::new());
+        let mut keys = std::mem::take(&mut self.pools.draining).into_iter();
+        for key in keys.by_ref() {
+            if let Some(seat) = self.seats.get_mut(key) {
+                seat.draining = false;
+            }
+            match self.drain(key, &mut budget, effects) {
                 Drained::Empty => self.emptied(key, effects),
-                Drained::Waits => self.pools.drain(key),
+                Drained::Waits => again.push(key),
                 Drained::More => {
                     more = true;
-                    self.pools.drain(key);
+                    again.push(key);
+                    break;
                 }
             }
         }
+        // Those whose turn did not come are first in the next round.
+        self.pools.draining.splice(0..0, keys);
+        again.into_iter().for_each(|key| self.drain_later(key));
         more
     }
 
-    fn drain(&mut self, key: SessionKey, effects: &mut Effects) -> Drained {
+    fn drain(&mut self, key: SessionKey, budget: &mut usize, effects: &mut Effects) -> Drained {
         let Some((session, peer)) =
             self.seats.get(key).and_then(|seat| Some((Arc::clone(&seat.session), seat.peer.clone()?)))
         else {
@@ -245,45 +261,64 @@ impl State {
         peer.register(&self.pools.waker);
         let group = self.seats.get(key).and_then(|seat| seat.owner.group()).and_then(group_key);
         let mut last = 0;
-        let mut end = Drained::More;
-        for _ in 0..PORTION {
+        let end = loop {
+            if *budget == 0 {
+                break Drained::More;
+            }
             let taker = group.as_ref().map(|group| self.taker(group));
             if taker == Some(None) && !session.owes_nothing() {
-                end = Drained::Waits;
-                break;
+                break Drained::Waits;
             }
             match session.next_owed() {
                 Owed::Entry { entry, sent } => {
+                    if !self.hand_over(&entry, sent, taker.flatten(), effects) {
+                        session.put_back(entry);
+                        break Drained::Waits;
+                    }
                     last = entry.qseq;
-                    self.hand_over(&entry, sent, taker.flatten(), effects);
+                    *budget -= 1;
                 }
                 Owed::Page => effects.pages.push(Arc::clone(&session)),
-                Owed::Later => {
-                    end = Drained::Waits;
-                    break;
-                }
-                Owed::Nothing => {
-                    end = Drained::Empty;
-                    break;
-                }
+                Owed::Later => break Drained::Waits,
+                Owed::Nothing => break Drained::Empty,
             }
+        };
+        match session.kept().filter(|_| last > 0) {
+            Some(sid) => {
+                effects.change(Change::Advance(sid, last + 1));
+                session.hands_over();
+                effects.say(Step::HandedOver(session, last), true);
+                // How it goes on is known when this is decided.
+                if end == Drained::Empty { Drained::Waits } else { end }
+            }
+            None => end,
         }
-        if let Some(sid) = session.sid.filter(|_| last > 0) {
-            effects.change(Change::Advance(sid, last + 1));
-            effects.say(Step::HandedOver(session, last), true);
-        }
-        end
     }
 
-    /// Gives one message to a member, or to the group's queue.
-    fn hand_over(&mut self, owed: &Entry, sent: bool, taker: Option<(SessionKey, Asked)>, effects: &mut Effects) {
-        let group = owed.pool.and_then(|sid| self.pools.groups.get(&sid)).cloned();
+    /// Gives one message to a member of its group that has room, or to the group's queue, or lets go of it where nobody is owed it any more.
+    /// `false`: it waits, because somebody is there who will have room.
+    pub(super) fn hand_over(
+        &mut self,
+        owed: &Entry,
+        sent: bool,
+        taker: Option<(SessionKey, Asked)>,
+        effects: &mut Effects,
+    ) -> bool {
         if sent && owed.qos == QoS::ExactlyOnce {
             // Its receiver may have it already.
-            return;
+            return true;
         }
-        let Some(group) = group else { return };
+        let group = owed.pool.and_then(|sid| self.pools.group(sid)).cloned();
+        let Some(group) = group else {
+            self.metrics.dropped(Lost::GroupLeft, 1);
+            return true;
+        };
+        let taker = taker.or_else(|| self.taker(&group));
+        if taker.is_none() && self.has_live_member(&group) {
+            return false;
+        }
         self.stage_for_group(&group, owed, taker, effects);
+        true
     }
 
     /// Stages a message of an ended or absent member anew.
@@ -294,7 +329,6 @@ impl State {
         taker: Option<(SessionKey, Asked)>,
         effects: &mut Effects,
     ) {
-        let taker = taker.or_else(|| self.live_member(group));
         let queue = taker.map(|(member, _)| member).or_else(|| self.queue_of(group, owed.message.qos));
         let Some(receiver) = queue else {
             self.metrics.dropped(Lost::GroupLeft, 1);
@@ -316,10 +350,17 @@ impl State {
     /// What an ended session still owes its groups: at once if memory has it, as an estate if the store has.
     pub(super) fn bequeath(&mut self, mut seat: Seat, effects: &mut Effects) {
         let shared = seat.shared && !self.pools.sids.is_empty();
-        let fresh: Vec<_> = seat.stage.drain(..).filter(|entry| entry.pool.is_some()).collect();
+        let of_groups = std::mem::take(&mut seat.stage).into_iter().filter(|entry| entry.pool.is_some());
+        let (stored, fresh): (Vec<_>, Vec<_>) = of_groups.partition(|entry| entry.place.is_some());
         let unsent = seat.session.close_down();
         effects.released.extend(seat.session.detach());
-        if seat.session.sid.is_some() && shared {
+        if shared && (seat.session.owes_stored() || !stored.is_empty()) {
+            // What this round brought becomes rows all the same: its publishers are told so.
+            seat.stage = stored;
+            effects.promise_entries(&seat);
+            seat.stage.iter().for_each(|entry| seat.session.given(entry.qseq));
+            seat.stage = Vec::new();
+            seat.session.leave_to_store();
             seat.owner = Owner::Estate;
             (seat.peer, seat.will, seat.ends_at, seat.will_due) = (None, None, None, None);
             effects.keep(&seat);
@@ -332,12 +373,10 @@ impl State {
 
     /// Time passed: queues whose hand-over failed are looked at again.
     pub(super) fn revisit_pools(&mut self) {
-        let queues: Vec<_> = self.pools.queues.values().copied().collect();
-        for key in queues {
-            if self.seats.get(key).is_some_and(|seat| !seat.session.owes_nothing()) {
-                self.pools.drain(key);
-            }
-        }
+        let alone = self.seats.iter().filter(|(_, seat)| seat.owner != Owner::Client);
+        let waiting = alone.filter(|(_, seat)| seat.session.retry() || !seat.session.owes_nothing());
+        let keys: Vec<_> = waiting.map(|(key, _)| key).collect();
+        keys.into_iter().for_each(|key| self.drain_later(key));
     }
 }
 

@@ -43,6 +43,10 @@ impl State {
             kept.sessions.iter().partition(|session| session.record.owner == Owner::Client);
         for session in clients {
             let seat = Seat::recover(session, marks, now);
+            if seat.recovered {
+                // Its time runs from now on, and not anew after the next restart.
+                effects.keep(&seat);
+            }
             let filters: Vec<_> = seat.filters.iter().map(|(filter, asked)| (filter.clone(), *asked)).collect();
             let key = self.seats.insert(seat);
             for (filter, asked) in filters {

@@ -27,11 +27,11 @@ const RETURN: u64 = 5_000;
 pub(super) struct Seat {
     pub owner: Owner,
     pub session: Arc<Session>,
-    /// Its number in the store; also of a session that is kept for its will only.
+    /// Its number in the store; also of a session of which only a will is kept, or what groups trusted it with.
     pub sid: Option<Sid>,
     /// It was a member of a shared group once, or may have been in an earlier process: messages for groups may wait in it.
     pub shared: bool,
-    /// It outlived the process, and its client has not come back.
+    /// Its client was connected when the process before ended, and has not come back.
     pub recovered: bool,
     /// The connection that serves it now.
     pub peer: Option<Arc<Peer>>,
@@ -48,6 +48,8 @@ pub(super) struct Seat {
     /// Milliseconds since 1970 when a delayed will is published.
     pub will_due: Option<u64>,
     next_qseq: u64,
+    /// A queue without a client that is among those that may have something to hand over.
+    pub draining: bool,
     /// What this round brought.
     pub stage: Vec<Entry>,
     /// Publishers of the round it came from, as places in the round's list.
@@ -71,6 +73,7 @@ impl Seat {
             access: None,
             will_due: None,
             next_qseq: 1,
+            draining: false,
             stage: Vec::new(),
             origins: Vec::new(),
         }
@@ -84,8 +87,9 @@ impl Seat {
     /// A session that outlived the process. Its client counts as gone since `now` (milliseconds since 1970) if it was connected.
     pub(super) fn recover(kept: &RecoveredSession, marks: Marks, now: u64) -> Self {
         let record = &kept.record;
-        // One that ends with its connection ended with the process: what is left of it is its will.
-        let session = if record.expiry > 0 || record.owner != Owner::Client {
+        // One that ends with its connection ended with the process: what is left of it is its will, and what it owes shared groups.
+        let owes = kept.next_qseq > kept.progress.floor.max(1);
+        let session = if record.expiry > 0 || record.owner != Owner::Client || owes {
             Session::recovered(kept, marks)
         } else {
             Session::new(record.client.clone(), marks, None)
@@ -95,10 +99,12 @@ impl Seat {
             Some(left) => (Some(left.will.clone()), left.due),
             None => (None, None),
         };
-        let will_due = will.as_ref().map(|will| due.unwrap_or(now + RETURN.max(u64::from(will.delay) * 1000)));
+        // The will of a session that ends with its connection is not delayed.
+        let delay = |will: &Will| if record.expiry > 0 { u64::from(will.delay) * 1000 } else { 0 };
+        let will_due = will.as_ref().map(|will| due.unwrap_or(now + RETURN.max(delay(will))));
         let ends_at = match record.expiry {
             _ if record.owner != Owner::Client => None,
-            // Kept for its will only.
+            // Its will is kept, or what it owes groups.
             0 => will_due.or(Some(now)),
             FOREVER => None,
             expiry => Some(left_at + u64::from(expiry) * 1000),
@@ -107,7 +113,7 @@ impl Seat {
             owner: record.owner.clone(),
             sid: Some(kept.sid),
             shared: true,
-            recovered: true,
+            recovered: record.left_at.is_none(),
             filters: kept.filters.iter().cloned().collect(),
             expiry: record.expiry,
             ends_at,

@@ -4,8 +4,18 @@
 //!     load latency ADDRESS RATE SECONDS QOS
 //!     load stalled ADDRESS QOS MESSAGES PAYLOAD        one subscriber of the topic never reads
 //!     load idle ADDRESS CLIENTS                        stays until standard input ends
+//!     load handshakes ADDRESS RATE SECONDS             connections per second, each greeted and ended
+//!     load kept ADDRESS PUBLISHERS SUBSCRIBERS MESSAGES-PER-PUBLISHER PAYLOAD IN-FLIGHT
+//!     load fill ADDRESS MESSAGES PAYLOAD               for a session that is kept and whose client is away
+//!     load drain ADDRESS MESSAGES                      it comes back
+//!     load retain ADDRESS TOPICS PAYLOAD
+//!     load retained ADDRESS TOPICS                     subscribes to `#`
 //!
-//! Every subscriber subscribes to `bench/#` and must get every message of every publisher: a message less is a failure.
+//! An ADDRESS that begins with `tls:` means TLS; then BENCH_CA names the authority's PEM file. Every subscriber subscribes to `bench/#` and must
+//! get every message of every publisher: a message less is a failure.
+
+mod kept;
+mod retained;
 
 use std::{
     cell::Cell,
@@ -16,8 +26,10 @@ use std::{
 
 use sense_butler_benches::{
     Arguments, Fallible,
-    mqtt::{connect, pour, publish, receive, subscribe},
-    percentiles, run, say, wall_micros,
+    mqtt::{Pour, WINDOW, connect, disconnect, publish, receive, subscribe},
+    percentiles, run, say,
+    stream::Stream,
+    wall_micros,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -31,12 +43,18 @@ const LONGEST: Duration = Duration::from_secs(120);
 fn main() -> ExitCode {
     run(async {
         let arguments = Arguments::new();
-        match arguments.text(0, "throughput, latency, stalled or idle")? {
+        match arguments.text(0, "what to do")? {
             "throughput" => throughput(&arguments).await,
             "latency" => latency(&arguments).await,
             "stalled" => stalled(&arguments).await,
             "idle" => idle(&arguments).await,
-            other => Err(format!("`{other}` is not throughput, latency, stalled or idle").into()),
+            "handshakes" => handshakes(&arguments).await,
+            "kept" => kept::throughput(&arguments).await,
+            "fill" => kept::fill(&arguments).await,
+            "drain" => kept::drain(&arguments).await,
+            "retain" => retained::set(&arguments).await,
+            "retained" => retained::read(&arguments).await,
+            other => Err(format!("`{other}` is nothing to do; see the top of this program's source").into()),
         }
     })
 }
@@ -81,6 +99,11 @@ async fn reader(
 ) -> Fallible<()> {
     let mut stream = connect(address, &id).await?;
     subscribe(&mut stream, "bench/#", qos).await?;
+    count_to(stream, expect, arrived, tasks);
+    Ok(())
+}
+
+fn count_to(mut stream: Stream, expect: u64, arrived: &Rc<Cell<u64>>, tasks: &mut JoinSet<Fallible<()>>) {
     let arrived = arrived.clone();
     tasks.spawn_local(async move {
         let mut count = 0;
@@ -94,7 +117,6 @@ async fn reader(
         std::mem::forget(stream);
         Ok(())
     });
-    Ok(())
 }
 
 async fn throughput(arguments: &Arguments) -> Fallible<String> {
@@ -114,7 +136,9 @@ async fn throughput(arguments: &Arguments) -> Fallible<String> {
     }
     // All are connected before the first publishes: nothing is on its way when the clock starts.
     for (number, stream) in streams.into_iter().enumerate() {
-        pouring.spawn_local(async move { pour(stream, &format!("bench/{number}"), qos, count, payload).await });
+        pouring.spawn_local(async move {
+            Pour { topic: &format!("bench/{number}"), qos, count, payload, window: WINDOW }.run(stream).await
+        });
     }
     let seconds = play(readers, pouring, &arrived, total).await?;
     Ok(format!("delivered_per_s={:.0} messages={total} seconds={seconds:.2}", total as f64 / seconds))
@@ -128,7 +152,8 @@ async fn stalled(arguments: &Arguments) -> Fallible<String> {
     let (arrived, mut readers, mut pouring) = (Rc::new(Cell::new(0)), JoinSet::new(), JoinSet::new());
     reader(address, "hearing".to_owned(), qos, count, &arrived, &mut readers).await?;
     let stream = connect(address, "publisher").await?;
-    pouring.spawn_local(async move { pour(stream, "bench/0", qos, count, payload).await });
+    pouring
+        .spawn_local(async move { Pour { topic: "bench/0", qos, count, payload, window: WINDOW }.run(stream).await });
     let seconds = play(readers, pouring, &arrived, count).await?;
     drop(deaf);
     Ok(format!("messages={count} seconds={seconds:.2}"))
@@ -164,6 +189,7 @@ async fn latency(arguments: &Arguments) -> Fallible<String> {
             ticks.tick().await;
             payload[..8].copy_from_slice(&wall_micros().to_le_bytes());
             write.write_all(&publish("bench/latency", qos, (number % 65_535 + 1) as u16, &payload)).await?;
+            write.flush().await?;
         }
         Fallible::Ok(write)
     };
@@ -185,4 +211,35 @@ async fn idle(arguments: &Arguments) -> Fallible<String> {
     say("ready");
     tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
     Ok(format!("clients={}", streams.len()))
+}
+
+/// Comes, is greeted and leaves, so many times a second; all must succeed. One that waits does not keep the next from coming.
+async fn handshakes(arguments: &Arguments) -> Fallible<String> {
+    let address = arguments.text(1, "address")?.to_owned();
+    let (rate, seconds): (u64, u64) = (arguments.number(2, "rate")?, arguments.number(3, "seconds")?);
+    let (total, mut visits) = (rate * seconds, JoinSet::new());
+    let mut ticks = interval(Duration::from_micros(1_000_000 / rate));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let began = Instant::now();
+    for number in 0..total {
+        ticks.tick().await;
+        let address = address.clone();
+        visits.spawn_local(async move {
+            let begin = Instant::now();
+            let stream = connect(&address, &format!("passing-{number}")).await?;
+            let micros = begin.elapsed().as_micros() as u64;
+            disconnect(stream).await?;
+            Fallible::Ok(micros)
+        });
+    }
+    let mut micros = Vec::with_capacity(total as usize);
+    let all = async {
+        while let Some(ended) = visits.join_next().await {
+            micros.push(ended??);
+        }
+        Fallible::Ok(())
+    };
+    timeout(LONGEST, all).await.map_err(|_| "not all connections were greeted in time")??;
+    let rate = total as f64 / began.elapsed().as_secs_f64();
+    Ok(format!("per_s={rate:.1} {} connections={total}", percentiles(&mut micros)))
 }

@@ -18,11 +18,12 @@ use crate::{
         message::{Door, Origin},
         peer::{Kick, Reply},
         session::{Marks, Parcel, Released, Session, packet_id},
-        store::MemoryStore,
+        store::{MemoryStore, Store},
     },
     names::{ClientId, matches},
 };
 
+mod restart;
 mod run;
 
 const CLIENTS: usize = 4;
@@ -32,14 +33,50 @@ const KEPT: u32 = 100;
 
 #[derive(Debug, Clone)]
 enum Op {
-    Connect { client: usize, clean: bool, kept: bool, will: Option<WillOf> },
-    Subscribe { client: usize, filter: usize, qos: u8, published: bool, handling: u8 },
-    Unsubscribe { client: usize, filter: usize },
-    Publish { client: usize, topic: usize, qos: u8, retain: bool, empty: bool },
-    Read { client: usize, window: u16 },
-    Acknowledge { client: usize, which: usize },
-    Close { client: usize, with_will: bool, end: bool },
-    Tick { seconds: u64 },
+    Connect {
+        client: usize,
+        clean: bool,
+        kept: bool,
+        will: Option<WillOf>,
+    },
+    Subscribe {
+        client: usize,
+        filter: usize,
+        qos: u8,
+        published: bool,
+        handling: u8,
+    },
+    Unsubscribe {
+        client: usize,
+        filter: usize,
+    },
+    Publish {
+        client: usize,
+        topic: usize,
+        qos: u8,
+        retain: bool,
+        empty: bool,
+    },
+    Read {
+        client: usize,
+        window: u16,
+    },
+    Acknowledge {
+        client: usize,
+        which: usize,
+    },
+    Close {
+        client: usize,
+        with_will: bool,
+        end: bool,
+    },
+    Tick {
+        seconds: u64,
+    },
+    /// The program ends, in order or not, and begins anew with what the store has.
+    Restart {
+        in_order: bool,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -150,6 +187,10 @@ struct ModelSession {
     will: Option<(String, WillOf)>,
     will_due: Option<u64>,
     ends_at: Option<u64>,
+    /// Its client was connected when the program ended, and has not come back.
+    orphaned: bool,
+    /// So many at the front of the queue may have been sent by an earlier process, which is not written down message by message.
+    unsure: usize,
 }
 
 #[derive(Debug, Default)]
@@ -183,6 +224,9 @@ impl ModelSession {
     /// The connection is over: what it left unacknowledged comes again, first of all; QoS 0 is gone.
     fn leave(&mut self) {
         self.queue.retain(|(got, _)| got.qos > 0);
+        if self.unsure > 0 {
+            self.unsure += self.unacknowledged.len();
+        }
         let again = std::mem::take(&mut self.unacknowledged).into_iter().map(|got| (got, true));
         self.queue.splice(0..0, again);
     }
@@ -289,7 +333,7 @@ impl Model {
             }
         }
         if let Some((payload, will)) = session.will.take() {
-            self.route(None, &format!("w/{client}"), &payload, will.qos, will.retain);
+            self.route(Some(client), &format!("w/{client}"), &payload, will.qos, will.retain);
         }
     }
 
@@ -298,6 +342,10 @@ impl Model {
         let found = self.sessions.get_mut(&client);
         if let Some(session) = found {
             let was_online = std::mem::replace(&mut session.online, false);
+            if session.orphaned {
+                // It left its will to a process that is gone, and came back in time.
+                session.will = None;
+            }
             if was_online && session.will.as_ref().is_some_and(|(_, will)| !will.delayed) {
                 self.will(client, Some(client));
             }
@@ -310,7 +358,7 @@ impl Model {
         session.leave();
         session.stored |= kept;
         (session.online, session.kept, session.will) = (true, kept, will);
-        (session.will_due, session.ends_at) = (None, None);
+        (session.will_due, session.ends_at, session.orphaned) = (None, None, false);
         present
     }
 
@@ -360,7 +408,7 @@ impl Model {
         for client in 0..CLIENTS {
             let due = self.sessions.get_mut(&client).and_then(|session| session.will_due.take_if(|due| *due <= now));
             if due.is_some() {
-                self.will(client, None);
+                self.will(client, Some(client));
             }
         }
         for client in 0..CLIENTS {
