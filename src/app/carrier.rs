@@ -143,6 +143,13 @@ async fn watch_store(broker: BrokerHandle, latch: Latch, stop: CancellationToken
                 file.display()
             )),
             StoreHealth::Failing { why, .. } => latch.down(format!("the store cannot be written: {why}")),
+            StoreHealth::Unreadable { client, others, why, .. } => {
+                let more = if others > 0 { format!(" and {others} others") } else { String::new() };
+                latch.down(format!(
+                    "the stored queue of `{client}`{more} cannot be read: {why}; its messages wait and it is tried again; check the disk that \
+                     holds the store (see troubleshooting, `A stored queue cannot be read`)"
+                ));
+            }
             StoreHealth::Full => latch.down("the store or its disk is full: messages for persistent sessions are refused"),
         }
     }

@@ -181,7 +181,7 @@ impl<'a, 't> Applying<'a, 't> {
 
     fn remove(&mut self, sid: Sid, first: u64, summary: &Summary, length: usize) -> Result<(), Fault> {
         self.tables.queue()?.remove((sid.0, first))?;
-        self.ledger.removed(sid, summary, length, &mut self.unused);
+        self.ledger.removed(sid, first, summary, length, &mut self.unused);
         Ok(())
     }
 
@@ -294,7 +294,7 @@ impl<'a, 't> Applying<'a, 't> {
             .ok_or(Fault::TooLarge("the rows of a session are too many"))?;
         self.written.queues.push((sid, first.qseq));
         self.tables.queue()?.insert((sid.0, first.qseq), record.as_slice())?;
-        self.ledger.added(sid, &summary, record.len());
+        self.ledger.added(sid, first.qseq, &summary, record.len());
         Ok(())
     }
 

@@ -100,7 +100,8 @@ impl Place {
                 builder.create_with_backend(FileBackend::new(owned_file(&path)?)?)?
             }
             Self::Memory(memory) => builder.create_with_backend(Shared(Arc::<InMemoryBackend>::clone(memory)))?,
-            Self::Backend(make) => builder.create_with_backend(Shared(Arc::from(make()?)))?,
+            // Nothing of it stays in memory: whatever is wrong with it shows at once.
+            Self::Backend(make) => builder.set_cache_size(0).create_with_backend(Shared(Arc::from(make()?)))?,
         })
     }
 

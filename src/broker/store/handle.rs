@@ -16,7 +16,7 @@ use super::{
     inbox::Inbox,
     ledger::Ledger,
     metrics::StoreMetrics,
-    pages::{self, Desk},
+    pages::{Desk, Reader},
     quota::Quota,
     record::{Damaged, FORMAT, Kind},
     recover,
@@ -134,12 +134,19 @@ impl Store {
             undo: Written::default(),
             trims: Vec::new(),
             condition: Condition::Up,
+            compacts: true,
             _lock: lock,
+        };
+        let reader = Reader {
+            desk: Arc::clone(&desk),
+            vault: Arc::clone(&vault),
+            chart: Arc::clone(&chart),
+            metrics,
+            inbox: Arc::clone(&inbox),
         };
         let store = Arc::new(Self { inbox, desk, vault, chart, threads: Mutex::default() });
         store.start("store-writer", move || writer.run())?;
-        let (desk, vault) = (Arc::clone(&store.desk), Arc::clone(&store.vault));
-        store.start("store-reader", move || pages::run(&desk, &vault, &metrics))?;
+        store.start("store-reader", move || reader.run())?;
         Ok((store, recovered))
     }
 
@@ -220,8 +227,14 @@ impl Store {
 
     /// Reads a page at once.
     pub(super) fn page(&self, sid: super::Sid, wanted: super::Wanted) -> Result<super::Page, Fault> {
-        self.vault
-            .read(|database| guarded(|| super::tables::consult(database, |txn| Ok(pages::page(txn, sid, wanted)?.0))))
+        self.vault.read(|database| {
+            guarded(|| super::tables::consult(database, |txn| Ok(super::pages::page(txn, sid, wanted)?.0)))
+        })
+    }
+
+    /// Bytes of everything there is.
+    pub(super) fn bytes(&self) -> u64 {
+        self.vault.read(|database| Ok(recover::ledger(database)?.bytes)).unwrap()
     }
 
     /// Batches and rows there are.

@@ -38,6 +38,8 @@ struct State {
     urgent: bool,
     /// The writer works; what it works on is said before anything that comes now.
     busy: bool,
+    /// The file is to be opened again.
+    reopen: bool,
     /// It sleeps.
     asleep: bool,
     stopping: bool,
@@ -56,6 +58,8 @@ pub(super) struct Inbox {
 pub(super) struct Work {
     pub groups: Vec<Group>,
     pub dirty: Vec<Arc<Session>>,
+    /// The file is to be opened again first: the reader met an error after which it gives nothing.
+    pub reopen: bool,
     /// Nothing more will come than what is there.
     pub stopping: bool,
     /// There was nothing else: this was the last.
@@ -93,6 +97,13 @@ impl Inbox {
         }
     }
 
+    /// The database refuses everything since a failed read: it is to be opened again, before a commit fails for that.
+    pub(super) fn reopen(&self) {
+        let mut state = self.state.lock();
+        state.reopen = true;
+        self.awake(state);
+    }
+
     fn awake(&self, state: parking_lot::MutexGuard<'_, State>) {
         let asleep = state.asleep;
         drop(state);
@@ -127,7 +138,7 @@ impl Inbox {
             let due = state.since.filter(|_| !down).map(|since| since + state.lazy());
             let written = state.urgent || state.stopping || due.is_some_and(|due| due <= Instant::now());
             let progress = !down && !state.dirty.is_empty() && written;
-            if !state.groups.is_empty() || progress || state.stopping {
+            if !state.groups.is_empty() || progress || state.stopping || state.reopen {
                 return state.take(progress);
             }
             let until = [deadline, due].into_iter().flatten().min();
@@ -161,7 +172,8 @@ impl State {
     fn take(&mut self, progress: bool) -> Work {
         self.busy = true;
         self.begun = Some(Instant::now());
-        let mut work = Work { stopping: self.stopping, ..Work::default() };
+        let reopen = std::mem::take(&mut self.reopen);
+        let mut work = Work { stopping: self.stopping, reopen, ..Work::default() };
         if progress {
             work.dirty = std::mem::take(&mut self.dirty);
             (self.since, self.urgent) = (None, false);

@@ -26,6 +26,8 @@ pub(super) struct StoreMetrics {
     damaged: Counter,
     dropped: Counter,
     set_aside: Counter,
+    compacted: Counter,
+    unreadable: Gauge,
     refused_line: Throttle,
     damaged_line: Throttle,
     dropped_line: Throttle,
@@ -48,6 +50,8 @@ impl StoreMetrics {
             damaged: Counter::default(),
             dropped: Counter::default(),
             set_aside: Counter::default(),
+            compacted: Counter::default(),
+            unreadable: Gauge::default(),
             refused_line: Throttle::every(EVERY),
             damaged_line: Throttle::every(EVERY),
             dropped_line: Throttle::every(EVERY),
@@ -69,9 +73,16 @@ impl StoreMetrics {
         counter("sense_butler_store_damaged_messages", "Stored messages that could not be read back", &self.damaged);
         counter("sense_butler_store_dropped_messages", "Stored messages dropped by a session's quota", &self.dropped);
         counter("sense_butler_store_set_aside", "Stores that could not be opened and were set aside", &self.set_aside);
+        counter(
+            "sense_butler_store_compacted_batches",
+            "Batches of stored messages written anew without what nobody waits for",
+            &self.compacted,
+        );
         registry.register("sense_butler_store_commit_seconds", "Duration of commits, seconds", self.duration.clone());
         registry.register("sense_butler_store_commit_messages", "Messages per commit", self.messages.clone());
         registry.register("sense_butler_store_bytes", "Bytes of stored messages and their queues", self.bytes.clone());
+        let unreadable = self.unreadable.clone();
+        registry.register("sense_butler_store_unreadable_queues", "Queues that cannot be read back now", unreadable);
         registry.register("sense_butler_store_messages", "Messages in stored queues", self.rows.clone());
     }
 
@@ -122,6 +133,15 @@ impl StoreMetrics {
                 "the stored queue of a session is full and messages are dropped; see max_queue_bytes and max_queue_messages in broker.toml"
             );
         }
+    }
+
+    pub(super) fn compacted(&self, batches: u64) {
+        self.compacted.inc_by(batches);
+    }
+
+    /// So many queues cannot be read.
+    pub(super) fn unreadable(&self, queues: usize) {
+        self.unreadable.set(i64::try_from(queues).unwrap_or(i64::MAX));
     }
 
     pub(super) fn set_aside(&self) {

@@ -11,6 +11,7 @@
 
 mod apply;
 mod ballast;
+mod compact;
 mod debt;
 mod disk;
 mod group;

@@ -1,10 +1,11 @@
 //! Queues read back: a thread that reads a page whenever a session's connection has sent what memory had.
 //!
-//! Invariants: a session has one request here at most, because it asks again only when it was answered; a page is read in one short
-//! transaction; what cannot be read back is left out and counted, and never anything else in its place.
+//! Invariants: a session has one request here at most, and one that is late; a page is read in one short transaction; a message that is damaged
+//! is left out and counted, and never anything else in its place; where the file cannot be read at all, nothing is left out: health says so
+//! and reading is tried again, less and less often, until it succeeds or the session ends.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,6 +16,8 @@ use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::{
     Page, Row, Sid, Wanted,
+    health::Chart,
+    inbox::Inbox,
     metrics::StoreMetrics,
     record::{batch::Batch, queue::Queued},
     tables::{Fault, MSG, QUEUE, Record, consult, guarded},
@@ -29,14 +32,22 @@ use crate::{
 const ROWS: usize = 256;
 /// ... and bytes of its messages; one message of any size is in it.
 const BYTES: usize = 1 << 20;
-/// A page that could not be read is not asked for again sooner.
+/// A page that could not be read is not tried again sooner ...
 const PAUSE: Duration = Duration::from_millis(100);
+/// ... and then twice as long, so many times.
+const DOUBLED: u32 = 8;
+
+/// A session with the page that it could not be given.
+type Late = (Arc<Session>, Wanted);
 
 #[derive(Debug, Default)]
 struct State {
     requests: VecDeque<Arc<Session>>,
-    /// Could not be served; answered when their time has come.
-    late: VecDeque<(Instant, Arc<Session>, Wanted)>,
+    /// Could not be served; tried again when their time has come, the first that came first.
+    late: BTreeMap<(Instant, u64), Late>,
+    /// Who is late.
+    sids: BTreeSet<Sid>,
+    count: u64,
     stopped: bool,
 }
 
@@ -58,26 +69,32 @@ impl Desk {
         self.wake.notify_one();
     }
 
-    fn postpone(&self, session: Arc<Session>, wanted: Wanted) {
-        self.state.lock().late.push_back((Instant::now() + PAUSE, session, wanted));
+    /// A session that came back meanwhile is late already: one attempt serves both.
+    fn postpone(&self, sid: Sid, late: Late, pause: Duration) {
+        let mut state = self.state.lock();
+        if state.sids.insert(sid) {
+            state.count += 1;
+            let key = (Instant::now() + pause, state.count);
+            state.late.insert(key, late);
+        }
     }
 
-    /// The next request; those that failed are answered on the way. `None`: it is over.
-    fn next(&self) -> Option<Arc<Session>> {
+    /// The next request, new or late. `None`: it is over.
+    fn next(&self) -> Option<(Arc<Session>, Option<Wanted>)> {
         let mut state = self.state.lock();
         loop {
             if state.stopped {
                 return None;
             }
-            if let Some((_, session, wanted)) = state.late.pop_front_if(|(due, ..)| *due <= Instant::now()) {
-                // Its connection asks again.
-                parking_lot::MutexGuard::unlocked(&mut state, || session.page(wanted, None));
-                continue;
+            let due = state.late.first_entry().filter(|first| first.key().0 <= Instant::now());
+            if let Some((session, wanted)) = due.map(|first| first.remove()) {
+                session.kept().map(|sid| state.sids.remove(&sid));
+                return Some((session, Some(wanted)));
             }
             if let Some(session) = state.requests.pop_front() {
-                return Some(session);
+                return Some((session, None));
             }
-            match state.late.front().map(|(due, ..)| *due) {
+            match state.late.keys().next().map(|(due, _)| *due) {
                 Some(due) => drop(self.wake.wait_until(&mut state, due)),
                 None => self.wake.wait(&mut state),
             }
@@ -85,24 +102,58 @@ impl Desk {
     }
 }
 
-/// Serves requests until the desk is closed.
-pub(super) fn run(desk: &Desk, vault: &Vault, metrics: &StoreMetrics) {
-    static FAILED: Throttle = Throttle::every(Duration::from_secs(10));
-    while let Some(session) = desk.next() {
-        let Some((sid, wanted)) = session.kept().zip(session.wanted()) else { continue };
-        let read = vault.read(|database| guarded(|| consult(database, |txn| page(txn, sid, wanted))));
-        match read {
-            Ok((page, damaged)) => {
-                metrics.page(damaged);
-                session.page(wanted, Some(page));
-            }
-            Err(fault) => {
-                if let Some(suppressed) = FAILED.pass() {
-                    tracing::error!(client = %session.client, suppressed, "a stored queue cannot be read now: {fault}");
+/// The thread that reads.
+pub(super) struct Reader {
+    pub desk: Arc<Desk>,
+    pub vault: Arc<Vault>,
+    pub chart: Arc<Chart>,
+    pub metrics: Arc<StoreMetrics>,
+    pub inbox: Arc<Inbox>,
+}
+
+impl Reader {
+    /// Serves requests until the desk is closed.
+    pub(super) fn run(self) {
+        while let Some((session, late)) = self.desk.next() {
+            let Some(sid) = session.kept() else { continue };
+            // Where nobody waits any more, a late page is read all the same: whether it can be is to be known.
+            let late = late.filter(|_| self.chart.is_unreadable(sid));
+            let Some(wanted) = session.wanted().or(late) else { continue };
+            let read = self.vault.read(|database| guarded(|| consult(database, |txn| page(txn, sid, wanted))));
+            match read {
+                Ok((page, damaged)) => {
+                    self.metrics.page(damaged);
+                    if self.chart.readable(sid) {
+                        tracing::info!(client = %session.client, "a stored queue that could not be read can be read again");
+                        self.metrics.unreadable(self.chart.unread());
+                    }
+                    session.page(wanted, Some(page));
                 }
-                desk.postpone(session, wanted);
+                Err(fault) => self.failed(sid, session, wanted, &fault),
             }
         }
+    }
+
+    fn failed(&self, sid: Sid, session: Arc<Session>, wanted: Wanted, fault: &Fault) {
+        static FAILED: Throttle = Throttle::every(Duration::from_secs(10));
+        if matches!(fault, Fault::Closed) {
+            // The writer is about to open it again, and says what is wrong.
+            return self.desk.postpone(sid, (session, wanted), PAUSE);
+        }
+        let tries = self.chart.unreadable(sid, &session.client, fault.to_string());
+        self.metrics.unreadable(self.chart.unread());
+        if let Some(suppressed) = FAILED.pass() {
+            tracing::error!(
+                client = %session.client,
+                suppressed,
+                "a stored queue cannot be read: {fault}; its messages wait and reading is tried again; check the disk that holds the store"
+            );
+        }
+        if fault.latches() {
+            self.inbox.reopen();
+        }
+        let pause = PAUSE.saturating_mul(1 << tries.saturating_sub(1).min(DOUBLED));
+        self.desk.postpone(sid, (session, wanted), pause);
     }
 }
 

@@ -211,9 +211,10 @@ fn count_queues(txn: &ReadTransaction, ledger: &mut Ledger, mut seen: impl FnMut
         let (key, record) = entry?;
         let ((sid, first), record) = (key.value(), record.value());
         let queued = Queued::read(Sid(sid), first, record)?;
-        ledger.added(Sid(sid), &queued.summary, record.len());
+        ledger.added(Sid(sid), first, &queued.summary, record.len());
         seen(Sid(sid), queued.summary.last);
     }
+    ledger.find_sparse();
     Ok(())
 }
 

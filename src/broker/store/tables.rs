@@ -82,6 +82,11 @@ impl Fault {
         }
     }
 
+    /// After this the database refuses everything until it is opened again.
+    pub(super) fn latches(&self) -> bool {
+        matches!(self, Self::Database(redb::Error::Io(_) | redb::Error::PreviousIo))
+    }
+
     /// There is no room: the disk is full, or a quota of the system is used up.
     pub(super) fn is_full(&self) -> bool {
         use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};

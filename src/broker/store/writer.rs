@@ -49,6 +49,8 @@ pub(super) struct Writer {
     /// Queues that were handed over by the last commit, and up to where.
     pub trims: Vec<(Sid, u64)>,
     pub condition: Condition,
+    /// Sparse batches are written anew; not any more once one could not be read.
+    pub compacts: bool,
     /// The directory is this process's.
     pub _lock: Option<std::fs::File>,
 }
@@ -71,6 +73,9 @@ pub(super) enum Condition {
     },
 }
 
+/// Sparse batches that are left over are looked at again so much later.
+const COMPACT: Duration = Duration::from_millis(10);
+
 /// Progress of sessions, taken for one commit.
 type Taken = Vec<(Arc<Session>, Sid, Progress)>;
 
@@ -79,7 +84,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         loop {
             let (down, deadline) = match self.condition {
-                Condition::Up | Condition::Over => (false, None),
+                Condition::Up | Condition::Over => (false, self.may_compact().then(|| Instant::now() + COMPACT)),
                 Condition::Full { again, .. } => (false, Some(again)),
                 Condition::Down { again, .. } => (true, Some(again)),
             };
@@ -88,6 +93,9 @@ impl Writer {
             if work.stopping || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 self.tend();
             }
+            if work.reopen {
+                self.reread();
+            }
             self.serve(work);
             if last {
                 break;
@@ -95,6 +103,11 @@ impl Writer {
         }
         self.inbox.close();
         self.vault.close();
+    }
+
+    /// Whether there are sparse batches, and room to write them anew.
+    fn may_compact(&self) -> bool {
+        self.compacts && self.ledger.has_sparse() && matches!(self.condition, Condition::Up | Condition::Over)
     }
 
     /// What is due: the file is opened again, the ballast is written again.
@@ -107,6 +120,16 @@ impl Writer {
             },
             Condition::Up | Condition::Over => {}
         }
+    }
+
+    /// The reader met an error of the disk, after which the database gives and takes nothing: it is opened again.
+    fn reread(&mut self) {
+        if matches!(self.condition, Condition::Down { .. }) {
+            return;
+        }
+        self.vault.close();
+        self.reopen(matches!(self.condition, Condition::Full { .. }));
+        self.look_at_room();
     }
 
     /// There is room again.
@@ -141,7 +164,7 @@ impl Writer {
             .collect();
         let admitted = work.groups.iter().zip(&refused).filter(|(group, why)| why.is_none() && !group.stores_nothing());
         let admitted: Vec<_> = admitted.map(|(group, _)| group).collect();
-        let nothing = admitted.is_empty() && taken.is_empty();
+        let nothing = admitted.is_empty() && taken.is_empty() && !self.may_compact();
         let committed = if nothing { Ok(()) } else { self.commit(&admitted, &taken) };
         if let Err(fault) = &committed {
             // Whoever is told that it failed can see why.
@@ -184,7 +207,8 @@ impl Writer {
 
     /// One transaction: what is owed, then progress, then the groups.
     fn commit(&mut self, groups: &[&Group], taken: &Taken) -> Result<(), Fault> {
-        let began = Instant::now();
+        let (began, compacts) = (Instant::now(), self.may_compact());
+        let (mut compacting, mut compacted) = (false, 0);
         let Self { vault, ledger, debts, quota, undo, trims, .. } = self;
         let mut written = Written::default();
         let result = vault.read(|database| {
@@ -196,6 +220,11 @@ impl Writer {
                     taken.iter().try_for_each(|(_, sid, progress)| applying.progress(*sid, progress))?;
                     groups.iter().flat_map(|group| &group.changes).try_for_each(|change| applying.change(change))?;
                     let dropped = applying.rows(groups, quota)?;
+                    if compacts {
+                        compacting = true;
+                        compacted = applying.compact()?;
+                        compacting = false;
+                    }
                     applying.finish()?;
                     Ok(dropped)
                 })
@@ -206,6 +235,8 @@ impl Writer {
                 *debts = Debts::default();
                 *trims = written.advanced.into_iter().map(|(sid, _, floor)| (sid, floor)).collect();
                 self.metrics.dropped(dropped);
+                self.metrics.compacted(compacted);
+                self.forget_unreadable();
                 let messages = groups.iter().map(|group| group.messages.len()).sum();
                 self.metrics.committed(began.elapsed(), as_u64(messages));
                 self.metrics.level(&self.ledger);
@@ -217,6 +248,10 @@ impl Writer {
             }
             Err(fault) => {
                 undo.append(written);
+                if compacting && !fault.is_full() {
+                    tracing::warn!("the store no longer makes its space small, until the next start: {fault}");
+                    self.compacts = false;
+                }
                 Err(fault)
             }
         }
@@ -261,6 +296,7 @@ impl Writer {
                 *ledger = known;
                 (*undo, *debts) = (Written::default(), Debts::default());
                 self.vault.put(database);
+                self.forget_unreadable();
                 self.metrics.level(&self.ledger);
                 self.chart.recovered();
                 self.up(full);
@@ -277,6 +313,12 @@ impl Writer {
         }
     }
 
+    /// What belonged to sessions that ended need not be read any more.
+    fn forget_unreadable(&self) {
+        let queues = self.chart.forget_unless(|sid| self.ledger.sessions.contains_key(&sid));
+        self.metrics.unreadable(queues);
+    }
+
     fn up(&mut self, full: bool) {
         if full {
             tracing::warn!(
@@ -287,6 +329,7 @@ impl Writer {
         } else {
             tracing::info!("the store works again");
             self.condition = Condition::Up;
+            self.chart.full(false);
         }
     }
 

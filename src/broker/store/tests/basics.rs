@@ -296,3 +296,42 @@ fn a_queue_is_handed_over_with_the_rows_that_take_its_place() {
     write_progress(&store, Sid(2), progress(1, 2));
     assert_eq!(store.counts(), (1, 2), "the next commit trims what was handed over");
 }
+
+#[test]
+fn what_nobody_waits_for_does_not_keep_its_space() {
+    let place = disk::Place::of(None);
+    let mut registry = Registry::default();
+    let (store, _) = Store::open_at(place.clone(), &Storage::default(), &mut registry).unwrap();
+    let (here, away) = (Sid(1), Sid(2));
+    for batch in 1..=30 {
+        let mut group = Group::new(batch);
+        if batch == 1 {
+            group.changes =
+                vec![Change::Session(here, record("here", 60, None)), Change::Session(away, record("away", 60, None))];
+        }
+        for number in batch * 100..batch * 100 + 40 {
+            let message = message("t", number, 3_000);
+            queue(&mut group, here, number, &message);
+            if number % 100 == 17 {
+                queue(&mut group, away, number, &message);
+            }
+        }
+        assert!(commit(&store, group));
+    }
+    let before = store.bytes();
+    write_progress(&store, here, progress(5_000, 4_000));
+    let began = std::time::Instant::now();
+    while counter(&registry, "store_compacted_batches") < 30 {
+        assert!(began.elapsed() < std::time::Duration::from_secs(60), "{} of {before} bytes", store.bytes());
+        std::thread::yield_now();
+    }
+    let after = store.bytes();
+    assert!(after < before / 20, "{after} of {before} bytes");
+    let expected: Vec<_> = (1..=30).map(|batch| (batch * 100 + 17, batch * 100 + 17)).collect();
+    assert_eq!((store.counts(), read_back(&store, away)), ((30, 30), expected.clone()));
+    drop(store);
+    let (store, _) = open_at(place, &Storage::default());
+    assert_eq!((store.bytes(), store.counts(), read_back(&store, away)), (after, (30, 30), expected));
+    write_progress(&store, away, progress(5_000, 4_000));
+    assert_eq!((store.bytes(), store.counts()), (0, (0, 0)));
+}

@@ -38,12 +38,27 @@ impl Random {
     }
 }
 
+/// What `sync_data` does of what it says it did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Syncs {
+    /// All of it.
+    #[default]
+    Honestly,
+    /// Nothing: what was written is lost or not, as luck has it, until the power goes.
+    Never,
+    /// What was written before the sync before: a cache that is one behind.
+    Late,
+}
+
 #[derive(Debug, Default)]
 struct Platter {
     now: Vec<u8>,
     /// Sectors written since the last sync, as they were on disk before.
     unsynced: BTreeMap<u64, Vec<u8>>,
     synced_len: u64,
+    syncs: Syncs,
+    /// Of a disk that is late: sectors and length at the last sync, which the next one makes true.
+    held: Option<(BTreeMap<u64, Vec<u8>>, u64)>,
     /// Operations until the power goes; `None`: it stays.
     left: Option<u64>,
     off: bool,
@@ -55,6 +70,8 @@ pub(super) struct Disk {
     platter: Arc<Mutex<Platter>>,
     /// Bytes there is room for; 0: for everything.
     room: Arc<AtomicU64>,
+    /// Places that cannot be read.
+    bad: Arc<Mutex<Vec<u64>>>,
     pub(super) writes: Arc<AtomicU64>,
 }
 
@@ -67,6 +84,11 @@ impl Disk {
             platter.now = image;
         }
         disk
+    }
+
+    /// From here on it syncs like this.
+    pub(super) fn syncs(&self, syncs: Syncs) {
+        self.platter.lock().syncs = syncs;
     }
 
     pub(super) fn image(&self) -> Vec<u8> {
@@ -102,7 +124,9 @@ impl Disk {
     pub(super) fn after_the_cut(&self, random: &mut Random) -> Vec<u8> {
         let platter = self.platter.lock();
         let mut image = platter.now.clone();
-        for (sector, before) in &platter.unsynced {
+        let held = platter.held.iter().flat_map(|(sectors, _)| sectors);
+        // What was written last is lost first.
+        for (sector, before) in platter.unsynced.iter().chain(held) {
             if random.one_in(2) {
                 let start = usize::try_from(sector * SECTOR).unwrap();
                 let end = (start + before.len()).min(image.len());
@@ -121,6 +145,12 @@ impl Disk {
     /// Bytes there is room for; 0: for everything.
     pub(super) fn set_room(&self, bytes: u64) {
         self.room.store(bytes, Ordering::SeqCst);
+    }
+
+    /// These bytes, with whatever is read together with one, cannot be read by the thread that reads queues back. (Opening goes through the
+    /// whole file where the database checks itself, as it does in tests.)
+    pub(super) fn set_bad(&self, places: &[u64]) {
+        *self.bad.lock() = places.to_vec();
     }
 
     fn step(platter: &mut Platter) -> io::Result<()> {
@@ -148,6 +178,10 @@ impl StorageBackend for Disk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let is_bad = self.bad.lock().iter().any(|bad| (offset..offset + out.len() as u64).contains(bad));
+        if is_bad && std::thread::current().name() == Some("store-reader") {
+            return Err(io::Error::other("a bad sector"));
+        }
         let platter = self.platter.lock();
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         let found = start.checked_add(out.len()).and_then(|end| platter.now.get(start..end));
@@ -165,8 +199,20 @@ impl StorageBackend for Disk {
     fn sync_data(&self) -> io::Result<()> {
         let mut platter = self.platter.lock();
         Self::step(&mut platter)?;
-        platter.unsynced.clear();
-        platter.synced_len = platter.now.len() as u64;
+        let len = platter.now.len() as u64;
+        match platter.syncs {
+            Syncs::Honestly => {
+                platter.unsynced.clear();
+                platter.synced_len = len;
+            }
+            Syncs::Never => {}
+            Syncs::Late => {
+                let written = std::mem::take(&mut platter.unsynced);
+                if let Some((_, len)) = platter.held.replace((written, len)) {
+                    platter.synced_len = len;
+                }
+            }
+        }
         Ok(())
     }
 

@@ -6,7 +6,12 @@ use super::{
     disks::{Disk, Random},
     *,
 };
-use crate::broker::settings::QueuePolicy;
+use crate::broker::{
+    message::{Door, Origin},
+    peer::Peer,
+    session::{Marks, Parcel, Session},
+    settings::QueuePolicy,
+};
 
 const SID: Sid = Sid(1);
 
@@ -241,6 +246,97 @@ fn a_flipped_bit_never_changes_a_message() {
     }
     println!("{opened} opened, {refused} would be set aside, {left_out} messages left out");
     assert!(opened > 0 && refused > 0);
+}
+
+/// A client that reads its queue.
+struct Client {
+    session: Arc<Session>,
+    peer: Arc<Peer>,
+}
+
+impl Client {
+    fn of(kept: &RecoveredSession) -> Self {
+        let origin = Origin { door: Door::Internal, client: None, user: None, may_start: false };
+        let (session, peer) = (Session::recovered(kept, Marks::of(1 << 20, 1_000)), Peer::new(origin, None));
+        session.attach(&peer);
+        Self { session: Arc::new(session), peer }
+    }
+
+    /// What it gets now; a page is asked for if one is needed.
+    fn take(&self, store: &Store) -> Vec<u64> {
+        let mut out = Vec::new();
+        let taken = self.session.take(self.peer.id, usize::MAX, 100, &mut out).unwrap();
+        if taken.page {
+            store.load(&self.session);
+        }
+        let numbers = out.iter().map(|parcel| match parcel {
+            Parcel::Publish { entry, .. } => number(&entry.message),
+            Parcel::PubRel(_) => panic!("nothing was released"),
+        });
+        numbers.collect()
+    }
+}
+
+/// Waits until something holds.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A store on a disk with one message whose places (those of old pages among them) are named, opened anew, so that nothing of it is in memory.
+fn with_a_place() -> (Disk, Vec<u64>, Arc<Store>, Client) {
+    let disk = Disk::default();
+    let (store, _) = open_at(disk.place(), &Storage::default());
+    let mut first = Group::new(1);
+    first.changes.push(Change::Session(SID, record("one", 600, None)));
+    first.changes.push(Change::Session(Sid(2), record("two", 600, None)));
+    queue(&mut first, SID, 1, &message("here", 1, 20_000));
+    assert!(commit(&store, first));
+    // Enough for the table to have a page of its own for that message.
+    for batch in 2..=9 {
+        assert!(commit(&store, for_the_other(batch, 20_000)));
+    }
+    drop(store);
+    let image = disk.image();
+    let (head, body) = (1_u64.to_be_bytes(), [b'.'; 1_000]);
+    let places =
+        (0_u64..).zip(image.windows(1_008)).filter(|(_, bytes)| bytes.starts_with(&head) && bytes.ends_with(&body));
+    let places: Vec<_> = places.map(|(place, _)| place).collect();
+    assert!(!places.is_empty());
+    let (store, recovered) = open_at(disk.place(), &Storage::default());
+    let client = Client::of(&recovered.sessions[0]);
+    (disk, places, store, client)
+}
+
+/// A group for the other session.
+fn for_the_other(batch: u64, length: usize) -> Group {
+    let mut group = Group::new(batch);
+    queue(&mut group, Sid(2), batch, &message("t", batch, length));
+    group
+}
+
+#[test]
+fn a_queue_that_cannot_be_read_is_told_until_it_can_be_read() {
+    let (disk, places, store, client) = with_a_place();
+    disk.set_bad(&places);
+    assert_eq!(client.take(&store), [0_u64; 0]);
+    until("it is told", || matches!(store.health(), StoreHealth::Unreadable { .. }));
+    let StoreHealth::Unreadable { client: whose, others, why, .. } = store.health() else { unreachable!() };
+    assert_eq!((whose.as_str(), others), ("one", 0));
+    assert!(why.contains("a bad sector"), "{why}");
+    // The database refuses everything after such an error: others do not feel it.
+    let mut batch = 10;
+    until("the others are served", || {
+        batch += 1;
+        commit(&store, for_the_other(batch, 100))
+    });
+    assert_eq!(client.take(&store), [0_u64; 0], "nothing is left out");
+    disk.set_bad(&[]);
+    until("it is read", || store.health() == StoreHealth::Ok);
+    assert_eq!(client.take(&store), [1]);
 }
 
 /// With `BUTLER_SMALL_DISK`, a directory on a file system of some 40 MB, for example `mount -t tmpfs -o size=40m tmpfs <directory>`.

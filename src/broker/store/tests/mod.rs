@@ -108,6 +108,15 @@ fn queue(group: &mut Group, sid: Sid, qseq: u64, message: &Arc<Message>) {
     }
 }
 
+/// What a counter says, without the beginning and the end that all have.
+fn counter(registry: &Registry, name: &str) -> u64 {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+    let value =
+        |line: &str| line.strip_prefix("sense_butler_")?.strip_prefix(name)?.strip_prefix("_total ")?.parse().ok();
+    text.lines().find_map(value).unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
 /// Hands a group over; the receiver hears whether it was kept.
 fn submit(store: &Store, mut group: Group) -> oneshot::Receiver<Word> {
     let (sender, receiver) = oneshot::channel();
