@@ -219,7 +219,7 @@ impl Store {
 
     /// Reads back what a session wants, at once.
     pub(in crate::broker) fn load_at_once(&self, session: &Session) {
-        if let Some((sid, wanted)) = session.sid.zip(session.wanted()) {
+        if let Some((sid, wanted)) = session.kept().zip(session.wanted()) {
             let page = self.page(sid, wanted).unwrap();
             session.page(wanted, Some(page));
         }
