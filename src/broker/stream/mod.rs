@@ -240,7 +240,7 @@ impl State {
         place: Option<u16>,
         effects: &mut Effects,
     ) {
-        let member = self.live_member(group);
+        let member = self.live_member(group, message.qos);
         let queue = member.map(|(session, _)| session).or_else(|| self.queue_of(group, message.qos));
         if let Some(receiver) = queue {
             let pool = self.pools.sid(group);

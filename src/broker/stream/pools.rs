@@ -175,9 +175,8 @@ impl State {
     }
 
     /// The member that gets a live message: one that is there, if possible one that is not held up.
-    pub(super) fn live_member(&mut self, group: &GroupKey) -> Option<(SessionKey, Asked)> {
-        let queue = self.pools.queues.get(group).and_then(|queue| self.seats.get(*queue));
-        if queue.is_some_and(|queue| queue.draining) {
+    pub(super) fn live_member(&mut self, group: &GroupKey, qos: QoS) -> Option<(SessionKey, Asked)> {
+        if qos != QoS::AtMostOnce && self.is_draining(group) {
             return None;
         }
         let seats = &self.seats;
@@ -187,7 +186,13 @@ impl State {
         free.or_else(|| self.index.pick(group, |member| there(member).is_some()))
     }
 
-    /// The queue of a group, if a stored member is owed messages of this QoS.
+    /// Whether something waits in the group's queue.
+    fn is_draining(&self, group: &GroupKey) -> bool {
+        let queue = self.pools.queues.get(group).and_then(|queue| self.seats.get(*queue));
+        queue.is_some_and(|queue| queue.draining)
+    }
+
+    /// The queue of a group, if a stored member is owed messages of this QoS, or if there are such before it.
     pub(super) fn queue_of(&mut self, group: &GroupKey, qos: QoS) -> Option<SessionKey> {
         if qos == QoS::AtMostOnce {
             return None;
@@ -196,7 +201,8 @@ impl State {
             asked.options.qos != QoS::AtMostOnce
                 && self.seats.get(*member).is_some_and(|seat| seat.session.sid.is_some())
         };
-        let key = self.pools.queues.get(group).copied().filter(|_| self.index.members(group).iter().any(owed))?;
+        let key = self.pools.queues.get(group).copied();
+        let key = key.filter(|_| self.is_draining(group) || self.index.members(group).iter().any(owed))?;
         self.drain_later(key);
         Some(key)
     }

@@ -3,8 +3,7 @@
 //! A program that ends in order reports the end of its connections first; one that does not leaves them as they were, and its wills wait five
 //! seconds for clients that come back. `RESTART_MODEL_CASES` sets the number of histories. Which messages were sent, the store learns with the
 //! acknowledgements only: of what was under way DUP may be missing after a restart. Nor does it know who published what is retained, for No
-//! Local. Shared groups are there in histories whose restarts are in order: what passing members were sent and did not acknowledge, nothing
-//! keeps.
+//! Local. Shared groups are there in histories whose restarts are in order: what of theirs outlives a crash, `tests/kill.rs` judges.
 
 use std::time::Duration;
 
