@@ -23,6 +23,7 @@ use crate::{
     names::{ClientId, matches},
 };
 
+mod refused;
 mod restart;
 mod run;
 
