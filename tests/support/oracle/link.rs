@@ -65,7 +65,7 @@ impl World {
         loop {
             let address = self.address().await?;
             let expected = self.ledger.connecting(&hello.id, !hello.clean);
-            match timeout(PATIENCE, Link::open(address, hello)).await {
+            match timeout(PATIENCE, Link::open(address, self.phase.clone(), hello)).await {
                 Ok(Ok((link, present, 0))) => {
                     let anew = self.ledger.connected(&hello.id, expected, present);
                     return Some((link, anew));
@@ -89,20 +89,39 @@ impl World {
 
 /// A connection that was accepted.
 pub struct Link {
+    address: SocketAddr,
+    phase: watch::Receiver<Phase>,
     stream: TcpStream,
     buffer: Vec<u8>,
     version: u8,
 }
 
 impl Link {
-    async fn open(address: SocketAddr, hello: &Hello) -> io::Result<(Self, bool, u8)> {
+    async fn open(address: SocketAddr, phase: watch::Receiver<Phase>, hello: &Hello) -> io::Result<(Self, bool, u8)> {
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         stream.write_all(&hello.bytes()).await?;
-        let mut link = Self { stream, buffer: Vec::new(), version: hello.version };
+        let mut link = Self { address, phase, stream, buffer: Vec::new(), version: hello.version };
         match link.next().await? {
             Packet::ConnAck { present, code } => Ok((link, present, code)),
             other => Err(io::Error::other(format!("{other:?} instead of a CONNACK"))),
+        }
+    }
+
+    /// Waits until the program that took the connection is dead. The connection is over with it, also where the system has not noticed: under
+    /// Wine some sockets of a killed program stay open for as long as other programs run.
+    async fn over(phase: &mut watch::Receiver<Phase>, address: SocketAddr) {
+        if phase.wait_for(|phase| phase.address != Some(address)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn read(&mut self) -> io::Result<usize> {
+        tokio::select! {
+            // What it said before is heard.
+            biased;
+            count = self.stream.read_buf(&mut self.buffer) => count,
+            () = Self::over(&mut self.phase, self.address) => Err(io::ErrorKind::ConnectionReset.into()),
         }
     }
 
@@ -114,7 +133,7 @@ impl Link {
                 self.buffer.drain(..end);
                 return packet.ok_or_else(|| io::Error::other(format!("no broker may send {first:#04x}")));
             }
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+            if self.read().await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
