@@ -39,9 +39,10 @@ pub(in crate::broker) struct Marks {
 }
 
 impl Marks {
-    /// Marks for a queue limit in bytes and messages: low and high are a quarter and half of it.
+    /// Marks for a queue limit in bytes and messages: high is half of it, low three quarters of that. Publishers are held for as long as it
+    /// takes to send what lies between; who waits for an acknowledgement feels that.
     pub(in crate::broker) fn of(bytes: usize, count: usize) -> Self {
-        Self { low: bytes / 4, high: bytes / 2, hard: bytes, count }
+        Self { low: bytes / 8 * 3, high: bytes / 2, hard: bytes, count }
     }
 }
 
