@@ -31,7 +31,7 @@ use hostile::{
     sink::{self, Sink},
 };
 use oracle::liar::{Liar, Lie};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// What memory may be above its value before, MB.
 const MEMORY: f64 = 64.0;
@@ -81,13 +81,20 @@ impl Site {
         Some(line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0)
     }
 
-    /// The honest talk here while somebody is attacked.
+    /// The honest talk here while somebody is attacked: on a thread of their own, for it is the broker's fairness that is in question, not that
+    /// of the runtime the attackers fill.
     async fn beside(&self, name: &str, attacked: impl Future<Output = u64>) -> (Times, u64) {
         let (stop, stopped) = watch::channel(false);
-        let honest = tokio::spawn(talk(self.target.plain, name.to_owned(), stopped));
+        let (told, times) = oneshot::channel();
+        let talk = talk(self.target.plain, name.to_owned(), stopped);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            // Whoever asked may have failed meanwhile.
+            let _ = told.send(runtime.block_on(talk));
+        });
         let connections = attacked.await;
         stop.send_replace(true);
-        (honest.await.expect("the honest are served"), connections)
+        (times.await.expect("the honest are served"), connections)
     }
 
     /// Memory is near what it was, at once or a little later.

@@ -40,7 +40,7 @@ pub(super) const OUT: usize = 64 << 10;
 /// Unwritten bytes at which reading stops: a peer that sends and never reads.
 const OUT_STOP: usize = 256 << 10;
 /// Turns of the loop before others get theirs.
-const TURNS: usize = 8;
+const TURNS: usize = 2;
 
 /// What client and broker agreed on.
 #[derive(Debug, Clone, Copy)]
