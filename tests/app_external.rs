@@ -333,8 +333,8 @@ async fn the_will_of_a_killed_program_says_offline() {
     let app = run(&dir, mosquitto.port).await;
     witness.find(|publish| publish.payload == r#"{"state":"online"}"#.as_bytes()).await;
     app.signal("KILL");
-    let offline = witness.next().await;
-    assert_eq!(offline.payload, r#"{"state":"offline"}"#.as_bytes());
+    // `online` may come once more: at QoS 1, and with each connection.
+    witness.find(|publish| publish.payload == r#"{"state":"offline"}"#.as_bytes()).await;
     assert_eq!(app.ended().await.status.code(), None);
 }
 
