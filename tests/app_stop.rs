@@ -40,8 +40,13 @@ async fn stops_in_order(signal: &str) {
     let port = app.mqtt().await;
     let mut witness = Client::connect(port, "witness").await;
     witness.subscribe(STATE, QoS::AtLeastOnce).await;
-    let state = witness.next().await;
+    // It is said once the program is ready, which may be seen before it is heard.
+    witness.find(|state| state.payload == r#"{"state":"online"}"#.as_bytes()).await;
+    let mut late = Client::connect(port, "late").await;
+    late.subscribe(STATE, QoS::AtLeastOnce).await;
+    let state = late.next().await;
     assert_eq!((state.retain, state.payload), (true, r#"{"state":"online"}"#.into()), "retained for the late");
+    drop(late);
 
     let load = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce].map(|qos| publish_for_ever(port, qos));
     let mut receiver = Client::connect(port, "receiver").await;

@@ -177,6 +177,8 @@ async fn pump(hub: &Hub, peer: &Arc<Peer>, session: &Arc<Session>, sender: mpsc:
             if entries.is_empty() { Poll::Pending } else { Poll::Ready(()) }
         });
         tokio::select! {
+            // What is there when the broker stops is still heard.
+            biased;
             () = next => {}
             () = sender.closed() => return,
             () = hub.stop.cancelled() => return,
