@@ -3,8 +3,7 @@
 //! A program that ends in order reports the end of its connections first; one that does not leaves them as they were, and its wills wait five
 //! seconds for clients that come back. `RESTART_MODEL_CASES` sets the number of histories. Which messages were sent, the store learns with the
 //! acknowledgements only: of what was under way DUP may be missing after a restart. Nor does it know who published what is retained, for No
-//! Local. Of what a passing member was sent for a
-//! shared group and did not acknowledge, nothing is left when the program does not end in order.
+//! Local. Of what a passing member was sent for a shared group and did not acknowledge, nothing is left when the program does not end in order.
 
 use std::time::Duration;
 
