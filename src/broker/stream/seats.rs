@@ -87,13 +87,8 @@ impl Seat {
     /// A session that outlived the process. Its client counts as gone since `now` (milliseconds since 1970) if it was connected.
     pub(super) fn recover(kept: &RecoveredSession, marks: Marks, now: u64) -> Self {
         let record = &kept.record;
-        // One that ends with its connection ended with the process: what is left of it is its will, and what it owes shared groups.
-        let owes = kept.next_qseq > kept.progress.floor.max(1);
-        let session = if record.expiry > 0 || record.owner != Owner::Client || owes {
-            Session::recovered(kept, marks)
-        } else {
-            Session::new(record.client.clone(), marks, None)
-        };
+        // One that ends with its connection ended with the process; until the stream ends it, it has its will, and what it owes groups.
+        let session = Session::recovered(kept, marks);
         let left_at = record.left_at.unwrap_or(now);
         let (will, due) = match &record.will {
             Some(left) => (Some(left.will.clone()), left.due),
