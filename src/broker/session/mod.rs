@@ -86,6 +86,7 @@ impl Session {
 
     /// From here on the store keeps a part of it under this number.
     pub(super) fn entrust(&self, sid: Sid) {
+        // It is given once: what the store has already stands under the first number.
         let _ = self.entrusted.set(sid);
     }
 
