@@ -158,9 +158,13 @@ pub fn run(command: Command) -> Exit {
     }
 }
 
+/// Turns of tasks between two looks at the sockets. The library's 61 are long when a flood makes each turn last: a client that has just sent
+/// something would wait for all of them before anybody notices.
+const LOOK_AT_SOCKETS: u32 = 5;
+
 /// Runs a verb on a runtime of its own.
 fn in_runtime(verb: impl Future<Output = Exit>) -> Exit {
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    match tokio::runtime::Builder::new_multi_thread().event_interval(LOOK_AT_SOCKETS).enable_all().build() {
         Ok(runtime) => {
             let exit = runtime.block_on(verb);
             // What still runs was given its time to stop; a thread that hangs must not keep the process.

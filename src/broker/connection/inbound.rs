@@ -5,7 +5,10 @@ use std::borrow::Cow;
 
 use bytes::BytesMut;
 
-use super::{End, link::Link};
+use super::{
+    End,
+    link::{Link, PACKETS},
+};
 use crate::{
     broker::{
         admission::{WINDOW, cost},
@@ -65,12 +68,14 @@ impl Link {
     /// Handles the complete packets in `input`; returns how many bytes are done with.
     pub(super) fn handle(&mut self, input: &[u8], out: &mut BytesMut) -> Result<usize, End> {
         let now = now_ms();
-        let mut done = 0;
+        let (mut done, mut count) = (0, 0);
         while self.may_read(out.len()) {
             let rest = input.get(done..).unwrap_or_default();
-            if rest.is_empty() {
+            self.unread = !rest.is_empty() && count == PACKETS;
+            if rest.is_empty() || self.unread {
                 break;
             }
+            count += 1;
             match frame(rest, self.hub.limits.packet_size)? {
                 Framed::Complete { first, body, length } => {
                     if self.version == Version::V5 && !is_shortest(length, body.len()) {

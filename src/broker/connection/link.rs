@@ -39,7 +39,9 @@ const BATCH: u32 = 64 << 10;
 pub(super) const OUT: usize = 64 << 10;
 /// Unwritten bytes at which reading stops: a peer that sends and never reads.
 const OUT_STOP: usize = 256 << 10;
-/// Turns of the loop before others get theirs: few, because a flood of small packets makes a single one last milliseconds.
+/// Packets handled in a turn: of small ones, what was read at once holds thousands, and everybody else would wait for them.
+pub(super) const PACKETS: usize = 256;
+/// Turns of the loop before others get theirs.
 const TURNS: usize = 2;
 
 /// What client and broker agreed on.
@@ -87,6 +89,8 @@ pub(super) struct Link {
     store_turnstile: Turnstile,
     /// Room before the store that the next batch has already.
     granted: u32,
+    /// A turn's packets were handled, and what was read holds more.
+    pub(super) unread: bool,
     last_heard: Instant,
     leave: Option<Leave>,
     _place: OwnedSemaphorePermit,
@@ -127,6 +131,7 @@ impl Link {
             turnstile,
             store_turnstile,
             granted: 0,
+            unread: false,
             last_heard: Instant::now(),
             leave: Some(leave),
             _place: place,
@@ -254,7 +259,7 @@ impl Link {
         }
         busy |= self.fill(&mut wire.out);
         busy |= wire.poll_flush(cx)?;
-        if self.may_read(wire.out.len()) {
+        if self.may_read(wire.out.len()) && !self.unread {
             match wire.poll_read(cx, |bytes, out| self.handle(bytes, out)) {
                 Poll::Ready(Ok(true)) => {
                     self.last_heard = Instant::now();
