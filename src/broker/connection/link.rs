@@ -31,18 +31,16 @@ use crate::broker::{
     session::{Parcel, Session},
 };
 
-/// Bytes parked before the socket rests.
-const PARK: usize = 256 << 10;
+/// Bytes parked before the socket rests. What is parked goes out in one go once there is room, and others wait for it.
+const PARK: usize = 64 << 10;
 /// Bytes submitted at a time.
-const BATCH: u32 = 64 << 10;
+const BATCH: u32 = 16 << 10;
 /// Unwritten bytes at which no more messages are taken from the outbox.
 pub(super) const OUT: usize = 64 << 10;
 /// Unwritten bytes at which reading stops: a peer that sends and never reads.
 const OUT_STOP: usize = 256 << 10;
 /// Packets handled in a turn: of small ones, what was read at once holds thousands, and everybody else would wait for them.
-pub(super) const PACKETS: usize = 256;
-/// Turns of the loop before others get theirs.
-const TURNS: usize = 2;
+pub(super) const PACKETS: usize = 64;
 
 /// What client and broker agreed on.
 #[derive(Debug, Clone, Copy)]
@@ -230,13 +228,12 @@ impl Link {
     ) -> Result<(), End> {
         // First the waker, then the looking: what is added afterwards wakes again.
         self.peer.register(cx.waker());
-        for _ in 0..TURNS {
-            if !self.turn(wire, cx)? {
-                wire.rest();
-                return self.poll_timer(timer, cx);
-            }
+        if self.turn(wire, cx)? {
+            // Others get theirs before it goes on.
+            cx.waker().wake_by_ref();
+        } else {
+            wire.rest();
         }
-        cx.waker().wake_by_ref();
         // A client that is sent much and says nothing is silent all the same.
         self.poll_timer(timer, cx)
     }
