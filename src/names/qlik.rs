@@ -67,6 +67,11 @@ macro_rules! guid_newtype {
                 Self(Guid(value))
             }
 
+            /// Its 128 bits.
+            pub const fn to_u128(self) -> u128 {
+                self.0.0
+            }
+
             /// Whether this is Qlik's "none" (for a synchronous start: the task did not start).
             pub fn is_zero(&self) -> bool {
                 self.0.0 == 0
