@@ -21,11 +21,11 @@ use super::{
     metrics::StoreMetrics,
     record::{batch::Batch, queue::Queued},
     tables::{Fault, MSG, QUEUE, Record, consult, guarded},
-    vault::Vault,
 };
 use crate::{
     broker::{envelope::Message, session::Session},
     telemetry::throttle::Throttle,
+    keep::vault::Vault,
 };
 
 /// Rows of a page ...

@@ -24,3 +24,33 @@ pub(super) fn decode(section: Section<'_>, offered: bool) -> ValueSettings {
     section.finish();
     values
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{
+        LoadOptions, Loaded, load,
+        samples::{Dir, root},
+    };
+
+    fn loaded(text: &str) -> Loaded {
+        let dir = Dir::new();
+        load(&LoadOptions { config: Some(dir.write("butler.yaml", text)), ..dir.options() }).unwrap()
+    }
+
+    #[test]
+    fn limits_and_the_switch() {
+        let sample = std::fs::read_to_string(root().join("config/samples/valid/key-values.yaml")).unwrap();
+        let small = loaded(&sample);
+        let limits =
+            ValueSettings { offered: true, durable: false, max_namespaces: 3, max_keys: 20, max_value: 4_096, max_bytes: 65_536 };
+        assert_eq!(small.settings.values, limits);
+        assert!(small.warnings.iter().any(|warning| warning.to_string().contains("has no effect, as in Butler")));
+        let usual = loaded("Butler:\n  logLevel: info\n");
+        assert_eq!((usual.settings.values, usual.warnings.len()), (ValueSettings::default(), 0));
+        let off = loaded("Butler:\n  restServerEndpointsEnable: {keyValueStore: false}\n  keyValueStore: {enable: true}\n");
+        assert!(!off.settings.values.offered && off.warnings[0].to_string().contains("switches the store on"));
+        let closed = loaded("Butler:\n  restServerConfig: {enable: false}\n");
+        assert!(!closed.settings.values.offered && closed.warnings.is_empty(), "{:?}", closed.warnings);
+    }
+}

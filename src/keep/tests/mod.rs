@@ -1,5 +1,7 @@
 //! The file: order, group commit, what it does when somebody else has it, and when it is damaged.
 
+pub(crate) mod disks;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -13,6 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use prometheus_client::registry::Registry;
 use redb::{StorageBackend, backends::InMemoryBackend};
 
+use self::disks::{Disk, Random};
 use super::{Change, Keep, KeepError, KeepHealth, disk::Place, inbox::ROOM};
 use crate::telemetry::metrics;
 
@@ -295,4 +298,101 @@ fn a_damaged_file_gives_what_was_written_or_is_set_aside() {
         cut += 1;
     }
     assert!(cut >= 97, "{cut}");
+}
+
+/// Writes until one is taken; how many failed before.
+async fn until_taken(keep: &Keep, change: Change) -> u32 {
+    let (began, mut failed) = (std::time::Instant::now(), 0);
+    while let Err(error) = keep.shelf("a").write(vec![change.clone()]).await {
+        assert!(matches!(error, KeepError::Failing { .. }), "{error}");
+        assert!(began.elapsed().as_secs() < 60, "it does not recover: {error}");
+        failed += 1;
+        tokio::task::yield_now().await;
+    }
+    failed
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_writes_with_a_reason_and_recovers_by_itself() {
+    let disk = Disk::default();
+    let mut registry = Registry::default();
+    let keep = Keep::open_at(disk.place(), &mut registry).unwrap();
+    keep.shelf("a").write(vec![put("kept", "v")]).await.unwrap();
+    disk.set_room(disk.image().len() as u64);
+    let mut number = 0;
+    let error = loop {
+        let change = Change::Put(format!("{number:03}").into(), vec![7; 500_000]);
+        match keep.shelf("a").write(vec![change]).await {
+            Ok(()) => number += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(error.to_string().contains("Check the disk"), "{error}");
+    assert!(matches!(keep.health(), KeepHealth::Failing { .. }), "{:?}", keep.health());
+    disk.set_room(0);
+    until_taken(&keep, put("after", "v")).await;
+    assert_eq!(keep.health(), KeepHealth::Ok);
+    let pairs = keep.shelf("a").read_all().unwrap();
+    assert_eq!(pairs.len(), number + 2, "what failed is not there");
+    assert!(metrics::encode(&registry).contains("sense_butler_keep_failed_writes_total{reason=\"failing\"}"));
+}
+
+/// The power goes at every moment of a few commits: what was said to be there is there, what was said to have failed is not, also when the
+/// end of a commit failed and the disk had it all the same.
+#[tokio::test]
+async fn what_failed_is_not_there_and_what_succeeded_is() {
+    let (mut cut, mut failed) = (0, 0);
+    for operations in 0..60 {
+        let disk = Disk::default();
+        let keep = Keep::open_at(disk.place(), &mut Registry::default()).unwrap();
+        let shelf = keep.shelf("a");
+        shelf.write(vec![put("k", "before")]).await.unwrap();
+        disk.cut_after(operations);
+        let mut expected = vec![pair("k", "before")];
+        for number in 0..4_u8 {
+            let value = format!("after {number}");
+            match shelf.write(vec![put("k", &value), put(&value, "v")]).await {
+                Ok(()) => {
+                    expected.retain(|(key, _)| key != b"k");
+                    expected.extend([pair("k", &value), pair(&value, "v")]);
+                }
+                Err(_) => failed += 1,
+            }
+        }
+        cut += u32::from(disk.is_off());
+        disk.power_on();
+        until_taken(&keep, put("z", "")).await;
+        expected.push(pair("z", ""));
+        expected.sort();
+        assert_eq!(shelf.read_all().unwrap(), expected, "cut after {operations}");
+        keep.stop();
+    }
+    assert!(cut > 10 && failed > 10, "{cut} cuts, {failed} failed writes");
+}
+
+/// The power goes for good: what was said to be on disk is found by the next process, whatever of the rest the disk kept.
+#[tokio::test]
+async fn a_power_cut_costs_nothing_that_was_acknowledged() {
+    let mut random = Random(20_261_123);
+    let mut cuts = 0;
+    for round in 0..60 {
+        let disk = Disk::default();
+        let keep = Keep::open_at(disk.place(), &mut Registry::default()).unwrap();
+        disk.cut_after(random.below(80));
+        let mut acknowledged = 0;
+        for number in 0..20_u32 {
+            match keep.shelf("a").write(vec![Change::Put(number.to_be_bytes().to_vec(), vec![1; 100])]).await {
+                Ok(()) => acknowledged = number + 1,
+                Err(_) => break,
+            }
+        }
+        cuts += u32::from(disk.is_off());
+        let image = disk.after_the_cut(&mut random);
+        keep.stop();
+        let found = Keep::open_at(Disk::of(image).place(), &mut Registry::default()).unwrap();
+        let found = found.shelf("a").read_all().unwrap().len();
+        assert!(found >= acknowledged as usize, "round {round}: {found} of {acknowledged}");
+        assert!(found <= acknowledged as usize + 1, "round {round}: {found} of {acknowledged}");
+    }
+    assert!(cuts > 30, "{cuts}");
 }
