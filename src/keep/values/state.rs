@@ -162,7 +162,7 @@ impl State {
 
     /// Namespaces without keys that the plan does not name.
     fn empty<'a>(&'a self, plan: &'a Plan<'_>) -> impl Iterator<Item = (&'a Arc<str>, &'a Namespace)> {
-        let unused = |name: &str| !plan.keys.contains_key(name);
+        let unused = move |name: &str| !plan.keys.contains_key(name);
         self.namespaces.iter().filter(move |(name, namespace)| namespace.keys.is_empty() && unused(name))
     }
 
