@@ -138,7 +138,12 @@ const HEAD: &[Difference] = &[
     differs("start/kv list", 200, 0, JSON_IS_JSON),
     differs("kv/post value missing", 400, 0, NO_VALUE),
     differs("kv/keylist", 200, 0, JSON_IS_JSON),
-    differs("kv/delete key with json content-type empty body", 204, 0, "a deletion needs no body, whatever its content type says"),
+    differs(
+        "kv/delete key with json content-type empty body",
+        204,
+        0,
+        "a deletion needs no body, whatever its content type says",
+    ),
 ];
 
 /// Of these, how many are of the group `kv`, and how many of its cases there are.

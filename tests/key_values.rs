@@ -66,7 +66,8 @@ async fn what_is_not_to_last_does_not_and_a_switch_takes_the_routes_away() {
     app.stop().await;
     let off = dir.write("off.yaml", "Butler:\n  restServerEndpointsEnable: {keyValueStore: false}\n");
     let app = App::run(&dir, &["--data", "data", "--config", off.to_str().unwrap()]).await;
-    for path in ["/v4/keyvaluesnamespaces", "/v4/keylist/n", "/v4/keyvalues/n?key=a", "/v4/keyvalues/n/keyexists?key=a"] {
+    for path in ["/v4/keyvaluesnamespaces", "/v4/keylist/n", "/v4/keyvalues/n?key=a", "/v4/keyvalues/n/keyexists?key=a"]
+    {
         assert_eq!(app.get(path).await.0, 404, "{path}");
     }
     let listed = app.json("/v4/configfile/endpointsenabled").await;
@@ -106,7 +107,10 @@ async fn killed_at_any_moment_nothing_that_was_acknowledged_is_lost() {
         for (worker, (least, most)) in &mut stored {
             let found = app.json(&format!("/v4/keyvalues/w{worker}?key=number")).await;
             let number: u64 = found["value"].as_str().unwrap().parse().unwrap();
-            assert!((*least..=*most).contains(&number), "round {round}, worker {worker}: {number}, not {least} to {most}");
+            assert!(
+                (*least..=*most).contains(&number),
+                "round {round}, worker {worker}: {number}, not {least} to {most}"
+            );
             *least = number;
         }
         let workers: Vec<_> = (0..WORKERS)
@@ -137,7 +141,8 @@ async fn killed_at_any_moment_nothing_that_was_acknowledged_is_lost() {
 async fn a_data_directory_has_one_program() {
     let dir = Dir::new();
     // With a broker elsewhere there is no other store in the directory.
-    let file = dir.write("butler.yaml", "Butler:\n  mqttConfig: {broker: external, brokerHost: 127.0.0.1, brokerPort: 1}\n");
+    let file =
+        dir.write("butler.yaml", "Butler:\n  mqttConfig: {broker: external, brokerHost: 127.0.0.1, brokerPort: 1}\n");
     let arguments = ["--data", "data", "--config", file.to_str().unwrap()];
     let mut ports = FREE_PORTS.to_vec();
     ports.drain(..2);

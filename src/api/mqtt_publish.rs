@@ -151,7 +151,11 @@ mod tests {
             (form, b"topic=a&message=b"),
             (None, "\u{feff} {\"topic\":\"a\",\"message\":\"b\"}\r\n".as_bytes()),
         ] {
-            assert_eq!(json_object::read(&request(kind, body), EXPECTED).map(Value::Object), Ok(expected.clone()), "{kind:?} {body:?}");
+            assert_eq!(
+                json_object::read(&request(kind, body), EXPECTED).map(Value::Object),
+                Ok(expected.clone()),
+                "{kind:?} {body:?}"
+            );
         }
         for (body, kind) in [
             (&b""[..], Kind::Content),

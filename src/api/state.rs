@@ -136,9 +136,8 @@ pub(crate) mod tests {
     pub(crate) fn state(rest: RestSettings, bus: Bus) -> State {
         let mut registry = Registry::default();
         let counters = Counters::register(&mut registry);
-        let values = Keep::open(None, &mut registry).and_then(|keep| {
-            Values::open(&keep, ValueSettings::default(), &mut registry)
-        });
+        let values = Keep::open(None, &mut registry)
+            .and_then(|keep| Values::open(&keep, ValueSettings::default(), &mut registry));
         let values = values.unwrap();
         State::new(Setup {
             generation: Generation::Head,

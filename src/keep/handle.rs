@@ -73,10 +73,14 @@ pub enum KeepError {
     #[error("no thread for sense.redb: {0}")]
     Thread(String),
     /// Too much waits to be written.
-    #[error("64 MiB wait to be written to sense.redb: its disk does not keep up; nothing of this was stored, try again later")]
+    #[error(
+        "64 MiB wait to be written to sense.redb: its disk does not keep up; nothing of this was stored, try again later"
+    )]
     Busy,
     /// The file cannot be written now; it is opened again every second.
-    #[error("sense.redb in {place} cannot be written: {why}; nothing of this was stored. Check the disk (room, rights) and try again")]
+    #[error(
+        "sense.redb in {place} cannot be written: {why}; nothing of this was stored. Check the disk (room, rights) and try again"
+    )]
     Failing {
         /// The directory.
         place: String,
@@ -284,7 +288,8 @@ fn open(place: &Place) -> Result<(Database, Option<PathBuf>), KeepError> {
         _ => {}
     }
     let aside = place.set_aside(time::OffsetDateTime::now_utc());
-    let aside = aside.map_err(|error| KeepError::Stuck { place: name.clone(), why: why.clone(), system: error.to_string() })?;
+    let aside =
+        aside.map_err(|error| KeepError::Stuck { place: name.clone(), why: why.clone(), system: error.to_string() })?;
     let file = aside.ok_or_else(|| KeepError::Unusable { place: name.clone(), why: why.clone() })?;
     tracing::error!(
         "sense.redb in {name} could not be opened ({why}); it was set aside as {} and the program starts with an empty one: what was known of \

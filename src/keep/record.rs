@@ -41,7 +41,9 @@ pub(crate) enum Damage {
 
 fn checksum(shelf: &str, key: &[u8], body: &[u8]) -> u32 {
     let length = u32::try_from(key.len()).unwrap_or(u32::MAX).to_le_bytes();
-    [length.as_slice(), key, body].iter().fold(crc32c::crc32c(shelf.as_bytes()), |crc, part| crc32c::crc32c_append(crc, part))
+    [length.as_slice(), key, body]
+        .iter()
+        .fold(crc32c::crc32c(shelf.as_bytes()), |crc, part| crc32c::crc32c_append(crc, part))
 }
 
 /// Makes a record of a body.
@@ -54,7 +56,8 @@ pub(super) fn seal(shelf: &str, key: &[u8], body: &[u8]) -> Vec<u8> {
 
 /// The body of a record.
 pub(super) fn unseal<'a>(shelf: &str, key: &[u8], record: &'a [u8]) -> Result<&'a [u8], Damage> {
-    let whole = record.split_first_chunk::<4>().filter(|(crc, body)| u32::from_le_bytes(**crc) == checksum(shelf, key, body));
+    let whole =
+        record.split_first_chunk::<4>().filter(|(crc, body)| u32::from_le_bytes(**crc) == checksum(shelf, key, body));
     whole.map(|(_, body)| body).ok_or_else(|| Damage::Record(shelf.to_owned()))
 }
 

@@ -78,9 +78,9 @@ impl Writer {
 
     fn commit(&mut self, jobs: &[Job]) -> Result<(), Fault> {
         let (began, mut before) = (Instant::now(), Before::new());
-        let committed = self.vault.read(|database| {
-            guarded(|| record::transact(database, |txn| Applying::new(txn, &mut before).jobs(jobs)))
-        });
+        let committed = self
+            .vault
+            .read(|database| guarded(|| record::transact(database, |txn| Applying::new(txn, &mut before).jobs(jobs))));
         match &committed {
             Ok(()) => self.metrics.committed(began.elapsed()),
             Err(_) => self.before.append(&mut before),

@@ -25,7 +25,8 @@ pub(in crate::api) fn read(
         Fault::new(Kind::Missing, format!("`value` of `{key}` is missing; to store an empty one, send \"\""))
     })?;
     if generation == Generation::Head && (value.is_object() || value.is_array()) {
-        let message = format!("`value` of `{key}` must be text; to store JSON, send it as a string with its quotes escaped");
+        let message =
+            format!("`value` of `{key}` must be text; to store JSON, send it as a string with its quotes escaped");
         return Err(Fault::new(Kind::Value, message));
     }
     let ttl = ttl(fields.get("ttl"))?;
@@ -105,7 +106,11 @@ mod tests {
         let object = json!({"key": "k", "value": {"a": [1]}});
         assert_eq!(&*item(&object, Generation::V5_4).unwrap().value, r#"{"a":[1]}"#);
         assert_eq!(item(&object, Generation::Head).unwrap_err().kind, Kind::Value);
-        assert_eq!(shown(Generation::Head, r#"{"a":[1]}"#), json!(r#"{"a":[1]}"#), "parameters of a start may be objects");
+        assert_eq!(
+            shown(Generation::Head, r#"{"a":[1]}"#),
+            json!(r#"{"a":[1]}"#),
+            "parameters of a start may be objects"
+        );
     }
 
     #[test]
@@ -132,7 +137,13 @@ mod tests {
 
     #[test]
     fn keys() {
-        for (key, read) in [(json!("k"), Ok("k")), (json!(7), Ok("7")), (json!(""), Err(Kind::NoKey)), (json!(null), Err(Kind::NoKey)), (json!({}), Err(Kind::Value))] {
+        for (key, read) in [
+            (json!("k"), Ok("k")),
+            (json!(7), Ok("7")),
+            (json!(""), Err(Kind::NoKey)),
+            (json!(null), Err(Kind::NoKey)),
+            (json!({}), Err(Kind::Value)),
+        ] {
             let found = item(&json!({"key": key, "value": ""}), Generation::Head);
             assert_eq!(found.map(|item| item.key).map_err(|fault| fault.kind), read.map(str::to_owned), "{key}");
         }

@@ -117,7 +117,8 @@ fn names(request: &Request, root: &str) -> Result<(String, String), Fault> {
 /// A segment of a path, decoded.
 fn decode(segment: &str) -> Result<String, Fault> {
     let bad = || Fault::new(Kind::Path, format!("`{segment}` in the path is no percent-encoded UTF-8"));
-    let is_escape = |rest: &str| rest.as_bytes().first_chunk().is_some_and(|two: &[u8; 2]| two.iter().all(u8::is_ascii_hexdigit));
+    let is_escape =
+        |rest: &str| rest.as_bytes().first_chunk().is_some_and(|two: &[u8; 2]| two.iter().all(u8::is_ascii_hexdigit));
     if !segment.split('%').skip(1).all(is_escape) {
         return Err(bad());
     }

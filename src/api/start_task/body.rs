@@ -87,7 +87,8 @@ fn item(value: &Value, number: usize, generation: Generation) -> Result<Option<I
         }),
         Some("keyvaluestore") => {
             let payload = fields.get("payload").and_then(Value::as_object).cloned().unwrap_or_default();
-            let in_item = |fault: Fault| Fault::new(fault.kind, format!("item {number} of the body: {}", fault.message));
+            let in_item =
+                |fault: Fault| Fault::new(fault.kind, format!("item {number} of the body: {}", fault.message));
             Item::Store(key_values::read_item(text("namespace")?, &payload, generation).map_err(in_item)?)
         }
         _ => {
@@ -126,12 +127,18 @@ mod tests {
             (r#"[{"type":"keyvaluestore","payload":{}}]"#, "payload.namespace"),
             (r#"[{"type":"keyvaluestore","payload":{"namespace":"n","value":""}}]"#, "`key` is missing"),
             (r#"[{"type":"keyvaluestore","payload":{"namespace":"n","key":"k"}}]"#, "`value` of `k` is missing"),
-            (r#"[{"type":"keyvaluestore","payload":{"namespace":"n","key":"k","value":"","ttl":"x"}}]"#, "item 1 of the body: `ttl`"),
+            (
+                r#"[{"type":"keyvaluestore","payload":{"namespace":"n","key":"k","value":"","ttl":"x"}}]"#,
+                "item 1 of the body: `ttl`",
+            ),
         ];
         for (body, part) in both {
             for generation in [Generation::Head, Generation::V5_4] {
                 let fault = read(body.as_bytes(), generation).unwrap_err();
-                assert!(matches!(fault.kind, Kind::Content | Kind::Value | Kind::NoKey | Kind::Missing), "{body}: {fault:?}");
+                assert!(
+                    matches!(fault.kind, Kind::Content | Kind::Value | Kind::NoKey | Kind::Missing),
+                    "{body}: {fault:?}"
+                );
                 assert!(fault.message.contains(part), "{body}: {fault:?}");
             }
         }

@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{
     broker::{envelope::Message, session::Session},
-    telemetry::throttle::Throttle,
     keep::vault::Vault,
+    telemetry::throttle::Throttle,
 };
 
 /// Rows of a page ...

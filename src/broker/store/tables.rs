@@ -16,8 +16,8 @@
 use redb::{ReadableDatabase, Table, TableDefinition, WriteTransaction};
 
 use super::record::Damaged;
-pub(super) use crate::keep::fault::guarded;
 use crate::keep::fault;
+pub(super) use crate::keep::fault::guarded;
 
 /// A sealed record.
 pub(super) type Record = &'static [u8];

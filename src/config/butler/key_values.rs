@@ -16,8 +16,12 @@ pub(super) fn decode(section: Section<'_>, offered: bool) -> ValueSettings {
     let enable = section.flag("enable", offered);
     if enable != offered && section.has("enable") {
         let message = match offered {
-            true => "`enable` has no effect, as in Butler: the store is on because `restServerEndpointsEnable.keyValueStore` is",
-            false => "`enable` has no effect, as in Butler: `restServerEndpointsEnable.keyValueStore: true` switches the store on",
+            true => {
+                "`enable` has no effect, as in Butler: the store is on because `restServerEndpointsEnable.keyValueStore` is"
+            }
+            false => {
+                "`enable` has no effect, as in Butler: `restServerEndpointsEnable.keyValueStore: true` switches the store on"
+            }
         };
         section.report().warn(&section.path_of("enable"), message);
     }
@@ -42,13 +46,20 @@ mod tests {
     fn limits_and_the_switch() {
         let sample = std::fs::read_to_string(root().join("config/samples/valid/key-values.yaml")).unwrap();
         let small = loaded(&sample);
-        let limits =
-            ValueSettings { offered: true, durable: false, max_namespaces: 3, max_keys: 20, max_value: 4_096, max_bytes: 65_536 };
+        let limits = ValueSettings {
+            offered: true,
+            durable: false,
+            max_namespaces: 3,
+            max_keys: 20,
+            max_value: 4_096,
+            max_bytes: 65_536,
+        };
         assert_eq!(small.settings.values, limits);
         assert!(small.warnings.iter().any(|warning| warning.to_string().contains("has no effect, as in Butler")));
         let usual = loaded("Butler:\n  logLevel: info\n");
         assert_eq!((usual.settings.values, usual.warnings.len()), (ValueSettings::default(), 0));
-        let off = loaded("Butler:\n  restServerEndpointsEnable: {keyValueStore: false}\n  keyValueStore: {enable: true}\n");
+        let off =
+            loaded("Butler:\n  restServerEndpointsEnable: {keyValueStore: false}\n  keyValueStore: {enable: true}\n");
         assert!(!off.settings.values.offered && off.warnings[0].to_string().contains("switches the store on"));
         let closed = loaded("Butler:\n  restServerConfig: {enable: false}\n");
         assert!(!closed.settings.values.offered && closed.warnings.is_empty(), "{:?}", closed.warnings);

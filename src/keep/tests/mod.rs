@@ -109,7 +109,8 @@ impl StorageBackend for Gated {
 }
 
 fn gated() -> (Keep, Arc<Gate>, Registry) {
-    let (memory, gate, mut registry) = (Arc::new(InMemoryBackend::new()), Arc::new(Gate::default()), Registry::default());
+    let (memory, gate, mut registry) =
+        (Arc::new(InMemoryBackend::new()), Arc::new(Gate::default()), Registry::default());
     let place = {
         let gate = Arc::clone(&gate);
         Place::Backend(Arc::new(move || Ok(Box::new(Gated(Arc::clone(&memory), Arc::clone(&gate))))))

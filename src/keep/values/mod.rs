@@ -98,7 +98,9 @@ pub enum ValuesError {
         limit: usize,
     },
     /// A limit of the store is reached.
-    #[error("the key-value store is full: {what} ({limit}) is reached; delete something, give keys a time to live, or raise it")]
+    #[error(
+        "the key-value store is full: {what} ({limit}) is reached; delete something, give keys a time to live, or raise it"
+    )]
     Full {
         /// Which limit: a key of the configuration.
         what: &'static str,
@@ -210,12 +212,7 @@ impl Values {
     ///
     /// # Errors
     /// As [`Values::put`]; [`ValuesError::Off`] if nobody could read them.
-    pub fn put_all(
-        &self,
-        namespace: &str,
-        pairs: Vec<(String, serde_json::Value)>,
-        ttl: Option<Duration>,
-    ) -> Done {
+    pub fn put_all(&self, namespace: &str, pairs: Vec<(String, serde_json::Value)>, ttl: Option<Duration>) -> Done {
         // A time to live of less than a millisecond is none at all, not one without end.
         let ttl = ttl.map_or(0, |ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).max(1));
         let item = |(key, value): (String, serde_json::Value)| Item {

@@ -51,7 +51,9 @@ pub(super) fn value_body(entry: &Entry) -> Vec<u8> {
 pub(super) fn read(key: &[u8], body: &[u8]) -> Option<Record> {
     let text = |bytes: &[u8]| str::from_utf8(bytes).ok().map(str::to_owned);
     match key.split_first()? {
-        (&NAMESPACE, name) => Some(Record::Namespace { name: text(name)?, born: u64::from_be_bytes(body.try_into().ok()?) }),
+        (&NAMESPACE, name) => {
+            Some(Record::Namespace { name: text(name)?, born: u64::from_be_bytes(body.try_into().ok()?) })
+        }
         (&VALUE, rest) => {
             let (length, rest) = rest.split_first_chunk()?;
             let (namespace, key) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
@@ -82,7 +84,13 @@ mod tests {
         let read_namespace = read(&namespace_key("ä"), &namespace_body(3));
         assert_eq!(read_namespace, Some(Record::Namespace { name: "ä".into(), born: 3 }));
         assert_ne!(value_key("ab", "c"), value_key("a", "bc"));
-        for (key, body) in [(&b""[..], &b""[..]), (b"\x02x", b""), (b"\x01\x00\x05ab", b""), (b"\x00a", b"short"), (b"\x01\x00\x01ab", b"x")] {
+        for (key, body) in [
+            (&b""[..], &b""[..]),
+            (b"\x02x", b""),
+            (b"\x01\x00\x05ab", b""),
+            (b"\x00a", b"short"),
+            (b"\x01\x00\x01ab", b"x"),
+        ] {
             assert_eq!(read(key, body), None, "{key:?}");
         }
     }

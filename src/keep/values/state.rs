@@ -123,7 +123,12 @@ impl State {
     }
 
     /// Stores items, all or none. To be swept before.
-    pub(super) fn put(&mut self, items: &[Item], settings: &ValueSettings, now: u64) -> Result<Vec<Change>, ValuesError> {
+    pub(super) fn put(
+        &mut self,
+        items: &[Item],
+        settings: &ValueSettings,
+        now: u64,
+    ) -> Result<Vec<Change>, ValuesError> {
         items.iter().try_for_each(|item| check_item(item, settings))?;
         let plan = Plan::of(self, items);
         plan.check(self, settings)?;
@@ -204,7 +209,8 @@ impl State {
     }
 
     fn drop_namespace(&mut self, name: &str) -> Vec<Change> {
-        let keys: Vec<_> = self.namespaces.get(name).map(|space| space.keys.keys().cloned().collect()).unwrap_or_default();
+        let keys: Vec<_> =
+            self.namespaces.get(name).map(|space| space.keys.keys().cloned().collect()).unwrap_or_default();
         let mut changes = Vec::with_capacity(keys.len() + 1);
         for key in keys {
             self.take(name, &key);
@@ -220,8 +226,10 @@ impl State {
     /// What the file has to be told so that it holds what is here.
     pub(super) fn difference(&self, there: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<Change> {
         let mut there: BTreeMap<_, _> = there.into_iter().collect();
-        let namespaces =
-            self.namespaces.iter().map(|(name, space)| (record::namespace_key(name), record::namespace_body(space.born)));
+        let namespaces = self
+            .namespaces
+            .iter()
+            .map(|(name, space)| (record::namespace_key(name), record::namespace_body(space.born)));
         let values = self.namespaces.iter().flat_map(|(name, space)| {
             space.keys.iter().map(|(key, entry)| (record::value_key(name, key), record::value_body(entry)))
         });
@@ -269,7 +277,8 @@ impl<'a> Plan<'a> {
     fn of(state: &State, items: &'a [Item]) -> Self {
         let mut plan = Self { namespaces: HashSet::new(), keys: HashMap::new(), more: 0, less: 0 };
         // Of several with one key the last one stays.
-        let last: HashMap<_, _> = items.iter().map(|item| ((item.namespace.as_str(), item.key.as_str()), item)).collect();
+        let last: HashMap<_, _> =
+            items.iter().map(|item| ((item.namespace.as_str(), item.key.as_str()), item)).collect();
         for ((name, key), item) in last {
             let space = state.namespaces.get(name);
             if space.is_none() && plan.namespaces.insert(name) {

@@ -85,7 +85,8 @@ async fn what_is_put_is_there_until_its_time_is_over() {
 
 #[tokio::test]
 async fn each_limit_refuses_all_of_a_request_and_names_itself() {
-    let settings = ValueSettings { max_namespaces: 2, max_keys: 2, max_value: 10, max_bytes: 600, ..ValueSettings::default() };
+    let settings =
+        ValueSettings { max_namespaces: 2, max_keys: 2, max_value: 10, max_bytes: 600, ..ValueSettings::default() };
     let bench = bench(settings);
     let values = &bench.values;
     values.put(vec![item("a", "1", "x", 0), item("a", "2", "x", 0)]).await.unwrap();
@@ -117,7 +118,8 @@ async fn each_limit_refuses_all_of_a_request_and_names_itself() {
 #[tokio::test]
 async fn parameters_are_stored_together() {
     let bench = bench(ValueSettings::default());
-    let pairs = vec![("from".to_owned(), "2026-11-01".into()), ("days".to_owned(), 7.into()), ("all".to_owned(), true.into())];
+    let pairs =
+        vec![("from".to_owned(), "2026-11-01".into()), ("days".to_owned(), 7.into()), ("all".to_owned(), true.into())];
     bench.values.put_all("task", pairs, Some(Duration::from_secs(60))).await.unwrap();
     assert_eq!(bench.values.get("task", "from"), Ok(Found { value: r#""2026-11-01""#.into(), ttl: 60_000 }));
     assert_eq!(bench.values.get("task", "days").unwrap().value, "7".into());
@@ -131,7 +133,12 @@ async fn kept_over_a_restart_with_times_that_go_on() {
     let open = || Keep::open(Some(&scratch.0), &mut Registry::default()).unwrap();
     let keep = open();
     let before = bench_on(&keep, ValueSettings::default(), 1_000);
-    let items = vec![item("n", "z", "1", 0), item("n", "short", "2", 500), item("n", "long", "3", 5_000), item("e", "k", "4", 100)];
+    let items = vec![
+        item("n", "z", "1", 0),
+        item("n", "short", "2", 500),
+        item("n", "long", "3", 5_000),
+        item("e", "k", "4", 100),
+    ];
     before.values.put(items).await.unwrap();
     before.values.put(vec![item("n", "a", "5", 0)]).await.unwrap();
     before.values.remove("n", "z").await.unwrap();
@@ -251,7 +258,9 @@ async fn play(steps: Vec<Step>) {
             Step::Put(items) => {
                 let items: Vec<_> = items
                     .iter()
-                    .map(|(namespace, key, length, ttl)| item(&format!("n{namespace}"), &format!("k{key}"), &"v".repeat(usize::from(*length)), *ttl))
+                    .map(|(namespace, key, length, ttl)| {
+                        item(&format!("n{namespace}"), &format!("k{key}"), &"v".repeat(usize::from(*length)), *ttl)
+                    })
                     .collect();
                 let fits = model.put(&items, now);
                 assert_eq!(bench.values.put(items).await.is_ok(), fits, "{step:?} in {model:?}");
