@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 use redb::{StorageBackend, backends::InMemoryBackend};
 
 use self::disks::{Disk, Random};
-use super::{Change, Keep, KeepError, KeepHealth, disk::Place, inbox::ROOM};
+use super::{Change, Keep, KeepError, KeepHealth, disk::Place, inbox::ROOM, record::Pairs};
 use crate::telemetry::metrics;
 
 /// A directory that goes with its owner.
@@ -241,7 +241,7 @@ async fn what_cannot_be_opened_is_set_aside_and_said() {
 }
 
 /// A file with a few shelves, stopped in order.
-fn written() -> (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) {
+fn written() -> (Vec<u8>, Pairs) {
     let scratch = Scratch::new();
     let keep = open(&scratch.0);
     for number in 0..200 {
@@ -257,7 +257,7 @@ fn written() -> (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) {
 }
 
 /// What a file of these bytes gives; `None`: it would be set aside.
-fn reopened(image: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+fn reopened(image: &[u8]) -> Option<Pairs> {
     let memory = Arc::new(InMemoryBackend::new());
     memory.set_len(image.len() as u64).unwrap();
     memory.write(0, image).unwrap();

@@ -238,8 +238,11 @@ impl Model {
     }
 }
 
+/// A key with its value and time to live.
+type Pair = (String, String, i64);
+
 /// Everything the store shows.
-fn shown(values: &Values) -> Vec<(String, Vec<(String, String, i64)>)> {
+fn shown(values: &Values) -> Vec<(String, Vec<Pair>)> {
     let key = |namespace: &str, key: Arc<str>| {
         let found = values.get(namespace, &key).unwrap();
         (key.to_string(), found.value.to_string(), found.ttl)
