@@ -53,6 +53,7 @@ fn describe(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     broker(settings, &loaded.broker, out)?;
     events(settings, out)?;
     rest(settings, out)?;
+    values(loaded, out)?;
     tasks(settings, out)?;
     writeln!(out, "data        {}", loaded.data_dir.display())?;
     if !loaded.warnings.is_empty() {
@@ -216,6 +217,17 @@ fn rest(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "            publishing and starting tasks: from {from}")
 }
 
+fn values(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
+    let values = &loaded.settings.values;
+    match loaded.keep_dir() {
+        _ if !values.offered => Ok(()),
+        Some(directory) if values.durable => {
+            writeln!(out, "            keeps key-value pairs in {}", directory.join("sense.redb").display())
+        }
+        _ => writeln!(out, "            key-value pairs live in memory: a restart forgets them"),
+    }
+}
+
 fn tasks(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
     let qrs = &settings.qrs;
     let Some(host) = &qrs.host else {
@@ -290,6 +302,7 @@ mod tests {
             "opens UDP on localhost port 9998",
             "sessions are not received",
             "opens HTTP on localhost port 8080",
+            "keeps key-value pairs in ",
             "https://sense1:4242",
             "keeps sessions and retained messages in ",
             "its schedules will not run; keep Butler for them",

@@ -6,6 +6,7 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use crate::{
+    keep::values::ValueSettings,
     names::{Secret, TaskId, TopicFilter, TopicName},
     telemetry::logging::LogSettings,
 };
@@ -40,6 +41,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// `dockerHealthCheck`
     pub docker_health: DockerHealth,
+    /// `keyValueStore`, and whether its endpoint is on.
+    pub values: ValueSettings,
     /// Things that are switched on in the file and will not happen, in plain words ("30 schedules will not run; keep Butler for them").
     pub not_offered: Vec<String>,
 }
@@ -279,6 +282,8 @@ pub struct Endpoints {
     pub active_user_count: bool,
     /// `activeUsers` (v5.4)
     pub active_users: bool,
+    /// `keyValueStore`
+    pub key_values: bool,
 }
 
 /// `startTaskFilter`

@@ -5,6 +5,7 @@
 //! them.
 
 mod broker_choice;
+mod key_values;
 mod mqtt;
 mod not_offered;
 mod qrs;
@@ -71,6 +72,8 @@ pub(super) fn decode(root: Option<&Node>, mut cx: Context<'_>) -> Option<Setting
     let qrs = qrs::decode(&butler, &cx);
     let log = log(&butler, &cx);
     let docker_health = docker_health(butler.section("dockerHealthCheck"));
+    let offered = rest.as_ref().is_some_and(|(rest, _)| rest.enable && rest.endpoints.key_values);
+    let values = key_values::decode(butler.section("keyValueStore"), offered);
     let mut not_offered = not_offered::collect(&butler, &cx);
     finish_top(&butler);
     let (rest, unbuilt) = rest?;
@@ -85,6 +88,7 @@ pub(super) fn decode(root: Option<&Node>, mut cx: Context<'_>) -> Option<Setting
         qrs: qrs?,
         log,
         docker_health,
+        values,
         not_offered,
     };
     rules::check(&settings, &cx);
@@ -157,4 +161,5 @@ pub(super) const OWN_SECTIONS: &[&str] = &[
     "fileLogging",
     "logDirectory",
     "dockerHealthCheck",
+    "keyValueStore",
 ];
