@@ -1,9 +1,13 @@
 //! [`Qrs`], the handle every room holds: who may call how often at a time, what is counted, how it is doing.
 //!
-//! Invariant: starting tasks has connections of its own, so a flood of events that are enriched never delays a start.
+//! Invariants: finding and starting tasks has turns of its own, so neither a flood of events that are enriched nor thousands of executions
+//! that are followed delay a start, and script logs delay nobody; a call that changes something is sent once.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,13 +19,15 @@ use tokio_util::sync::CancellationToken;
 use super::{
     error::QrsError,
     health::{HealthCell, QrsHealth},
-    http::{CALL_TIMEOUT, Fault, Http},
+    http::{CALL_TIMEOUT, Fault, Http, Request, Taken},
     metrics::QrsMetrics,
 };
 use crate::config::settings::{QrsSettings, QrsVerify};
 
 /// Calls of each kind under way at a time. QRS works on far fewer at once; more would only wait there instead of here.
 const CALLS: usize = 32;
+/// Script logs fetched at a time: they may be large.
+const LOGS: usize = 4;
 /// Pause between two looks at a QRS that answers.
 const WATCH: Duration = Duration::from_secs(60);
 /// Shortest and longest pause between two looks at one that does not.
@@ -34,6 +40,19 @@ pub(super) enum Purpose {
     Start,
     /// Everything that only adds to something else.
     Enrich,
+    /// Following executions.
+    Follow,
+    /// Fetching script logs.
+    Log,
+}
+
+/// The two interfaces to script logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LogInterface {
+    /// `scriptlogfile?executionResultId=`, since May 2025.
+    ByResult,
+    /// `scriptlog?fileReferenceId=`
+    ByFile,
 }
 
 /// The client of QRS. Cheap to clone; all clones share connections, limits and health.
@@ -46,6 +65,10 @@ struct Inner {
     http: Http,
     starts: Semaphore,
     enrichments: Semaphore,
+    following: Semaphore,
+    logs: Semaphore,
+    /// Whether the older interface to script logs was the one that worked last.
+    logs_by_file: AtomicBool,
     health: HealthCell,
     metrics: QrsMetrics,
 }
@@ -65,6 +88,9 @@ impl Qrs {
             http: Http::new(settings),
             starts: Semaphore::new(CALLS),
             enrichments: Semaphore::new(CALLS),
+            following: Semaphore::new(CALLS),
+            logs: Semaphore::new(LOGS),
+            logs_by_file: AtomicBool::new(false),
             health: HealthCell::new(health),
             metrics: QrsMetrics::default(),
         }))
@@ -120,20 +146,55 @@ impl Qrs {
         &self.0.http
     }
 
+    /// The interfaces to script logs, the one that worked last first.
+    pub(super) fn log_interfaces(&self) -> [LogInterface; 2] {
+        match self.0.logs_by_file.load(Ordering::Relaxed) {
+            false => [LogInterface::ByResult, LogInterface::ByFile],
+            true => [LogInterface::ByFile, LogInterface::ByResult],
+        }
+    }
+
+    /// Remembers which interface to script logs worked.
+    pub(super) fn prefer(&self, interface: LogInterface) {
+        self.0.logs_by_file.store(interface == LogInterface::ByFile, Ordering::Relaxed);
+    }
+
     /// A call that only reads; repeated once if the connection broke before an answer came (a pooled one that had gone stale).
     pub(super) async fn read(&self, op: &'static str, purpose: Purpose, path: &str) -> Result<Bytes, QrsError> {
+        self.read_as(op, purpose, &Request::get(path)).await.map(|taken| taken.body)
+    }
+
+    /// As [`Qrs::read`], but of an answer of any size only the last `kept` bytes; with whether something was cut off.
+    pub(super) async fn read_end(
+        &self,
+        op: &'static str,
+        path: &str,
+        kept: usize,
+    ) -> Result<(Bytes, bool), QrsError> {
+        self.read_as(op, Purpose::Log, &Request::end_of(path, kept)).await.map(|taken| (taken.body, taken.is_cut))
+    }
+
+    async fn read_as(&self, op: &'static str, purpose: Purpose, request: &Request<'_>) -> Result<Taken, QrsError> {
         let _turn = self.turn(op, purpose).await?;
-        match self.once(op, Method::GET, path, None).await {
-            Err(Fault { broke: true, .. }) => self.once(op, Method::GET, path, None).await,
+        match self.once(op, request).await {
+            Err(Fault { broke: true, .. }) => self.once(op, request).await,
             answer => answer,
         }
         .map_err(|fault| fault.error)
     }
 
     /// A call that changes something: sent once, whatever happens.
-    pub(super) async fn act(&self, op: &'static str, path: &str, body: &'static str) -> Result<Bytes, QrsError> {
-        let _turn = self.turn(op, Purpose::Start).await?;
-        self.once(op, Method::POST, path, Some(body)).await.map_err(|fault| fault.error)
+    pub(super) async fn act(
+        &self,
+        op: &'static str,
+        purpose: Purpose,
+        method: Method,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> Result<Bytes, QrsError> {
+        let _turn = self.turn(op, purpose).await?;
+        let answer = self.once(op, &Request::act(method, path, body.into())).await;
+        answer.map(|taken| taken.body).map_err(|fault| fault.error)
     }
 
     async fn turn(&self, op: &'static str, purpose: Purpose) -> Result<SemaphorePermit<'_>, QrsError> {
@@ -143,6 +204,8 @@ impl Qrs {
         let lane = match purpose {
             Purpose::Start => &self.0.starts,
             Purpose::Enrich => &self.0.enrichments,
+            Purpose::Follow => &self.0.following,
+            Purpose::Log => &self.0.logs,
         };
         match tokio::time::timeout(CALL_TIMEOUT, lane.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -154,15 +217,9 @@ impl Qrs {
         }
     }
 
-    async fn once(
-        &self,
-        op: &'static str,
-        method: Method,
-        path: &str,
-        body: Option<&'static str>,
-    ) -> Result<Bytes, Fault> {
+    async fn once(&self, op: &'static str, request: &Request<'_>) -> Result<Taken, Fault> {
         let begun = Instant::now();
-        let answer = self.0.http.send(method, path, body).await;
+        let answer = self.0.http.send(request).await;
         let result = answer.as_ref().map_or_else(|fault| fault.error.word(), |_| "ok");
         self.0.metrics.count(op, result, begun.elapsed());
         // Whether a success makes sense is for the caller to judge, and to note.

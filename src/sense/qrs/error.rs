@@ -77,6 +77,14 @@ pub enum QrsError {
         /// What.
         cause: String,
     },
+    /// A success that is larger than this program takes.
+    #[error("the Qlik Repository Service at {at} answered more than {} MiB at once", limit >> 20)]
+    TooMuch {
+        /// Host and port.
+        at: String,
+        /// What it takes, bytes.
+        limit: usize,
+    },
     /// A name QRS cannot be asked for.
     #[error(transparent)]
     Filter(#[from] FilterError),
@@ -85,7 +93,10 @@ pub enum QrsError {
 impl QrsError {
     /// Whether QRS may have got (and obeyed) the request.
     pub const fn may_have_arrived(&self) -> bool {
-        matches!(self, Self::NoAnswer { .. } | Self::BadAnswer { .. } | Self::Status { status: 500.., .. })
+        matches!(
+            self,
+            Self::NoAnswer { .. } | Self::BadAnswer { .. } | Self::TooMuch { .. } | Self::Status { status: 500.., .. }
+        )
     }
 
     /// Whether there was nobody who could have said yes or no (as opposed to an answer that says no).
@@ -106,6 +117,7 @@ impl QrsError {
             Self::Status { status: 500.., .. } => "status_5xx",
             Self::Status { .. } => "status_4xx",
             Self::BadAnswer { .. } => "bad_answer",
+            Self::TooMuch { .. } => "too_much",
             Self::Filter(_) => "filter",
         }
     }

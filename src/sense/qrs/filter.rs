@@ -5,14 +5,19 @@
 //! expression is percent-encoded but for RFC 3986's unreserved characters, so `& # + %` in a name cannot cut the query.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
 
-use crate::names::{AppId, TaskId};
+use crate::names::{AppId, ExecutionId, TaskId};
 
 /// Longest name of a tag or custom property, and longest value, in characters.
 pub const MAX_TEXT: usize = 256;
 
 /// Everything but `A-Z a-z 0-9 - . _ ~`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A moment as QRS writes it, in UTC. Cut to milliseconds, so that a filter from this moment on misses nothing of it.
+const DATE: &[BorrowedFormatItem<'_>] =
+    format_description!("'[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z'");
 
 /// Why a text cannot stand in a filter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,13 +77,75 @@ impl Filter {
     pub fn custom_property(name: &str, value: &str) -> Result<Self, FilterError> {
         let name = quoted("name of the custom property", name)?;
         let value = quoted("value of the custom property", value)?;
-        Ok(Self(format!("(customProperties.definition.name eq {name}) and (customProperties.value eq {value})")))
+        let name = Self(format!("customProperties.definition.name eq {name}"));
+        Ok(name.and(Self(format!("customProperties.value eq {value}"))))
+    }
+
+    /// Tasks whose name contains a text, whatever its case.
+    ///
+    /// # Errors
+    /// If no name can contain it.
+    pub fn name_part(part: &str) -> Result<Self, FilterError> {
+        Ok(Self(format!("name so {}", quoted("part of the name", part)?)))
+    }
+
+    /// Any of these tasks; `None`: there are none.
+    pub fn tasks(ids: &[TaskId]) -> Option<Self> {
+        Self::any(ids.iter().map(|id| format!("id eq {id}")))
+    }
+
+    /// Executions under way of a task, of whatever kind it is.
+    pub fn sessions_of(task: TaskId) -> Self {
+        let of = |kind: &str| format!("({kind}.id eq {task})");
+        Self([of("reloadTask"), of("externalProgramTask"), of("userSyncTask")].join(" or "))
+    }
+
+    /// Any of these executions, as long as it is under way; `None`: there are none.
+    pub fn executions_under_way(ids: &[ExecutionId]) -> Option<Self> {
+        Self::any(ids.iter().map(|id| format!("id eq {id}")))
+    }
+
+    /// Attempts of any of these executions; `None`: there are none.
+    pub fn attempts(ids: &[ExecutionId]) -> Option<Self> {
+        Self::any(ids.iter().map(|id| format!("ExecutionId eq {id}")))
+    }
+
+    /// Attempts of a task created since a moment.
+    pub fn attempts_of(task: TaskId, since: OffsetDateTime) -> Self {
+        Self(format!("TaskId eq {task}")).and(Self(format!("createdDate ge {}", date(since))))
+    }
+
+    /// What changed after a moment, and up to another.
+    pub fn modified(after: OffsetDateTime, until: Option<OffsetDateTime>) -> Self {
+        let after = Self(format!("modifiedDate gt {}", date(after)));
+        match until {
+            None => after,
+            Some(until) => after.and(Self(format!("modifiedDate le {}", date(until)))),
+        }
+    }
+
+    /// What passes both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(format!("({}) and ({})", self.0, other.0))
+    }
+
+    fn any(comparisons: impl Iterator<Item = String>) -> Option<Self> {
+        let all = comparisons.map(|comparison| format!("({comparison})")).collect::<Vec<_>>();
+        // An empty group is an error there, and would have to find nothing anyway.
+        (!all.is_empty()).then(|| Self(all.join(" or ")))
     }
 
     /// The expression, ready to stand in a query.
     pub fn encoded(&self) -> String {
         utf8_percent_encode(&self.0, ENCODED).to_string()
     }
+}
+
+/// The moment as a quoted date of QRS's filter language.
+fn date(moment: OffsetDateTime) -> String {
+    // Years no calendar of QRS has cannot be written; the beginning of its calendar leaves nothing out.
+    moment.to_offset(UtcOffset::UTC).format(DATE).unwrap_or_else(|_| "'1753-01-01T00:00:00.000Z'".to_owned())
 }
 
 /// The text as a quoted string of QRS's filter language.

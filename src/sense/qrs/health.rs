@@ -62,7 +62,7 @@ impl QrsHealth {
                 "QRS refuses this user or certificate: check the X-Qlik-User header in `configQRS.headers.static` and that user's roles in \
                  the QMC.",
             ),
-            QrsError::Status { .. } => Some("Look into the log of the Qlik Sense Repository Service at this time."),
+            QrsError::Status { .. } | QrsError::TooMuch { .. } => Some("Look into the log of the Qlik Sense Repository Service at this time."),
             QrsError::BadAnswer { .. } => {
                 Some("Check that `configQRS.port` is the port of the repository service (4242), not that of the proxy.")
             }

@@ -9,7 +9,7 @@
 use std::{error::Error as StdError, io, net::Ipv6Addr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use reqwest::{
     Client, Method, Response,
     header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
@@ -27,8 +27,48 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(30);
 /// Largest answer, bytes: ten thousand tasks in full need about 50 MB.
 const MAX_ANSWER: usize = 64 << 20;
+/// Largest answer of which only the end is kept, bytes.
+const MAX_PASSED: usize = 512 << 20;
+/// Time for a call of which only the end is kept.
+const LONG_TIMEOUT: Duration = Duration::from_secs(120);
 /// How much of QRS's own words is kept, characters.
 const MAX_WORDS: usize = 300;
+
+/// What is sent; its path begins behind `/qrs/` and may have a query.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    method: Method,
+    path: &'a str,
+    body: Option<Bytes>,
+    /// Of the answer, only so many bytes of its end are wanted.
+    end: Option<usize>,
+}
+
+impl<'a> Request<'a> {
+    /// Reads.
+    pub fn get(path: &'a str) -> Self {
+        Self { method: Method::GET, path, body: None, end: None }
+    }
+
+    /// Reads, keeps the last `kept` bytes.
+    pub fn end_of(path: &'a str, kept: usize) -> Self {
+        Self { end: Some(kept), ..Self::get(path) }
+    }
+
+    /// Changes something; the body is JSON, or empty.
+    pub fn act(method: Method, path: &'a str, body: Bytes) -> Self {
+        Self { method, path, body: Some(body), end: None }
+    }
+}
+
+/// What was kept of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// The bytes.
+    pub body: Bytes,
+    /// Whether there was more before them.
+    pub is_cut: bool,
+}
 
 /// A call that gave no usable answer.
 #[derive(Debug)]
@@ -67,18 +107,21 @@ impl Http {
         &self.at
     }
 
-    /// Sends one request, once, and reads its answer; `path` begins behind `/qrs/` and may have a query.
-    pub async fn send(&self, method: Method, path: &str, body: Option<&'static str>) -> Result<Bytes, Fault> {
+    /// Sends a request, once, and reads its answer.
+    pub async fn send(&self, request: &Request<'_>) -> Result<Taken, Fault> {
         let client = self.client().await?;
         let (scheme, key) = (if self.settings.use_tls { "https" } else { "http" }, xrfkey());
-        let and = if path.contains('?') { '&' } else { '?' };
-        let url = format!("{scheme}://{}/qrs/{path}{and}xrfkey={key}", self.at);
-        let mut request = client.request(method, url).header("x-qlik-xrfkey", key);
-        if let Some(body) = body {
-            request = request.header(CONTENT_TYPE, "application/json").body(body);
+        let and = if request.path.contains('?') { '&' } else { '?' };
+        let url = format!("{scheme}://{}/qrs/{}{and}xrfkey={key}", self.at, request.path);
+        let mut sent = client.request(request.method.clone(), url).header("x-qlik-xrfkey", key);
+        if let Some(body) = &request.body {
+            sent = sent.header(CONTENT_TYPE, "application/json").body(body.clone());
         }
-        let response = request.send().await.map_err(|error| self.fault(error))?;
-        self.read(response).await
+        if request.end.is_some() {
+            sent = sent.timeout(LONG_TIMEOUT);
+        }
+        let response = sent.send().await.map_err(|error| self.fault(error))?;
+        self.take(response, request.end).await
     }
 
     async fn client(&self) -> Result<Arc<Client>, QrsError> {
@@ -96,24 +139,38 @@ impl Http {
         Ok(client)
     }
 
-    async fn read(&self, mut response: Response) -> Result<Bytes, Fault> {
+    async fn take(&self, mut response: Response, end: Option<usize>) -> Result<Taken, Fault> {
         let status = response.status();
-        let limit = if status.is_success() { MAX_ANSWER } else { 4 * MAX_WORDS };
-        let mut body = BytesMut::new();
+        let limit = match end {
+            _ if !status.is_success() => 4 * MAX_WORDS,
+            None => MAX_ANSWER,
+            Some(_) => MAX_PASSED,
+        };
+        let (mut body, mut passed) = (BytesMut::new(), 0);
         loop {
             match response.chunk().await {
-                Ok(Some(chunk)) if body.len() + chunk.len() <= limit => body.extend_from_slice(&chunk),
+                Ok(Some(chunk)) if passed + chunk.len() <= limit => {
+                    passed += chunk.len();
+                    body.extend_from_slice(&chunk);
+                    // Moved seldom: only when as much again has come.
+                    if let Some(kept) = end.filter(|kept| body.len() > 2 * kept) {
+                        body.advance(body.len() - kept);
+                    }
+                }
                 Ok(None) => break,
                 // What an error says beyond its first sentences is not worth reading.
                 _ if !status.is_success() => break,
-                Ok(Some(_)) => return Err(self.bad_answer(format!("more than {MAX_ANSWER} bytes")).into()),
+                Ok(Some(_)) => return Err(QrsError::TooMuch { at: self.at.clone(), limit }.into()),
                 Err(error) => return Err(self.fault(error)),
             }
         }
-        if status.is_success() {
-            return Ok(body.freeze());
+        if !status.is_success() {
+            return Err(QrsError::Status { status: status.as_u16(), text: words(&body) }.into());
         }
-        Err(QrsError::Status { status: status.as_u16(), text: words(&body) }.into())
+        if let Some(kept) = end {
+            body.advance(body.len().saturating_sub(kept));
+        }
+        Ok(Taken { is_cut: passed > body.len(), body: body.freeze() })
     }
 
     /// A success that makes no sense.

@@ -29,11 +29,16 @@ struct Operation {
 pub struct QrsMetrics {
     requests: Family<Call, Counter>,
     duration: Family<Operation, Histogram, fn() -> Histogram>,
+    skipped: Family<Operation, Counter>,
 }
 
 impl Default for QrsMetrics {
     fn default() -> Self {
-        Self { requests: Family::default(), duration: Family::new_with_constructor(|| Histogram::new(BUCKETS)) }
+        Self {
+            requests: Family::default(),
+            duration: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            skipped: Family::default(),
+        }
     }
 }
 
@@ -44,12 +49,24 @@ impl QrsMetrics {
         registry.register("sense_butler_qrs_requests", help, self.requests.clone());
         let help = "Time a call to the Qlik Repository Service took, seconds";
         registry.register("sense_butler_qrs_request_duration_seconds", help, self.duration.clone());
+        let help = "Entries of lists of the Qlik Repository Service that could not be read, by operation";
+        registry.register("sense_butler_qrs_entries_skipped", help, self.skipped.clone());
     }
 
     /// Counts one call.
     pub(super) fn count(&self, op: &'static str, result: &'static str, took: Duration) {
         self.requests.get_or_create(&Call { op, result }).inc();
         self.duration.get_or_create(&Operation { op }).observe(took.as_secs_f64());
+    }
+
+    /// Counts entries of a list that could not be read.
+    pub(super) fn skip(&self, op: &'static str, entries: usize) {
+        self.skipped.get_or_create(&Operation { op }).inc_by(entries as u64);
+    }
+
+    /// Entries skipped so far by an operation.
+    pub fn skipped(&self, op: &'static str) -> u64 {
+        self.skipped.get_or_create(&Operation { op }).get()
     }
 
     /// Calls counted so far for an operation and a result.
