@@ -121,6 +121,7 @@ impl App {
             settings.docker_health.enable.then(|| api::DockerHealth::bind(settings.docker_health)).transpose()?;
         let qrs = Qrs::new(&settings.qrs);
         qrs.metrics().register(&mut registry);
+        qrs.tell_certificates(&certificates);
         let starter = Starter::new(qrs.clone(), settings.start_filter.clone());
         starter.metrics().register(&mut registry);
         let buses = carrier.buses();

@@ -115,12 +115,7 @@ impl Qrs {
     }
 
     /// A list; `path` may have a query, made of nothing but [`Filter`]s and words of this program.
-    pub(super) async fn list_at(
-        &self,
-        op: &'static str,
-        purpose: Purpose,
-        path: &str,
-    ) -> Result<Vec<Value>, QrsError> {
+    pub(super) async fn list_at(&self, op: &'static str, purpose: Purpose, path: &str) -> Result<Vec<Value>, QrsError> {
         let answer = self.read(op, purpose, path).await?;
         match self.parse(&answer)? {
             Value::Array(objects) => Ok(self.sensible(objects)),
@@ -129,12 +124,7 @@ impl Qrs {
     }
 
     /// The entries of a list that can be read; the others are skipped, counted, and told now and then.
-    pub(super) fn entries<T>(
-        &self,
-        op: &'static str,
-        objects: &[Value],
-        read: impl Fn(&Value) -> Option<T>,
-    ) -> Vec<T> {
+    pub(super) fn entries<T>(&self, op: &'static str, objects: &[Value], read: impl Fn(&Value) -> Option<T>) -> Vec<T> {
         static TOLD: Throttle = Throttle::every(Duration::from_secs(60));
         let entries: Vec<T> = objects.iter().filter_map(read).collect();
         let skipped = objects.len() - entries.len();
@@ -160,8 +150,7 @@ impl Qrs {
     }
 
     pub(super) fn parse(&self, answer: &Bytes) -> Result<Value, QrsError> {
-        serde_json::from_slice(answer)
-            .map_err(|_| self.unexpected("it is not JSON (a login page of the proxy, perhaps)"))
+        serde_json::from_slice(answer).map_err(|_| self.unexpected("it is not JSON"))
     }
 
     /// Notes that QRS is well: it gave an answer that makes sense.
@@ -171,7 +160,7 @@ impl Qrs {
     }
 
     pub(super) fn unexpected(&self, cause: &str) -> QrsError {
-        let error = self.http().bad_answer(cause);
+        let error = QrsError::BadAnswer { at: self.all_hosts().at().to_owned(), cause: cause.to_owned() };
         self.note(Err(&error));
         error
     }

@@ -161,11 +161,7 @@ impl Qrs {
     ///
     /// # Errors
     /// If QRS gives no usable answer.
-    pub async fn attempts_modified_after(
-        &self,
-        since: OffsetDateTime,
-        limit: usize,
-    ) -> Result<Vec<Attempt>, QrsError> {
+    pub async fn attempts_modified_after(&self, since: OffsetDateTime, limit: usize) -> Result<Vec<Attempt>, QrsError> {
         let mut until = None;
         let mut attempts = loop {
             match self.results(&Filter::modified(since, until)).await {
@@ -196,7 +192,9 @@ impl Qrs {
             Ok(answer) => {
                 let object = self.parse(&answer)?;
                 let attempt = Attempt::read(&object).filter(|attempt| attempt.id == id);
-                attempt.map(|attempt| Some(self.sensible(attempt))).ok_or_else(|| self.unexpected("it is not the execution result that was asked for"))
+                attempt
+                    .map(|attempt| Some(self.sensible(attempt)))
+                    .ok_or_else(|| self.unexpected("it is not the execution result that was asked for"))
             }
         }
     }

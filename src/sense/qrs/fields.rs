@@ -99,6 +99,9 @@ mod tests {
         assert_eq!(task.map(|id| id.to_string()).as_deref(), Some("5a1e5000-0000-4000-8000-000000000001"));
         assert_eq!(id::<TaskId>(&object, "appID"), None);
         assert_eq!((text(&object, "name"), flag(&object, "enabled"), number(&object, "duration")), (None, None, None));
-        assert_eq!((items(&object, "list").count(), items(&object, "name").count(), items(&json!(7), "x").count()), (2, 0, 0));
+        assert_eq!(
+            (items(&object, "list").count(), items(&object, "name").count(), items(&json!(7), "x").count()),
+            (2, 0, 0)
+        );
     }
 }

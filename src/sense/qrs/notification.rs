@@ -6,11 +6,11 @@
 use reqwest::Method;
 use serde_json::Value;
 
-pub use crate::names::SubscriptionHandle as Handle;
 use super::{
     client::{Purpose, Qrs},
     error::QrsError,
 };
+pub use crate::names::SubscriptionHandle as Handle;
 
 /// What happened to an object (`ChangeType` of QRS).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -91,7 +91,8 @@ fn last_lines(end: &Bytes, is_cut: bool, lines: usize) -> Vec<String> {
         Some((_partial, whole)) if is_cut => whole,
         _ => text,
     };
-    let mut last: Vec<String> = whole.rsplit('\n').take(lines).map(|line| line.trim_end_matches('\r').to_owned()).collect();
+    let mut last: Vec<String> =
+        whole.rsplit('\n').take(lines).map(|line| line.trim_end_matches('\r').to_owned()).collect();
     last.reverse();
     if text.is_empty() { Vec::new() } else { last }
 }

@@ -135,7 +135,9 @@ impl TaskInfo {
             app: fields::field(object, "app").and_then(AppRef::read),
             tags: tags(object),
             custom_properties: custom_properties(object),
-            last: operational.and_then(|operational| fields::field(operational, "lastExecutionResult")).and_then(LastRun::read),
+            last: operational
+                .and_then(|operational| fields::field(operational, "lastExecutionResult"))
+                .and_then(LastRun::read),
             next_execution: operational.and_then(|operational| fields::date(operational, "nextExecution")),
             max_retries: count("maxRetries"),
             timeout_minutes: count("taskSessionTimeout"),
