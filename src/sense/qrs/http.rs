@@ -289,7 +289,7 @@ impl Http {
 
     fn no_connection(&self, error: &reqwest::Error, timeout: bool) -> QrsError {
         let at = self.at.clone();
-        let system = chain(error).filter_map(|error| error.downcast_ref::<io::Error>()).last();
+        let system = chain(error).filter_map(|error| error.downcast_ref::<io::Error>()).last().map(innermost);
         let problem = match system {
             _ if error.is_dns() => ConnectProblem::UnknownName(root_cause(error)),
             _ if timeout => ConnectProblem::TimedOut(CONNECT_TIMEOUT),
@@ -320,6 +320,11 @@ impl Http {
             now: now(),
         }
     }
+}
+
+/// The system's own error: there may be several wrappers around it, which do not name what they wrap as their source.
+fn innermost(error: &io::Error) -> &io::Error {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>()).map_or(error, innermost)
 }
 
 fn went_away(error: &io::Error) -> bool {
