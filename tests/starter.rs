@@ -198,7 +198,7 @@ async fn the_watch_finds_an_answering_qrs_and_ends_when_told() {
     }
     stop.cancel();
     watching.await.unwrap();
-    assert_eq!(qrs.seen().iter().map(|seen| seen.url.as_str()).collect::<Vec<_>>(), ["/qrs/about"]);
+    assert_eq!(qrs.seen().first().map(|seen| seen.url.clone()).as_deref(), Some("/qrs/about"));
 }
 
 #[tokio::test]

@@ -126,6 +126,7 @@ impl App {
         let kept = Kept::open(loaded, &mut registry)?;
         let qrs = Qrs::new(&settings.qrs);
         qrs.metrics().register(&mut registry);
+        qrs.tell_certificates(&certificates);
         let starter = Starter::new(qrs.clone(), settings.start_filter.clone());
         starter.metrics().register(&mut registry);
         let buses = carrier.buses();

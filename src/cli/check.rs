@@ -12,7 +12,7 @@ use crate::{
     config::{
         self, ConfigErrors, EXIT_CODE, LoadOptions, Loaded,
         address::is_loopback,
-        settings::{BrokerChoice, Generation, QrsVerify, Settings},
+        settings::{BrokerChoice, Generation, QrsHost, QrsVerify, Settings},
     },
 };
 
@@ -234,13 +234,16 @@ fn tasks(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
         return writeln!(out, "tasks       cannot be started: configQRS.host is absent");
     };
     let scheme = if qrs.use_tls { "https" } else { "http" };
-    let verify = match &qrs.verify {
+    let verify = |verify: &QrsVerify| match verify {
         QrsVerify::Ca { name: None } => "certificate checked".to_owned(),
         QrsVerify::Ca { name: Some(name) } => format!("certificate checked for the name {name}"),
         QrsVerify::Fingerprint(_) => "certificate compared with its fingerprint".to_owned(),
         QrsVerify::Insecure => "certificate NOT checked".to_owned(),
     };
-    writeln!(out, "tasks       started through {scheme}://{host}:{} ({verify})", qrs.port)?;
+    writeln!(out, "tasks       started through {scheme}://{host}:{} ({})", qrs.port, verify(&qrs.verify))?;
+    for QrsHost { host, port, verify: how } in &qrs.further {
+        writeln!(out, "            if that does not answer, through {scheme}://{host}:{port} ({})", verify(how))?;
+    }
     let filter = &settings.start_filter;
     if filter.enable {
         let (ids, tags, properties) = (filter.task_ids.len(), filter.tags.len(), filter.custom_properties.len());

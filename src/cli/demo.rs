@@ -120,6 +120,7 @@ fn point_at(loaded: &mut Loaded, simulator: &Simulator) {
     if let Some(address) = simulator.addresses().qrs.first() {
         qrs.host = Some(address.ip().to_string());
         qrs.port = address.port();
+        qrs.further = Vec::new();
     }
     if let Some(PkiFiles { client, client_key, root, .. }) = simulator.pki() {
         qrs.client_cert = Some(client.clone());

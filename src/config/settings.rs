@@ -318,6 +318,19 @@ pub struct QrsSettings {
     pub ca: Option<PathBuf>,
     /// How the server's certificate is judged.
     pub verify: QrsVerify,
+    /// `hosts`: failover candidates of the same site, asked in this order when the one before does not answer.
+    pub further: Vec<QrsHost>,
+}
+
+/// A further host of the Sense site (an entry of `configQRS.hosts`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QrsHost {
+    /// `host`
+    pub host: String,
+    /// `port`; the same as of the first host unless written.
+    pub port: u16,
+    /// How its certificate is judged.
+    pub verify: QrsVerify,
 }
 
 /// How QRS's certificate is judged.

@@ -124,6 +124,14 @@ guid_newtype!(
     /// The id of an app in Qlik Sense.
     AppId
 );
+guid_newtype!(
+    /// The id of an execution result: one attempt of an execution (`id` of `executionresult` in QRS).
+    ResultId
+);
+guid_newtype!(
+    /// The handle of a subscription to changes (`value` in the answer of `POST /qrs/notification`).
+    SubscriptionHandle
+);
 
 #[cfg(test)]
 mod tests {
