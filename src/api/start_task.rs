@@ -155,14 +155,8 @@ async fn start(state: &StartTaskState, request: &Request, asked: &Asked, all_mus
         (true, false) => IdRule::AllMustExist,
         (true, true) => IdRule::NoneStarts,
     };
-    let request = StartRequest {
-        targets: asked.targets(),
-        id_rule,
-        transaction: None,
-        redelivery: None,
-        door: "rest",
-        requested_by: request.peer.ip().to_canonical().to_string(),
-    };
+    let peer = request.peer.ip().to_canonical().to_string();
+    let request = StartRequest { id_rule, ..StartRequest::new(asked.targets(), "rest", peer) };
     state.starter.start(request).await.outcomes
 }
 
@@ -174,7 +168,7 @@ fn nobody_asked(outcomes: &[StartOutcome]) -> Option<String> {
     }
     let errors = outcomes.iter().filter_map(|outcome| outcome.error.as_ref());
     errors
-        .filter(|error| matches!(error.code, "qrs_unreachable" | "stopping"))
+        .filter(|error| matches!(&*error.code, "qrs_unreachable" | "stopping"))
         .map(|error| error.message.clone())
         .next()
 }

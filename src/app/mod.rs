@@ -48,7 +48,7 @@ use crate::{
         directory::TaskDirectory,
         qrs::Qrs,
         receiver::{Listening, Receiver},
-        tasks::Starter,
+        tasks::{Patience, Starter},
     },
     telemetry::{
         metrics::{self, Registry},
@@ -127,7 +127,7 @@ impl App {
         let qrs = Qrs::new(&settings.qrs);
         qrs.metrics().register(&mut registry);
         qrs.tell_certificates(&certificates);
-        let starter = Starter::new(qrs.clone(), settings.start_filter.clone());
+        let starter = Starter::open(qrs.clone(), settings.start_filter.clone(), kept.keep.shelf("starts"), Patience::default())?;
         starter.metrics().register(&mut registry);
         let buses = carrier.buses();
         let actions = actions(loaded, &buses.bridge, &starter, &mut registry)?;
@@ -269,6 +269,7 @@ fn actions(loaded: &Loaded, bus: &Bus, starter: &Starter, registry: &mut Registr
         start_topic: mqtt.task_start.clone(),
         own_topics: mqtt.own_topics.clone(),
         protected: loaded.broker.protected_topics.clone(),
+        start_deadline: loaded.settings.start.deadline,
     };
     let actions = Actions::build(&settings, bus.clone(), starter.clone())?;
     actions.metrics().register(registry);
@@ -341,8 +342,10 @@ fn start_actions(supervisor: &Supervisor, actions: Actions, readiness: &Readines
     supervisor.essential(Stage::Work, "actions", move |stop| up(latch, actions.run(stop)));
 }
 
-/// Starts under way by any door are let end.
+/// Starts under way by any door are let end; executions are followed.
 fn start_starter(supervisor: &Supervisor, starter: Starter) {
+    let follower = starter.follower().clone();
+    supervisor.restarting(Stage::Work, "executions", move |stop| follower.clone().run(stop));
     supervisor.essential(Stage::Work, "starter", move |stop| async move {
         stop.cancelled().await;
         if !starter.stop(STARTS_END).await {

@@ -35,6 +35,8 @@ pub struct Settings {
     pub rest: RestSettings,
     /// `startTaskFilter`
     pub start_filter: StartTaskFilter,
+    /// `startTask`
+    pub start: StartSettings,
     /// `configQRS`, `cert`
     pub qrs: QrsSettings,
     /// `logLevel`, `fileLogging`, `logDirectory`
@@ -284,6 +286,16 @@ pub struct Endpoints {
     pub active_users: bool,
     /// `keyValueStore`
     pub key_values: bool,
+}
+
+/// `startTask`
+#[derive(Debug, Clone, Copy)]
+pub struct StartSettings {
+    /// `deadlineSeconds`: how long a start message waits for a Qlik Sense that cannot be reached, or for a running task to end, where the
+    /// message does not say.
+    pub deadline: Duration,
+    /// `executionTopics`: whether the states of executions are published.
+    pub execution_topics: bool,
 }
 
 /// `startTaskFilter`

@@ -14,12 +14,15 @@ pub(super) mod rules;
 mod topics;
 mod udp;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
     LoadOptions, Overrides,
     diagnostic::Report,
-    settings::{DockerHealth, Generation, Settings},
+    settings::{DockerHealth, Generation, Settings, StartSettings},
     tree::{Node, Value},
     walk::Section,
 };
@@ -69,6 +72,7 @@ pub(super) fn decode(root: Option<&Node>, mut cx: Context<'_>) -> Option<Setting
     let udp = udp::decode(butler.section("udpServerConfig"), &cx);
     let rest = rest::decode(&butler, &cx);
     let start_filter = qrs::start_filter(butler.section("startTaskFilter"));
+    let start = start_task(butler.section("startTask"));
     let qrs = qrs::decode(&butler, &cx);
     let log = log(&butler, &cx);
     let docker_health = docker_health(butler.section("dockerHealthCheck"));
@@ -85,6 +89,7 @@ pub(super) fn decode(root: Option<&Node>, mut cx: Context<'_>) -> Option<Setting
         udp: udp?,
         rest,
         start_filter,
+        start,
         qrs: qrs?,
         log,
         docker_health,
@@ -125,6 +130,15 @@ fn log(butler: &Section<'_>, cx: &Context<'_>) -> LogSettings {
     }
 }
 
+fn start_task(section: Section<'_>) -> StartSettings {
+    let start = StartSettings {
+        deadline: Duration::from_secs(section.number("deadlineSeconds", 0..=86_400, 300)),
+        execution_topics: section.flag("executionTopics", true),
+    };
+    section.finish();
+    start
+}
+
 fn docker_health(section: Section<'_>) -> DockerHealth {
     let health = DockerHealth { enable: section.flag("enable", false), port: section.port("port", 12398) };
     section.finish();
@@ -162,4 +176,5 @@ pub(super) const OWN_SECTIONS: &[&str] = &[
     "logDirectory",
     "dockerHealthCheck",
     "keyValueStore",
+    "startTask",
 ];

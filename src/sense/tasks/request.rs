@@ -204,7 +204,7 @@ pub struct StartOutcome {
 
 impl StartOutcome {
     /// An outcome without a reason.
-    pub const fn of_status(status: StartStatus) -> Self {
+    pub fn of_status(status: StartStatus) -> Self {
         Self { status, task_id: None, task_name: None, execution_id: None, target: None, error: None, end: None }
     }
 

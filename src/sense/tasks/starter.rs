@@ -16,7 +16,6 @@ use tokio_util::task::TaskTracker;
 use super::{
     follow::Follower,
     journal::{Ended, Interrupted, Journal, Keys, Left, RequestId},
-    lines::Lines,
     memory::{Key, Memory},
     metrics::StartMetrics,
     request::{StartOutcome, StartRequest, StartStatus},
@@ -170,6 +169,11 @@ impl Starter {
     pub async fn stop(&self, limit: Duration) -> bool {
         self.0.work.calls.close();
         tokio::time::timeout(limit, self.0.work.calls.wait()).await.is_ok()
+    }
+
+    /// Waits until the program stops and no call is under way any more.
+    pub async fn stopped(&self) {
+        self.0.work.calls.wait().await;
     }
 
     /// Remembers a request as the first of its kind, or gives the story of the one it repeats.

@@ -22,7 +22,7 @@ pub(super) fn expired(why: &str) -> StartOutcome {
     StartOutcome::failed(StartStatus::Expired, "deadline", why)
 }
 
-pub(super) const fn started(execution: Option<ExecutionId>) -> StartOutcome {
+pub(super) fn started(execution: Option<ExecutionId>) -> StartOutcome {
     StartOutcome { execution_id: execution, ..StartOutcome::of_status(StartStatus::Started) }
 }
 
