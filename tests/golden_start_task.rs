@@ -14,7 +14,7 @@ mod fake_qrs;
 
 use std::collections::BTreeMap;
 
-use fake_qrs::{FakeQrs, Mode, start_of};
+use fake_qrs::{FakeQrs, Mode, start_of, starter_of};
 use sense_butler::{
     api::{
         answer::{Answer, JSON, Request},
@@ -26,7 +26,7 @@ use sense_butler::{
         values::{ValueSettings, Values},
     },
     names::TaskId,
-    sense::{qrs::Qrs, tasks::Starter},
+    sense::qrs::Qrs,
 };
 use serde_json::{Value, json};
 
@@ -105,7 +105,7 @@ fn state(qrs: &FakeQrs, generation: Generation, filter: StartTaskFilter) -> Star
     let mut registry = prometheus_client::registry::Registry::default();
     let keep = Keep::open(None, &mut registry).unwrap();
     let values = Values::open(&keep, ValueSettings::default(), &mut registry).unwrap();
-    StartTaskState { generation, starter: Starter::new(Qrs::new(&qrs.settings()), filter), values }
+    StartTaskState { generation, starter: starter_of(Qrs::new(&qrs.settings()), filter), values }
 }
 
 /// Ids of the tasks that started, in order of their ids: requests of one batch are under way together.

@@ -21,7 +21,7 @@ use std::{
 };
 
 use base64::Engine as _;
-use fake_qrs::FakeQrs;
+use fake_qrs::{FakeQrs, starter_of};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_RSA_SHA256};
 use rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion,
@@ -33,10 +33,7 @@ use sense_butler::{
     config::settings::{QrsSettings, QrsVerify, StartTaskFilter},
     sense::{
         qrs::{Qrs, QrsError, QrsHealth},
-        tasks::{
-            Starter,
-            request::{IdRule, StartRequest, StartStatus, StartTarget},
-        },
+        tasks::request::{StartRequest, StartStatus, StartTarget},
     },
 };
 use tokio::{
@@ -484,18 +481,12 @@ async fn a_burst_of_starts_shares_few_connections() {
     let site = Site::new(&[SHORT_NAME]);
     let qrs = site.qrs(&TLS13).await;
     let client = Qrs::new(&site.settings(&qrs, named()));
-    let starter = Starter::new(client, StartTaskFilter::default());
+    let starter = starter_of(client, StartTaskFilter::default());
     let begun = Instant::now();
     let mut asking = tokio::task::JoinSet::new();
     for number in 0..2_000 {
-        let request = StartRequest {
-            targets: vec![StartTarget::Id(format!("0000aaaa-0000-4000-8000-{number:012x}").parse().unwrap())],
-            id_rule: IdRule::EachOnItsOwn,
-            transaction: None,
-            redelivery: None,
-            door: "rest",
-            requested_by: "test".into(),
-        };
+        let target = StartTarget::Id(format!("0000aaaa-0000-4000-8000-{number:012x}").parse().unwrap());
+        let request = StartRequest::new(vec![target], "rest", "test");
         let starter = starter.clone();
         asking.spawn(async move { starter.start(request).await });
     }

@@ -127,7 +127,8 @@ impl App {
         let qrs = Qrs::new(&settings.qrs);
         qrs.metrics().register(&mut registry);
         qrs.tell_certificates(&certificates);
-        let starter = Starter::open(qrs.clone(), settings.start_filter.clone(), kept.keep.shelf("starts"), Patience::default())?;
+        let starter =
+            Starter::open(qrs.clone(), settings.start_filter.clone(), kept.keep.shelf("starts"), Patience::default())?;
         starter.metrics().register(&mut registry);
         let buses = carrier.buses();
         let actions = actions(loaded, &buses.bridge, &starter, &mut registry)?;

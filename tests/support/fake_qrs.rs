@@ -19,7 +19,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sense_butler::config::settings::{QrsSettings, QrsVerify};
+use prometheus_client::registry::Registry;
+use sense_butler::{
+    config::settings::{QrsSettings, QrsVerify, StartTaskFilter},
+    keep::Keep,
+    sense::{
+        qrs::Qrs,
+        tasks::{Patience, Starter},
+    },
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::TcpListener,
@@ -335,6 +343,8 @@ fn answer(mode: Mode, method: &str, path: &str, filter: Option<&str>) -> (u16, S
         ("/qrs/task", Some(filter)) => found(filter),
         ("/qrs/task/full", Some(filter)) => found(filter),
         ("/qrs/app/full", Some(filter)) => found(filter),
+        // Whatever was started has ended already, and nothing is known of it.
+        ("/qrs/executionsession" | "/qrs/executionresult/full", Some(_)) => (200, "[]".into()),
         _ => (404, "No matching endpoint found".into()),
     }
 }
@@ -410,4 +420,12 @@ fn object(id: &str) -> String {
     format!(
         r#"{{"id":"{id}","name":"{name}","taskType":0,"tags":{tags},"customProperties":{properties},"schemaPath":"ReloadTask"}}"#
     )
+}
+
+/// A starter that keeps nothing over a restart and does not look long for what became of a call.
+pub fn starter_of(qrs: Qrs, filter: StartTaskFilter) -> Starter {
+    let keep = Keep::open(None, &mut Registry::default()).unwrap();
+    let patience =
+        Patience { settle: Duration::from_millis(200), away: Duration::from_secs(2), look: Duration::from_millis(20) };
+    Starter::open(qrs, filter, keep.shelf("starts"), patience).unwrap()
 }

@@ -157,7 +157,7 @@ impl Actions {
     async fn last_answers(&self) {
         let (answers, stop) = &self.answers;
         answers.close();
-        self.starter.stopped().await;
+        let _ = tokio::time::timeout(DRAIN, self.starter.stopped()).await;
         if tokio::time::timeout(LAST_WORDS, answers.wait()).await.is_err() {
             stop.cancel();
         }

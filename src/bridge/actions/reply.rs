@@ -68,14 +68,22 @@ impl Reply {
     }
 
     /// The way back of an earlier life of the program; to `default` where it cannot be read, or must not be gone any more.
-    pub(super) fn back(doors: &Doors, address: &Value, default: &TopicName, bus: &Bus, metrics: &ActionMetrics) -> Self {
+    pub(super) fn back(
+        doors: &Doors,
+        address: &Value,
+        default: &TopicName,
+        bus: &Bus,
+        metrics: &ActionMetrics,
+    ) -> Self {
         let topic = address.get("topic").and_then(Value::as_str).and_then(|topic| TopicName::new(topic).ok());
         let bytes = address.get("correlation").and_then(Value::as_array);
         let byte = |byte: &Value| byte.as_u64().and_then(|byte| u8::try_from(byte).ok());
         Self {
             bus: bus.clone(),
             topic: topic.filter(|topic| doors.may_answer(topic)).unwrap_or_else(|| default.clone()),
-            correlation_data: bytes.and_then(|bytes| bytes.iter().map(byte).collect::<Option<Vec<u8>>>()).map(Bytes::from),
+            correlation_data: bytes
+                .and_then(|bytes| bytes.iter().map(byte).collect::<Option<Vec<u8>>>())
+                .map(Bytes::from),
             metrics: metrics.clone(),
         }
     }

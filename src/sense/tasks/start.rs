@@ -65,7 +65,11 @@ impl Work {
                 }
                 Try::Away(error) if !order.waits() => return (not_started(&error), call),
                 Try::Away(error) => {
-                    accepted(StartOutcome::failed(StartStatus::Accepted, "qrs_unreachable", format!("the request waits: {error}")));
+                    accepted(StartOutcome::failed(
+                        StartStatus::Accepted,
+                        "qrs_unreachable",
+                        format!("the request waits: {error}"),
+                    ));
                     error.to_string()
                 }
             };

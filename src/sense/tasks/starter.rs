@@ -138,7 +138,9 @@ impl Starter {
         };
         let place = Arc::clone(&self.0.open).try_acquire_owned();
         let refused = match &place {
-            _ if self.0.work.calls.is_closed() => Some((StartStatus::Unreachable, "stopping", "the program is stopping")),
+            _ if self.0.work.calls.is_closed() => {
+                Some((StartStatus::Unreachable, "stopping", "the program is stopping"))
+            }
             Ok(_) => None,
             Err(_) => Some((StartStatus::Denied, "busy", "too many start requests are waiting already")),
         };
@@ -242,7 +244,12 @@ impl Starter {
         if request.return_address.is_none() && keys.transaction.is_none() {
             // Whoever asked has gone with the connection, and will ask again.
             let (door, requested_by) = (request.door, &request.requested_by);
-            tracing::warn!(door, requested_by, called = steps.len(), "a start request was interrupted; its asker has gone");
+            tracing::warn!(
+                door,
+                requested_by,
+                called = steps.len(),
+                "a start request was interrupted; its asker has gone"
+            );
             self.0.work.journal.end(id, Keys::default(), &[], wall_ms());
             return None;
         }

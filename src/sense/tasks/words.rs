@@ -41,7 +41,9 @@ pub(super) fn unfollowed(why: &str, started: &StartOutcome) -> StartOutcome {
 /// Whether asking again later may bring an answer.
 pub(super) const fn may_pass(error: &QrsError) -> bool {
     match error {
-        QrsError::NotConfigured | QrsError::CertificateFile { .. } | QrsError::Settings(_) | QrsError::Filter(_) => false,
+        QrsError::NotConfigured | QrsError::CertificateFile { .. } | QrsError::Settings(_) | QrsError::Filter(_) => {
+            false
+        }
         QrsError::Status { status, .. } => matches!(status, 500..=599 | 429),
         _ => true,
     }
