@@ -34,12 +34,32 @@ async fn tags_properties_users_triggers_and_enumerations_are_listed() {
     assert_eq!(rule["reloadTask"]["name"], "Reload Finanzübersicht");
     let enums: Value = serde_json::from_str(&site.get("/about/api/enums").await.1).unwrap();
     assert_eq!(enums["StatusEnum"]["values"][10], "10: Retry");
+    assert_eq!(site.filtered("/stream", "name eq 'plant'").await.len(), 1);
     assert_eq!(site.get("/license").await.0, 200);
     for path in ["/about/api/description", "/app/full", "/usersynctask/full", "/executionresult/count"] {
         assert_eq!(site.get(path).await.0, 200, "{path}");
     }
     let ordered = site.list("/task?orderby=taskType%20desc,name%20asc").await;
     assert_eq!((&ordered[0]["taskType"], &ordered[1]["taskType"]), (&json!(4), &json!(3)));
+    site.finish().await;
+}
+
+#[tokio::test]
+async fn the_triggers_of_a_task_are_read_by_a_selection() {
+    let site = Site::start("selection", |_| {}).await;
+    let chained = "5a1e5000-0000-4000-8000-000000000010";
+    let items = json!({ "items": [{ "type": "ReloadTask", "objectID": chained }] }).to_string();
+    let (status, body) = site.call_as("editor", Method::POST, "/selection", items.clone()).await;
+    assert_eq!(status, 201, "{body}");
+    let id = serde_json::from_str::<Value>(&body).unwrap()["id"].as_str().unwrap().to_owned();
+    let triggers = site.list(&format!("/selection/{id}/Event/full")).await;
+    assert_eq!((triggers.len(), &triggers[0]["reloadTask"]["id"]), (1, &json!(chained)));
+    assert_eq!(site.list(&format!("/selection/{id}/ReloadTask/full")).await[0]["id"], chained);
+    assert_eq!(site.call_as("reader", Method::POST, "/selection", items).await.0, 403);
+    assert_eq!(site.call_as("goran", Method::POST, "/selection", "{}").await.0, 400);
+    let path = format!("/selection/{id}");
+    assert_eq!(site.call_as("goran", Method::DELETE, &path, "").await.0, 204);
+    assert_eq!(site.call_as("goran", Method::DELETE, &path, "").await.0, 404);
     site.finish().await;
 }
 

@@ -153,6 +153,12 @@ fn with_rows(context: &Context<'_>, kind: &str, write: fn(Collection, Vec<Arc<Va
     Reply::json(200, write(kind, rows))
 }
 
+/// Every object of a kind that the caller may see; `None`: there is no such kind.
+pub fn all(context: &Context<'_>, kind: &str) -> Option<Vec<Arc<Value>>> {
+    let kind = Collection::named(kind)?;
+    Some(if kind.is_seen(context.caller.rights) { candidates(context, kind, None) } else { Vec::new() })
+}
+
 /// What may pass the filter.
 fn candidates(context: &Context<'_>, kind: Collection, filter: Option<&Filter>) -> Vec<Arc<Value>> {
     let rights = context.caller.rights;

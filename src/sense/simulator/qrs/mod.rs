@@ -6,13 +6,14 @@ mod logs;
 mod notification;
 mod query;
 mod routes;
+mod selection;
 mod spoil;
 mod starts;
 
 use std::sync::Arc;
 
-pub use self::logs::LogDelays;
 use self::query::{Query, xrfkey};
+pub use self::{logs::LogDelays, selection::Selections};
 use super::{
     Shared,
     fault::FaultKind,

@@ -10,7 +10,7 @@ use super::{
     gate::{Caller, Rights},
     logs, notification,
     query::Query,
-    starts,
+    selection, starts,
 };
 
 /// An admitted call and all that belongs to it.
@@ -42,6 +42,7 @@ pub fn answer(context: &Context<'_>) -> Reply {
         "DELETE" => match rest {
             ["reloadtask", id] => starts::delete(context, id),
             ["notification"] => notification::unsubscribe(context),
+            ["selection", id] => selection::forget(context, id),
             _ => no_endpoint(),
         },
         _ => no_endpoint(),
@@ -55,6 +56,7 @@ fn get(context: &Context<'_>, path: &[&str]) -> Reply {
         ["about", "api", "description"] => Reply::json(200, description().to_string()),
         ["license"] => licence(context),
         ["notification", "changes"] => notification::changes(context),
+        ["selection", id, kind, "full"] => selection::read(context, id, kind),
         ["reloadtask", id, "scriptlog"] => logs::by_file(context, id),
         ["reloadtask", id, "scriptlogfile"] => logs::by_result(context, id),
         ["download", "reloadtask", ticket, _] => logs::download(context, ticket),
@@ -76,6 +78,7 @@ fn post(context: &Context<'_>, path: &[&str]) -> Reply {
         ["task", id, "stop"] => starts::stop(context, id),
         ["app", id, "reload"] => starts::app(context, id),
         ["notification"] => notification::subscribe(context),
+        ["selection"] => selection::make(context),
         _ => no_endpoint(),
     }
 }
