@@ -307,8 +307,19 @@ impl Values {
         let mut every = tokio::time::interval(TEND);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(every.tick()).await.is_some() {
-            self.tend();
+            if self.is_behind() {
+                // The file is read as a whole: not on a thread that others wait for. A panic there is named by the hook.
+                let values = self.clone();
+                drop(tokio::task::spawn_blocking(move || values.tend()).await);
+            } else {
+                self.tend();
+            }
         }
+    }
+
+    /// Whether the file refused something that is here.
+    fn is_behind(&self) -> bool {
+        self.0.shelf.as_ref().is_some_and(|shelf| shelf.failures() != self.0.state.lock().failures)
     }
 
     fn now(&self) -> u64 {
