@@ -51,7 +51,8 @@ pub enum KeepError {
     },
     /// The directory or file cannot be used.
     #[error(
-        "sense.redb in {place} cannot be used: {why}; check that the directory exists, belongs to the program's user and has room"
+        "sense.redb in {place} cannot be used: {why}; check that the directory belongs to the program's user and has room, name another one \
+         (--data), or let nothing outlive the program (`in_memory = true` in `[storage]` of broker.toml)"
     )]
     Unusable {
         /// The directory.

@@ -32,6 +32,9 @@ const SHELF: &str = "values";
 /// So often what is over is swept away, and what the file refused is written again.
 const TEND: Duration = Duration::from_secs(1);
 
+/// Bytes handed to the file at once when it is told what it missed.
+const PORTION: usize = 4 << 20;
+
 /// What the store may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValueSettings {
@@ -283,8 +286,19 @@ impl Values {
                 Err(_) => return,
             }
         }
-        if !changes.is_empty() {
-            shelf.write_later(changes);
+        // In portions: what the file may be owed can be more than may wait for it at once; the rest is seen the next time.
+        let mut portion = Vec::new();
+        let mut bytes = 0;
+        for change in changes {
+            bytes += change.bytes();
+            portion.push(change);
+            if bytes >= PORTION {
+                shelf.write_later(std::mem::take(&mut portion));
+                bytes = 0;
+            }
+        }
+        if !portion.is_empty() {
+            shelf.write_later(portion);
         }
     }
 
@@ -293,8 +307,19 @@ impl Values {
         let mut every = tokio::time::interval(TEND);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(every.tick()).await.is_some() {
-            self.tend();
+            if self.is_behind() {
+                // The file is read as a whole: not on a thread that others wait for. A panic there is named by the hook.
+                let values = self.clone();
+                drop(tokio::task::spawn_blocking(move || values.tend()).await);
+            } else {
+                self.tend();
+            }
         }
+    }
+
+    /// Whether the file refused something that is here.
+    fn is_behind(&self) -> bool {
+        self.0.shelf.as_ref().is_some_and(|shelf| shelf.failures() != self.0.state.lock().failures)
     }
 
     fn now(&self) -> u64 {

@@ -8,7 +8,10 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{keep::tests::Scratch, telemetry::metrics};
+use crate::{
+    keep::tests::{Scratch, disks::Disk},
+    telemetry::metrics,
+};
 
 /// A store with a clock that is set by hand.
 struct Bench {
@@ -159,6 +162,40 @@ async fn kept_over_a_restart_with_times_that_go_on() {
     keep.stop();
     let keep = open();
     assert!(bench_on(&keep, ValueSettings::default(), 2_000).values.get("n", "k").is_err());
+}
+
+/// What the file refused is told as refused, is there for those who read, and comes to the file when it works again.
+#[tokio::test]
+async fn what_the_file_refused_is_written_when_it_works_again() {
+    let disk = Disk::default();
+    let keep = Keep::open_at(disk.place(), &mut Registry::default()).unwrap();
+    let bench = bench_on(&keep, ValueSettings::default(), 1_000);
+    let values = &bench.values;
+    values.put(vec![item("n", "gone", "1", 0), item("n", "over", "2", 50), item("old", "k", "3", 0)]).await.unwrap();
+    disk.cut_after(0);
+    let refused = values.put(vec![item("n", "new", &"v".repeat(PORTION / 8), 0)]).await;
+    assert!(matches!(refused, Err(ValuesError::Keep(KeepError::Failing { .. }))), "{refused:?}");
+    assert!(values.remove("n", "gone").await.is_err() && values.remove_namespace("old").await.is_err());
+    for number in 0..20 {
+        assert!(values.put(vec![item("many", &number.to_string(), &"w".repeat(PORTION / 8), 0)]).await.is_err());
+    }
+    bench.pass(50);
+    values.tend();
+    assert_eq!(words(values.keys("n").unwrap()), ["new"]);
+    disk.power_on();
+    let began = std::time::Instant::now();
+    let same = |values: &Values| {
+        let there = keep.shelf(SHELF).read_all();
+        there.is_ok_and(|there| values.0.state.lock().difference(there).is_empty())
+    };
+    while !same(values) {
+        assert!(began.elapsed().as_secs() < 60, "the file never hears of it");
+        values.tend();
+        tokio::task::yield_now().await;
+    }
+    let after = bench_on(&keep, ValueSettings::default(), 2_000);
+    assert_eq!(shown(&after.values), shown(values));
+    assert_eq!(words(after.values.namespaces()), ["n", "many"]);
 }
 
 /// One step of a test.
