@@ -37,11 +37,11 @@ impl Work {
         &self,
         order: &Order,
         task: &Task,
+        mut call: TaskTrackerToken,
         accepted: &mut (dyn FnMut(StartOutcome) + Send),
     ) -> (StartOutcome, TaskTrackerToken) {
         let (mut pause, mut place): (Duration, Option<Waiting>) = (PAUSES.0, None);
         loop {
-            let call = self.call().await;
             let why = match self.attempt(order, task).await {
                 Try::Decided(outcome) => return (outcome, call),
                 Try::Runs(execution) if order.request.on_running != OnRunning::Queue || !order.waits() => {
@@ -74,14 +74,16 @@ impl Work {
                 }
             };
             drop(call);
-            if !order.pause(&mut pause).await {
-                return (expired(&why), self.call().await);
+            let in_time = order.pause(&mut pause).await;
+            call = self.call().await;
+            if !in_time {
+                return (expired(&why), call);
             }
         }
     }
 
     /// What a stop of the program waits for. Once it stops, nothing begins any more: requests rest in the journal.
-    async fn call(&self) -> TaskTrackerToken {
+    pub(super) async fn call(&self) -> TaskTrackerToken {
         if self.calls.is_closed() {
             std::future::pending::<()>().await;
         }

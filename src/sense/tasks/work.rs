@@ -105,7 +105,7 @@ pub(super) struct Work {
 impl Work {
     /// Carries a request out, from the filter to the last word on its last task.
     pub(super) async fn run(&self, order: Arc<Order>) {
-        let mut found = self.find_all(&order).await;
+        let (mut found, call) = self.find_all(&order).await;
         hold_back(&mut found, order.request.id_rule);
         let (mut running, mut places) = (JoinSet::new(), HashMap::new());
         for (place, step) in once_each(found).into_iter().enumerate() {
@@ -113,12 +113,13 @@ impl Work {
                 Found::Done(outcome) => order.say(place, true, outcome),
                 Found::Later(target, error) => order.say(place, true, too_late(order.waits(), &target, &error)),
                 Found::Task(target, task) => {
-                    let (work, order) = (self.clone(), Arc::clone(&order));
-                    let handle = running.spawn(async move { work.carry_out(&order, place, target, task).await });
+                    let (work, order, call) = (self.clone(), Arc::clone(&order), call.clone());
+                    let handle = running.spawn(async move { work.carry_out(&order, place, target, task, call).await });
                     places.insert(handle.id(), place);
                 }
             }
         }
+        drop(call);
         while let Some(ended) = running.join_next().await {
             if let Err(error) = ended {
                 // It panicked; nobody cancels it.
@@ -129,9 +130,10 @@ impl Work {
     }
 
     /// Looks every target up; while QRS cannot be asked, until the deadline.
-    async fn find_all(&self, order: &Order) -> Vec<Found> {
+    async fn find_all(&self, order: &Order) -> (Vec<Found>, TaskTrackerToken) {
         let (mut pause, mut accepted) = (PAUSES.0, false);
         loop {
+            let call = self.call().await;
             let work = self.clone();
             let found = in_order(order.request.targets.clone(), move |target| work.clone().find(target)).await;
             let found: Vec<Found> =
@@ -142,13 +144,14 @@ impl Work {
             });
             let later: Vec<_> = later.collect();
             if later.is_empty() || !order.waits() {
-                return found;
+                return (found, call);
             }
             if !std::mem::replace(&mut accepted, true) {
                 later.into_iter().for_each(|(place, outcome)| order.say(place, false, outcome));
             }
+            drop(call);
             if !order.pause(&mut pause).await {
-                return found;
+                return (found, self.call().await);
             }
         }
     }
@@ -172,19 +175,19 @@ impl Work {
     }
 
     /// One task, to its last word.
-    async fn carry_out(&self, order: &Order, place: usize, target: StartTarget, task: Task) {
+    async fn carry_out(&self, order: &Order, place: usize, target: StartTarget, task: Task, call: TaskTrackerToken) {
         let named = |outcome: StartOutcome| {
             let mut outcome = outcome.of(&target);
             (outcome.task_id, outcome.task_name) = (Some(task.id), Some(task.name.clone()));
             outcome
         };
         let (outcome, call) = match order.steps.get(&task.id) {
-            Some(Step::Done(outcome)) => (outcome.clone(), None),
+            Some(Step::Done(outcome)) => (outcome.clone(), call),
             Some(Step::Calling { before, .. }) => {
                 let line = self.lines.of(task.id);
                 let _alone = line.lock().await;
                 let why = "the program was interrupted while it asked for the start";
-                (self.settled(order, task.id, before, why, &named).await, None)
+                (self.settled(order, task.id, before, why, &named).await, call)
             }
             None => {
                 let mut said = false;
@@ -193,8 +196,8 @@ impl Work {
                         order.say(place, false, named(outcome));
                     }
                 };
-                let (outcome, call) = self.start(order, &task, &mut accepted).await;
-                (self.noted(order, task.id, named(outcome)).await, Some(call))
+                let (outcome, call) = self.start(order, &task, call, &mut accepted).await;
+                (self.noted(order, task.id, named(outcome)).await, call)
             }
         };
         self.finish(order, place, outcome, call).await;
@@ -225,7 +228,7 @@ impl Work {
     }
 
     /// The last word on a task that was started, or not.
-    async fn finish(&self, order: &Order, place: usize, outcome: StartOutcome, call: Option<TaskTrackerToken>) {
+    async fn finish(&self, order: &Order, place: usize, outcome: StartOutcome, call: TaskTrackerToken) {
         let (StartStatus::Started, Some(task)) = (outcome.status, outcome.task_id) else {
             return order.say(place, true, outcome);
         };
