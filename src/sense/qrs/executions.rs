@@ -206,7 +206,8 @@ impl Qrs {
     /// If QRS refuses or gives no usable answer; [`QrsError::may_have_arrived`] tells whether the task may be stopped nevertheless.
     pub async fn stop_task(&self, id: TaskId) -> Result<(), QrsError> {
         self.act("stop", Purpose::Start, reqwest::Method::POST, &format!("task/{id}/stop"), "").await?;
-        Ok(self.sensible(()))
+        self.sensible(());
+        Ok(())
     }
 
     async fn results(&self, filter: &Filter) -> Result<Vec<Attempt>, QrsError> {
