@@ -308,6 +308,39 @@ async fn polling_loses_nothing_where_the_limit_falls_among_equals() {
     }
 }
 
+/// More than one answer may hold: the time is halved until the oldest fit.
+#[tokio::test]
+async fn what_does_not_fit_into_one_answer_is_asked_for_in_parts() {
+    let fake = FakeQrs::start().await;
+    let qrs = Qrs::new(&fake.settings());
+    let rows = json!([result(1, ONE, json!(7)), result(2, ONE, json!(7))]).to_string();
+    fake.script_times("GET", "modifiedDate le ", 200, vec![b' '; (64 << 20) + 1], 1);
+    fake.script("GET", "modifiedDate le ", 200, rows);
+    fake.script("GET", "modifiedDate gt ", 200, vec![b' '; (64 << 20) + 1]);
+    let found = qrs.attempts_modified_after(datetime!(2024-05-01 0:00 UTC), 10).await.unwrap();
+    assert_eq!((found.len(), fake.seen().len()), (2, 3));
+    let error = qrs.attempts_modified_after(OffsetDateTime::now_utc(), 10).await.unwrap_err();
+    assert!(matches!(error, QrsError::TooMuch { .. }), "a second is not halved: {error:?}");
+}
+
+#[tokio::test]
+async fn a_task_that_was_looked_up_is_asked_for_by_its_kind() {
+    let fake = FakeQrs::start().await;
+    let qrs = Qrs::new(&fake.settings());
+    assert!(qrs.sessions_of(id(ONE)).await.unwrap().is_empty());
+    qrs.task(id(ONE)).await.unwrap().unwrap();
+    assert!(qrs.sessions_of(id(ONE)).await.unwrap().is_empty());
+    let asked: Vec<String> = fake.seen().into_iter().map(|seen| seen.url).collect();
+    let three = format!(
+        "/qrs/executionsession?filter=(reloadTask.id eq {ONE}) or (externalProgramTask.id eq {ONE}) or (userSyncTask.id eq {ONE})"
+    );
+    let one = format!("/qrs/executionsession?filter=reloadTask.id eq {ONE}");
+    assert_eq!((&asked[0], &asked[2], asked.len()), (&three, &one, 3));
+    let foreign = json!([{ "id": SALES, "reloadTask": { "id": SALES } }]);
+    fake.script("GET", "/executionsession", 200, foreign.to_string());
+    assert!(qrs.sessions_of(id(ONE)).await.unwrap().is_empty(), "another task's session is not taken for this one's");
+}
+
 #[tokio::test]
 async fn chains_and_subscriptions() {
     let fake = FakeQrs::start().await;

@@ -17,7 +17,7 @@ use super::{
 const WATCH: Duration = Duration::from_secs(60);
 /// Shortest and longest pause between two looks at one that does not.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// Every so many looks, it is asked how many tasks there are.
+/// Every so many looks, it is asked how many tasks there are; at every look while there are none.
 const COUNT_EVERY: u32 = 10;
 /// A certificate that ends within this time is a warning, seconds (30 days).
 const SOON: i64 = 30 * 24 * 3600;
