@@ -15,9 +15,15 @@ use crate::{
     app,
     config::address::{self, AddressError, HostPort},
     sense::simulator::{
-        Change, Profile, Simulator, SimulatorError, SimulatorEvent, SimulatorSettings, SiteSource, Targets, Transport,
+        Change, Profile, ServerCertificate, Simulator, SimulatorError, SimulatorEvent, SimulatorSettings, SiteSource,
+        Targets, Transport,
     },
 };
+
+/// Tasks that are listed at the start; sites for measurements have thousands.
+const TASKS_SHOWN: usize = 40;
+/// A key for the commands to try: any 16 letters and digits, the same in header and query.
+const XRFKEY: &str = "0123456789abcdef";
 
 /// Options of `simulate`.
 #[derive(Debug, Clone, Args)]
@@ -34,6 +40,9 @@ pub struct Options {
     /// No TLS
     #[arg(long)]
     pub plain: bool,
+    /// The server's certificate: sound, expired, wrong-name, no-names or unknown-authority
+    #[arg(long, value_name = "KIND", default_value = "sound")]
+    pub certificate: ServerCertificate,
     /// Tasks, durations and outcomes [default: a built-in sample site]
     #[arg(long, value_name = "FILE")]
     pub tasks: Option<PathBuf>,
@@ -126,6 +135,7 @@ fn settings(options: &Options) -> Result<SimulatorSettings, SimulateError> {
         qrs: listening(&options.qrs)?,
         control: listening(&options.control)?.first().copied(),
         transport,
+        certificate: options.certificate,
         site: options.tasks.clone().map_or(SiteSource::BuiltIn, SiteSource::File),
         targets: Targets { tasks: targets(&options.send_to)?, sessions: targets(&options.sessions_to)? },
         profile: options.profile,
@@ -182,9 +192,38 @@ fn banner(simulator: &Simulator, targets: &Targets, options: &Options) -> String
         row(name, if receivers.is_empty() { "to nobody".to_owned() } else { format!("to {}", list(receivers)) });
     }
     row("sample task", format!("id={}", simulator.sample_task()));
-    for task in &simulator.plan().tasks {
+    let tasks = &simulator.plan().tasks;
+    for task in tasks.iter().take(TASKS_SHOWN) {
         let state = if task.enabled { "" } else { "  (disabled)" };
         row("", format!("{}  {}{state}", task.id, task.name));
+    }
+    if let Some(more) = tasks.len().checked_sub(TASKS_SHOWN).filter(|more| *more > 0) {
+        row("", format!("and {more} more"));
+    }
+    text.push_str(&to_try(simulator));
+    text
+}
+
+/// Three commands that work as they stand.
+fn to_try(simulator: &Simulator) -> String {
+    let addresses = simulator.addresses();
+    let Some(qrs) = addresses.qrs.first() else { return String::new() };
+    let (curl, scheme) = match simulator.pki() {
+        Some(files) => {
+            let [root, client, key] = [&files.root, &files.client, &files.client_key].map(|path| path.display());
+            (format!("curl --cacert \"{root}\" --cert \"{client}\" --key \"{key}\""), "https")
+        }
+        None => ("curl".to_owned(), "http"),
+    };
+    let headers = format!("-H \"X-Qlik-Xrfkey: {XRFKEY}\" -H \"X-Qlik-User: UserDirectory=INTERNAL; UserId=sa_api\"");
+    let call = |path: &str| format!("\"{scheme}://{qrs}/qrs/{path}xrfkey={XRFKEY}\"");
+    let mut text = format!(
+        "\nTo try it, in another window:\n  list tasks\n    {curl} {headers} {}\n  start one\n    {curl} {headers} -X POST -d \"\" {}\n",
+        call("task?"),
+        call(&format!("task/{}/start/synchronous?", simulator.sample_task())),
+    );
+    if let Some(control) = addresses.control {
+        text.push_str(&format!("  see what was started, and by whom\n    curl http://{control}/control/starts\n"));
     }
     text
 }
@@ -249,7 +288,8 @@ mod tests {
         let simulator = Simulator::bind(settings(&options).unwrap()).await.unwrap();
         let text = banner(&simulator, &Targets::default(), &options);
         let port = simulator.addresses().qrs.first().unwrap().port();
-        for part in [format!("http://127.0.0.1:{port}/qrs/"), format!("id={}", simulator.sample_task())] {
+        let start = format!("http://127.0.0.1:{port}/qrs/task/{}/start/synchronous?", simulator.sample_task());
+        for part in [format!("http://127.0.0.1:{port}/qrs/"), format!("id={}", simulator.sample_task()), start] {
             assert!(text.contains(&part), "{part} is not in\n{text}");
         }
         let stop = CancellationToken::new();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Profile, SimulatorError, Targets,
+    Profile, ServerCertificate, SimulatorError, Targets,
     plan::{DEFAULT_SITE, Plan},
 };
 
@@ -61,6 +61,8 @@ pub struct SimulatorSettings {
     pub transport: Transport,
     /// Name in the server certificate; `None`: this machine's. `localhost` and both loopback addresses are always in it.
     pub host: Option<String>,
+    /// What is wrong with the server certificate, if anything.
+    pub certificate: ServerCertificate,
     /// The site.
     pub site: SiteSource,
     /// Where datagrams go.
@@ -84,6 +86,7 @@ impl SimulatorSettings {
             control: Some((v4, CONTROL_PORT).into()),
             transport: Transport::MutualTls { directory: directory.into() },
             host: None,
+            certificate: ServerCertificate::default(),
             site: SiteSource::BuiltIn,
             targets: Targets::default(),
             profile: Profile::default(),

@@ -1,4 +1,5 @@
-//! The query of a call, as the repository reads it: `&` separates, `+` is a plus, a parameter without a value is an error.
+//! The query of a call, as the repository reads it: `&` separates, a parameter without a value is an error. A raw `+` is a blank, as in forms:
+//! public clients write blanks so and filter with it.
 
 use percent_encoding::percent_decode_str;
 
@@ -43,7 +44,8 @@ fn decode(text: &str) -> Result<String, QueryError> {
         let mut digits = after.bytes().take(2);
         digits.len() == 2 && digits.all(|digit| digit.is_ascii_hexdigit())
     });
-    let decoded = percent_decode_str(text).decode_utf8().ok().filter(|_| escapes_are_whole);
+    let text = text.replace('+', " ");
+    let decoded = percent_decode_str(&text).decode_utf8().ok().filter(|_| escapes_are_whole);
     decoded.map(Into::into).ok_or(QueryError::Malformed)
 }
 
@@ -59,7 +61,7 @@ mod tests {
 
     #[test]
     fn queries_are_read_as_the_repository_does() {
-        let query = Query::parse("Filter=name%20eq%20%27a%26b+c%27&Xrfkey=0123456789abcdef").unwrap();
+        let query = Query::parse("Filter=name+eq%20%27a%26b%2Bc%27&Xrfkey=0123456789abcdef").unwrap();
         assert_eq!(query.get("filter"), Some("name eq 'a&b+c'"));
         assert_eq!(query.get("orderby"), None);
         assert_eq!(Query::parse("").unwrap(), Query::default());
