@@ -46,6 +46,10 @@ struct Site {
 
 impl Site {
     async fn start(user: &str) -> Self {
+        Self::of(SiteSource::default(), user).await
+    }
+
+    async fn of(site: SiteSource, user: &str) -> Self {
         let settings = SimulatorSettings {
             qrs: vec!["127.0.0.1:0".parse().unwrap()],
             control: None,
@@ -53,7 +57,7 @@ impl Site {
             speed: 20.0,
             rate: 0.0,
             transport: Transport::Plain,
-            site: SiteSource::default(),
+            site,
             ..SimulatorSettings::new(std::env::temp_dir())
         };
         let simulator = Simulator::bind(settings).await.unwrap();
@@ -230,6 +234,45 @@ async fn a_user_who_sees_no_task_is_a_standing_warning() {
         assert_eq!(warning.contains("not a single task"), sees_nothing, "{user}: {warning}");
         site.finish().await;
     }
+}
+
+/// Of the simulated site's description with one word replaced.
+fn described(from: &str, to: &str) -> SiteSource {
+    let text = include_str!("../config/simulator.yaml");
+    assert!(text.contains(from), "{from}");
+    SiteSource::Text(text.replace(from, to))
+}
+
+#[tokio::test]
+async fn script_logs_of_the_simulated_site_come_by_whichever_interface_it_has() {
+    for interface in ["old", "new", "both"] {
+        let site = Site::of(described("api: both", &format!("api: {interface}")), "goran").await;
+        let execution = site.started(SALES).await;
+        site.until_done(execution).await;
+        let attempt = site.qrs.attempts(&[execution]).await.unwrap().remove(0);
+        let log = site.qrs.script_log(id(SALES), &attempt, 5).await.unwrap().expect(interface);
+        assert!((1..=5).contains(&log.len()) && log.iter().all(|line| !line.is_empty()), "{interface}: {log:?}");
+        site.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn chains_of_the_simulated_site_are_told() {
+    let site = Site::start("goran").await;
+    let links = site.qrs.next_in_chain(id("5a1e5000-0000-4000-8000-000000000002")).await.unwrap();
+    let told: Vec<_> = links.iter().map(|link| (link.name.as_str(), link.on)).collect();
+    assert_eq!(
+        told,
+        [
+            ("Clean up (after a failed Finanzübersicht)", ChainOn::Failure),
+            ("Reload finance figures (after Finanzübersicht)", ChainOn::Success)
+        ]
+    );
+    assert!(links.iter().all(|link| link.enabled && !link.trigger.is_empty()));
+    assert!(site.qrs.next_in_chain(id(ONE)).await.unwrap().is_empty());
+    let handle = site.qrs.subscribe_changes("http://127.0.0.1:9/qrs/secret", ChangeType::Update).await.unwrap();
+    site.qrs.unsubscribe_changes(handle).await.unwrap();
+    site.finish().await;
 }
 
 fn result(number: u8, execution: &str, status: Value) -> Value {
