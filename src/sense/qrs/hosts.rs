@@ -114,8 +114,11 @@ impl Hosts {
         }
     }
 
-    /// A host answered, whatever.
+    /// A host answered, whatever. If it was left meanwhile, that was an answer from before it failed.
     fn note(&self, index: usize, host: &Host, moved: &impl Fn(&str, &str, &str)) {
+        if self.current.load(Ordering::Relaxed) != index {
+            return;
+        }
         *host.problem.lock() = None;
         let before = self.answered.swap(index, Ordering::Relaxed);
         if let Some(left) = self.hosts.get(before).filter(|_| before != index) {
