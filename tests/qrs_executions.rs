@@ -46,6 +46,10 @@ struct Site {
 
 impl Site {
     async fn start(user: &str) -> Self {
+        Self::of(SiteSource::default(), user).await
+    }
+
+    async fn of(site: SiteSource, user: &str) -> Self {
         let settings = SimulatorSettings {
             qrs: vec!["127.0.0.1:0".parse().unwrap()],
             control: None,
@@ -53,7 +57,7 @@ impl Site {
             speed: 20.0,
             rate: 0.0,
             transport: Transport::Plain,
-            site: SiteSource::default(),
+            site,
             ..SimulatorSettings::new(std::env::temp_dir())
         };
         let simulator = Simulator::bind(settings).await.unwrap();
@@ -232,6 +236,45 @@ async fn a_user_who_sees_no_task_is_a_standing_warning() {
     }
 }
 
+/// Of the simulated site's description with one word replaced.
+fn described(from: &str, to: &str) -> SiteSource {
+    let text = include_str!("../config/simulator.yaml");
+    assert!(text.contains(from), "{from}");
+    SiteSource::Text(text.replace(from, to))
+}
+
+#[tokio::test]
+async fn script_logs_of_the_simulated_site_come_by_whichever_interface_it_has() {
+    for interface in ["old", "new", "both"] {
+        let site = Site::of(described("api: both", &format!("api: {interface}")), "goran").await;
+        let execution = site.started(SALES).await;
+        site.until_done(execution).await;
+        let attempt = site.qrs.attempts(&[execution]).await.unwrap().remove(0);
+        let log = site.qrs.script_log(id(SALES), &attempt, 5).await.unwrap().expect(interface);
+        assert!((1..=5).contains(&log.len()) && log.iter().all(|line| !line.is_empty()), "{interface}: {log:?}");
+        site.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn chains_of_the_simulated_site_are_told() {
+    let site = Site::start("goran").await;
+    let links = site.qrs.next_in_chain(id("5a1e5000-0000-4000-8000-000000000002")).await.unwrap();
+    let told: Vec<_> = links.iter().map(|link| (link.name.as_str(), link.on)).collect();
+    assert_eq!(
+        told,
+        [
+            ("Clean up (after a failed Finanzübersicht)", ChainOn::Failure),
+            ("Reload finance figures (after Finanzübersicht)", ChainOn::Success)
+        ]
+    );
+    assert!(links.iter().all(|link| link.enabled && !link.trigger.is_empty()));
+    assert!(site.qrs.next_in_chain(id(ONE)).await.unwrap().is_empty());
+    let handle = site.qrs.subscribe_changes("http://127.0.0.1:9/qrs/secret", ChangeType::Update).await.unwrap();
+    site.qrs.unsubscribe_changes(handle).await.unwrap();
+    site.finish().await;
+}
+
 fn result(number: u8, execution: &str, status: Value) -> Value {
     json!({
         "id": format!("5a1e5000-0000-4000-9000-0000000000{number:02x}"), "executionID": execution, "taskID": ONE,
@@ -306,6 +349,39 @@ async fn polling_loses_nothing_where_the_limit_falls_among_equals() {
         let found = qrs.attempts_modified_after(datetime!(2024-05-01 0:00 UTC), limit).await.unwrap();
         assert_eq!(found.len(), expected, "{limit}");
     }
+}
+
+/// More than one answer may hold: the time is halved until the oldest fit.
+#[tokio::test]
+async fn what_does_not_fit_into_one_answer_is_asked_for_in_parts() {
+    let fake = FakeQrs::start().await;
+    let qrs = Qrs::new(&fake.settings());
+    let rows = json!([result(1, ONE, json!(7)), result(2, ONE, json!(7))]).to_string();
+    fake.script_times("GET", "modifiedDate le ", 200, vec![b' '; (64 << 20) + 1], 1);
+    fake.script("GET", "modifiedDate le ", 200, rows);
+    fake.script("GET", "modifiedDate gt ", 200, vec![b' '; (64 << 20) + 1]);
+    let found = qrs.attempts_modified_after(datetime!(2024-05-01 0:00 UTC), 10).await.unwrap();
+    assert_eq!((found.len(), fake.seen().len()), (2, 3));
+    let error = qrs.attempts_modified_after(OffsetDateTime::now_utc(), 10).await.unwrap_err();
+    assert!(matches!(error, QrsError::TooMuch { .. }), "a second is not halved: {error:?}");
+}
+
+#[tokio::test]
+async fn a_task_that_was_looked_up_is_asked_for_by_its_kind() {
+    let fake = FakeQrs::start().await;
+    let qrs = Qrs::new(&fake.settings());
+    assert!(qrs.sessions_of(id(ONE)).await.unwrap().is_empty());
+    qrs.task(id(ONE)).await.unwrap().unwrap();
+    assert!(qrs.sessions_of(id(ONE)).await.unwrap().is_empty());
+    let asked: Vec<String> = fake.seen().into_iter().map(|seen| seen.url).collect();
+    let three = format!(
+        "/qrs/executionsession?filter=(reloadTask.id eq {ONE}) or (externalProgramTask.id eq {ONE}) or (userSyncTask.id eq {ONE})"
+    );
+    let one = format!("/qrs/executionsession?filter=reloadTask.id eq {ONE}");
+    assert_eq!((&asked[0], &asked[2], asked.len()), (&three, &one, 3));
+    let foreign = json!([{ "id": SALES, "reloadTask": { "id": SALES } }]);
+    fake.script("GET", "/executionsession", 200, foreign.to_string());
+    assert!(qrs.sessions_of(id(ONE)).await.unwrap().is_empty(), "another task's session is not taken for this one's");
 }
 
 #[tokio::test]

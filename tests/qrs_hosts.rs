@@ -108,6 +108,24 @@ async fn a_host_that_is_just_starting_is_passed_by_but_a_start_it_got_is_not_rep
 }
 
 #[tokio::test]
+async fn a_host_that_hangs_is_left_by_the_short_question_and_the_start_goes_to_the_other() {
+    let (first, second) = (FakeQrs::start().await, FakeQrs::start().await);
+    let client = Qrs::new(&both(&first, &second));
+    first.set(Mode::Starting);
+    second.set(Mode::Starting);
+    assert!(client.about().await.unwrap_err().is_unreachable());
+    first.set(Mode::Silent);
+    second.set(Mode::StartOk);
+    let begun = Instant::now();
+    assert!(matches!(client.start(task(1)).await.unwrap(), StartReply::Started(Some(_))));
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert_eq!((first.starts().len(), second.starts().len()), (0, 1));
+    let states = client.hosts();
+    assert!(states[0].problem.as_deref().unwrap().contains("nothing within 5 seconds"), "{states:?}");
+    assert_eq!((states[1].in_use, &states[1].problem), (true, &None));
+}
+
+#[tokio::test]
 async fn the_host_that_works_is_kept() {
     let first = FakeQrs::start().await;
     let second = FakeQrs::start().await;

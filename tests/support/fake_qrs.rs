@@ -339,6 +339,8 @@ fn answer(mode: Mode, method: &str, path: &str, filter: Option<&str>) -> (u16, S
     }
     match (path, filter) {
         ("/qrs/about", _) => (200, r#"{"buildVersion":"fake","schemaPath":"About"}"#.into()),
+        ("/qrs/task/count", _) => (200, r#"{"value":4}"#.into()),
+        ("/qrs/executionsession" | "/qrs/executionresult/full", Some(_)) => (200, "[]".into()),
         ("/qrs/task" | "/qrs/task/full" | "/qrs/app/full", None) => (400, "Missing parameter value(s)".into()),
         ("/qrs/task", Some(filter)) => found(filter),
         ("/qrs/task/full", Some(filter)) => found(filter),

@@ -32,7 +32,7 @@ impl Qrs {
     /// # Errors
     /// If QRS gives no usable answer.
     pub async fn task(&self, id: TaskId) -> Result<Option<Task>, QrsError> {
-        let found = self.list("find_task", Purpose::Start, "task", &Filter::task(id)).await?;
+        let found = self.tasks("find_task", "task", &Filter::task(id)).await?;
         Ok(found.iter().filter_map(Task::read).find(|task| task.id == id))
     }
 
@@ -41,7 +41,7 @@ impl Qrs {
     /// # Errors
     /// If no tag can have that name, or QRS gives no usable answer.
     pub async fn tasks_with_tag(&self, tag: &str) -> Result<Vec<Task>, QrsError> {
-        let found = self.list("find_tag", Purpose::Start, "task/full", &Filter::tag(tag)?).await?;
+        let found = self.tasks("find_tag", "task/full", &Filter::tag(tag)?).await?;
         // QRS compares without regard to case.
         let exact = |task: &&Value| tags(task).iter().any(|name| name == tag);
         Ok(found.iter().filter(exact).filter_map(Task::read).collect())
@@ -53,7 +53,7 @@ impl Qrs {
     /// If no property can have that name or value, or QRS gives no usable answer.
     pub async fn tasks_with_property(&self, name: &str, value: &str) -> Result<Vec<Task>, QrsError> {
         let filter = Filter::custom_property(name, value)?;
-        let found = self.list("find_property", Purpose::Start, "task/full", &filter).await?;
+        let found = self.tasks("find_property", "task/full", &filter).await?;
         // QRS may match the name of one property with the value of another, and compares without regard to case.
         let exact = |task: &&Value| custom_properties(task).iter().any(|(n, v)| n == name && v == value);
         Ok(found.iter().filter(exact).filter_map(Task::read).collect())
@@ -102,6 +102,13 @@ impl Qrs {
     pub async fn about(&self) -> Result<Value, QrsError> {
         let answer = self.read("about", Purpose::Enrich, "about").await?;
         Ok(self.sensible(self.parse(&answer)?))
+    }
+
+    /// Tasks to be started.
+    async fn tasks(&self, op: &'static str, path: &str, filter: &Filter) -> Result<Vec<Value>, QrsError> {
+        let found = self.list(op, Purpose::Start, path, filter).await?;
+        self.kinds().note(&found);
+        Ok(found)
     }
 
     pub(super) async fn list(

@@ -9,6 +9,7 @@ use super::{
     client::{Purpose, Qrs},
     error::QrsError,
     fields,
+    kinds::REFERENCES,
 };
 use crate::names::TaskId;
 
@@ -77,7 +78,7 @@ fn reference(object: &Value) -> Option<(TaskId, String, bool)> {
         let name = fields::text(task, "name").unwrap_or_default();
         Some((fields::id(task, "id")?, name, fields::flag(task, "enabled").unwrap_or(true)))
     };
-    ["reloadTask", "externalProgramTask", "userSyncTask"].iter().find_map(task)
+    REFERENCES.iter().find_map(task)
 }
 
 fn rule(object: &Value) -> Option<ChainRule> {

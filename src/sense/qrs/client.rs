@@ -21,6 +21,7 @@ use super::{
     health::{HealthCell, QrsHealth},
     hosts::{HostState, Hosts},
     http::{CALL_TIMEOUT, Fault, Request, Taken},
+    kinds::Kinds,
     metrics::QrsMetrics,
 };
 use crate::{
@@ -70,6 +71,7 @@ struct Inner {
     logs: Semaphore,
     /// Whether the older interface to script logs was the one that worked last.
     logs_by_file: AtomicBool,
+    kinds: Kinds,
     /// Whether our user saw no task at all when it looked last.
     sees_nothing: AtomicBool,
     /// Where the ends of certificates are told, once somebody wants to know.
@@ -103,6 +105,7 @@ impl Qrs {
             following: Semaphore::new(CALLS),
             logs: Semaphore::new(LOGS),
             logs_by_file: AtomicBool::new(false),
+            kinds: Kinds::default(),
             sees_nothing: AtomicBool::new(false),
             certificates: OnceLock::new(),
             health: HealthCell::new(health),
@@ -138,6 +141,10 @@ impl Qrs {
     /// What the rest of this room works with.
     pub(super) fn all_hosts(&self) -> &Hosts {
         &self.0.hosts
+    }
+
+    pub(super) fn kinds(&self) -> &Kinds {
+        &self.0.kinds
     }
 
     pub(super) fn is_insecure(&self) -> bool {
@@ -245,10 +252,11 @@ impl Qrs {
         let result = answer.as_ref().map_or_else(|fault| fault.error.word(), |_| "ok");
         self.0.metrics.count(op, result, begun.elapsed());
         match &answer {
+            Ok(_) => self.0.gate.open(),
+            Err(fault) if fault.error.is_answer() => self.0.gate.open(),
             // A connection that broke says nothing about the next one.
             Err(fault) if fault.error.means_down() && !fault.broke => self.0.gate.shut(&fault.error),
-            Err(Fault { broke: true, .. }) => {}
-            _ => self.0.gate.open(),
+            Err(_) => {}
         }
         // Whether a success makes sense is for the caller to judge, and to note.
         if let Err(fault) = &answer {

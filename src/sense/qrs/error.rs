@@ -181,6 +181,13 @@ impl QrsError {
         )
     }
 
+    /// Whether somebody answered who does not have to be left.
+    pub(super) const fn is_answer(&self) -> bool {
+        let answer =
+            matches!(self, Self::Status { .. } | Self::Page { .. } | Self::BadAnswer { .. } | Self::TooMuch { .. });
+        answer && !self.means_down()
+    }
+
     /// Whether it is certain that this host did not get the request, so that another may.
     pub(super) const fn is_unsent(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::Trust { .. })

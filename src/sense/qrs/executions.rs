@@ -14,6 +14,7 @@ use super::{
     error::QrsError,
     fields,
     filter::Filter,
+    kinds::REFERENCES,
 };
 use crate::names::{AppId, ExecutionId, ResultId, TaskId};
 
@@ -70,12 +71,12 @@ pub struct Attempt {
 
 impl Session {
     fn read(object: &Value) -> Option<Self> {
-        let task = |name| fields::field(object, name).and_then(|task| fields::id(task, "id"));
+        let task = |name: &str| fields::field(object, name).and_then(|task| fields::id(task, "id"));
         let result = fields::field(object, "executionResult");
         let status = result.and_then(|result| fields::number(result, "status"));
         Some(Self {
             id: fields::id(object, "id")?,
-            task: ["reloadTask", "externalProgramTask", "userSyncTask"].into_iter().find_map(task),
+            task: REFERENCES.into_iter().find_map(task),
             status: status.map(ExecutionStatus::from_number),
             abort_reason: fields::number(object, "abortReason").unwrap_or_default(),
         })
@@ -105,13 +106,13 @@ impl Attempt {
 }
 
 impl Qrs {
-    /// Executions of a task that are under way. `GET /qrs/executionsession?filter=reloadTask.id eq <id> or …`
+    /// Executions of a task that are under way. Has the turns of starts, which ask it. `GET /qrs/executionsession?filter=reloadTask.id eq <id>`
     ///
     /// # Errors
     /// If QRS gives no usable answer.
     pub async fn sessions_of(&self, task: TaskId) -> Result<Vec<Session>, QrsError> {
-        let filter = Filter::sessions_of(task);
-        let found = self.list("sessions", Purpose::Follow, "executionsession", &filter).await?;
+        let Some(filter) = Filter::sessions_of(task, self.kinds().references(task)) else { return Ok(Vec::new()) };
+        let found = self.list("sessions", Purpose::Start, "executionsession", &filter).await?;
         // Whoever follows a task must never take another's session for its own, whatever a server makes of the filter.
         let sessions = self.entries("sessions", &found, Session::read);
         Ok(sessions.into_iter().filter(|session| session.task.is_none_or(|of| of == task)).collect())
@@ -139,18 +140,19 @@ impl Qrs {
         let mut attempts = Vec::new();
         for some in ids.chunks(IDS) {
             let Some(filter) = Filter::attempts(some) else { break };
-            attempts.extend(self.results(&filter).await?);
+            attempts.extend(self.results(Purpose::Follow, &filter).await?);
         }
         attempts.sort_by_key(by_age);
         Ok(attempts)
     }
 
-    /// Attempts of a task created since a moment (this moment included, down to milliseconds), oldest first.
+    /// Attempts of a task created since a moment (this moment included, down to milliseconds), oldest first. Has the turns of starts, which ask
+    /// it.
     ///
     /// # Errors
     /// If QRS gives no usable answer.
     pub async fn attempts_of(&self, task: TaskId, since: OffsetDateTime) -> Result<Vec<Attempt>, QrsError> {
-        let mut attempts = self.results(&Filter::attempts_of(task, since)).await?;
+        let mut attempts = self.results(Purpose::Start, &Filter::attempts_of(task, since)).await?;
         attempts.sort_by_key(by_age);
         Ok(attempts)
     }
@@ -164,7 +166,7 @@ impl Qrs {
     pub async fn attempts_modified_after(&self, since: OffsetDateTime, limit: usize) -> Result<Vec<Attempt>, QrsError> {
         let mut until = None;
         let mut attempts = loop {
-            match self.results(&Filter::modified(since, until)).await {
+            match self.results(Purpose::Follow, &Filter::modified(since, until)).await {
                 // After a long pause there may be more than one answer holds; the oldest are wanted first anyway.
                 Err(QrsError::TooMuch { .. }) if let Some(middle) = middle(since, until) => until = Some(middle),
                 answer => break answer?,
@@ -206,11 +208,12 @@ impl Qrs {
     /// If QRS refuses or gives no usable answer; [`QrsError::may_have_arrived`] tells whether the task may be stopped nevertheless.
     pub async fn stop_task(&self, id: TaskId) -> Result<(), QrsError> {
         self.act("stop", Purpose::Start, reqwest::Method::POST, &format!("task/{id}/stop"), "").await?;
-        Ok(self.sensible(()))
+        self.sensible(());
+        Ok(())
     }
 
-    async fn results(&self, filter: &Filter) -> Result<Vec<Attempt>, QrsError> {
-        let found = self.list("results", Purpose::Follow, "executionresult/full", filter).await?;
+    async fn results(&self, purpose: Purpose, filter: &Filter) -> Result<Vec<Attempt>, QrsError> {
+        let found = self.list("results", purpose, "executionresult/full", filter).await?;
         Ok(self.entries("results", &found, Attempt::read))
     }
 }

@@ -94,10 +94,9 @@ impl Filter {
         Self::any(ids.iter().map(|id| format!("id eq {id}")))
     }
 
-    /// Executions under way of a task, of whatever kind it is.
-    pub fn sessions_of(task: TaskId) -> Self {
-        let of = |kind: &str| format!("({kind}.id eq {task})");
-        Self([of("reloadTask"), of("externalProgramTask"), of("userSyncTask")].join(" or "))
+    /// Executions under way of a task, by the properties that may refer to it (`reloadTask`, …); `None`: there are none.
+    pub fn sessions_of(task: TaskId, references: &[&'static str]) -> Option<Self> {
+        Self::any(references.iter().map(|property| format!("{property}.id eq {task}")))
     }
 
     /// Any of these executions, as long as it is under way; `None`: there are none.
@@ -131,9 +130,13 @@ impl Filter {
     }
 
     fn any(comparisons: impl Iterator<Item = String>) -> Option<Self> {
-        let all = comparisons.map(|comparison| format!("({comparison})")).collect::<Vec<_>>();
-        // An empty group is an error there, and would have to find nothing anyway.
-        (!all.is_empty()).then(|| Self(all.join(" or ")))
+        let all: Vec<String> = comparisons.collect();
+        match all.as_slice() {
+            // An empty group is an error there, and would have to find nothing anyway.
+            [] => None,
+            [only] => Some(Self(only.clone())),
+            all => Some(Self(format!("({})", all.join(") or (")))),
+        }
     }
 
     /// The expression, ready to stand in a query.
@@ -338,7 +341,7 @@ mod tests {
             let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000 + 999_999).unwrap();
             let ids: Vec<ExecutionId> = more.iter().map(|number| ExecutionId::from_u128(*number)).collect();
             let task = TaskId::from_u128(number);
-            understood(&Filter::sessions_of(task), simulator::schema::SESSION);
+            understood(&Filter::sessions_of(task, &crate::sense::qrs::kinds::REFERENCES).unwrap(), simulator::schema::SESSION);
             understood(&Filter::executions_under_way(&ids).unwrap(), simulator::schema::SESSION);
             let attempts = understood(&Filter::attempts(&ids).unwrap(), simulator::schema::RESULT);
             for id in &ids {

@@ -1,7 +1,8 @@
 //! The hosts of one site: any failover candidate answers on the repository's port, so whichever works is used.
 //!
 //! Invariants: the one that works is kept until it fails; a call goes on to the next only while it is certain that the one before did not get
-//! it, or, if it only reads, when the one before is just starting; each host is tried once per call.
+//! it, or, if it only reads, when the one before is just starting; one that does not answer is left when it does not answer a short question
+//! either; each host is tried once per call.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -87,28 +88,37 @@ impl Hosts {
             // There is always a first one.
             let Some(host) = self.hosts.get(index) else { return Err(QrsError::NotConfigured.into()) };
             let fault = match host.http.send(request).await {
-                Err(fault) if fault.error.means_down() => fault,
-                answer => {
-                    self.note(index, host, moved);
-                    return answer;
+                Ok(taken) => {
+                    self.note(index, host, &moved);
+                    return Ok(taken);
                 }
+                Err(fault) => fault,
             };
-            if fault.broke {
+            let error = &fault.error;
+            if error.is_answer() {
+                self.note(index, host, &moved);
+            }
+            // A slow answer to anything but the short question is no reason to leave.
+            let asked_in_vain = matches!(error, QrsError::NoAnswer { .. }) && request.is_probe() && !fault.broke;
+            let is_starting = matches!(error, QrsError::Status { status: 503, .. });
+            if !(error.is_unsent() || is_starting || asked_in_vain) {
                 return Err(fault);
             }
-            let error = &fault.error;
             *host.problem.lock() = Some(error.to_string());
             let elsewhere = self.leave(index);
             tries -= 1;
-            let may_repeat = error.is_unsent() || (request.only_reads() && matches!(error, QrsError::Status { .. }));
+            let may_repeat = error.is_unsent() || request.only_reads();
             if !elsewhere || !may_repeat || tries == 0 {
                 return Err(fault);
             }
         }
     }
 
-    /// A host answered, whatever.
-    fn note(&self, index: usize, host: &Host, moved: impl Fn(&str, &str, &str)) {
+    /// A host answered, whatever. If it was left meanwhile, that was an answer from before it failed.
+    fn note(&self, index: usize, host: &Host, moved: &impl Fn(&str, &str, &str)) {
+        if self.current.load(Ordering::Relaxed) != index {
+            return;
+        }
         *host.problem.lock() = None;
         let before = self.answered.swap(index, Ordering::Relaxed);
         if let Some(left) = self.hosts.get(before).filter(|_| before != index) {

@@ -41,6 +41,9 @@ const MAX_PASSED: usize = 512 << 20;
 /// Time for a call of which only the end is kept.
 const LONG_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// The path of the short question.
+const PROBE: &str = "about";
+
 /// What is sent; its path begins behind `/qrs/` and may have a query.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
@@ -61,7 +64,7 @@ impl<'a> Request<'a> {
 
     /// Asks whether QRS is there at all.
     pub fn probe() -> Self {
-        Self { patience: CONNECT_TIMEOUT, ..Self::get("about") }
+        Self { patience: CONNECT_TIMEOUT, ..Self::get(PROBE) }
     }
 
     /// Reads, keeps the last `kept` bytes.
@@ -72,6 +75,11 @@ impl<'a> Request<'a> {
     /// Changes something; the body is JSON, or empty.
     pub fn act(method: Method, path: &'a str, body: Bytes) -> Self {
         Self { method, body: Some(body), ..Self::get(path) }
+    }
+
+    /// Whether it is the short question.
+    pub fn is_probe(&self) -> bool {
+        self.path == PROBE
     }
 
     /// Whether it changes nothing.

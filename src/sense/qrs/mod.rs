@@ -22,6 +22,7 @@ mod fields;
 mod gate;
 mod hosts;
 mod http;
+mod kinds;
 mod page;
 mod script_log;
 mod status;

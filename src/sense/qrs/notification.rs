@@ -64,7 +64,10 @@ impl Qrs {
     pub async fn unsubscribe_changes(&self, handle: Handle) -> Result<(), QrsError> {
         let path = format!("notification?handle={handle}");
         match self.act("unsubscribe", Purpose::Follow, Method::DELETE, &path, "").await {
-            Ok(_) | Err(QrsError::Status { status: 404, .. }) => Ok(self.sensible(())),
+            Ok(_) | Err(QrsError::Status { status: 404, .. }) => {
+                self.sensible(());
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }

@@ -1,9 +1,10 @@
 //! The end of a reload's script log.
 //!
 //! Since May 2025 QRS hands out script logs by the id of the execution result (`scriptlogfile`), before by the id of the file (`scriptlog`); the
-//! one that worked last is asked first. Either answers a ticket, with which the text is fetched; both need patience, because the file is moved
-//! to its place after the reload has ended. Invariants: of a log of any size only the last [`KEPT`] bytes are held; the waiting is bounded
-//! ([`WAITS`]); what the server answers gets into an address only as an id.
+//! one that worked last is asked first. Either answers a ticket, with which the text is fetched. Both need patience: the log is noted a moment
+//! after the reload has ended, and after the ticket was given it is collected from the node that ran it. Invariants: of a log of any size only
+//! the last [`KEPT`] bytes are held; the waiting is bounded ([`NOTED`], [`COLLECTED`]); what the server answers gets into an address only as an
+//! id.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -17,13 +18,15 @@ use super::{
 };
 use crate::names::TaskId;
 
-/// Pauses before the tries.
-const WAITS: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(2)];
+/// Pauses before the tries to get a ticket.
+const NOTED: [Duration; 3] = [Duration::ZERO, Duration::from_secs(2), Duration::from_secs(2)];
+/// Pauses before the tries to fetch the text.
+const COLLECTED: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(2)];
 /// How much of the end of a log is kept, bytes.
 const KEPT: usize = 256 * 1024;
 
 impl Qrs {
-    /// The last `lines` lines of an attempt's script log; `None`: there is none, or it did not come within five seconds.
+    /// The last `lines` lines of an attempt's script log; `None`: there is none, or it did not come within nine seconds.
     ///
     /// # Errors
     /// If QRS gives no usable answer.
@@ -33,23 +36,33 @@ impl Qrs {
         attempt: &Attempt,
         lines: usize,
     ) -> Result<Option<Vec<String>>, QrsError> {
-        let mut attempt = Cow::Borrowed(attempt);
-        for wait in WAITS {
+        let Some(ticket) = self.patient_ticket(task, attempt).await? else { return Ok(None) };
+        let path = format!("download/reloadtask/{ticket}/scriptlog.txt");
+        for wait in COLLECTED {
             tokio::time::sleep(wait).await;
-            if !attempt.script_log_available && attempt.file_reference.is_none() {
+            if let Some((end, is_cut)) = absent(self.read_end("script_log", &path, KEPT).await)? {
+                return Ok(Some(last_lines(&end, is_cut, lines)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn patient_ticket(&self, task: TaskId, attempt: &Attempt) -> Result<Option<Uuid>, QrsError> {
+        let has_log = |attempt: &Attempt| attempt.script_log_available || attempt.file_reference.is_some();
+        let mut attempt = Cow::Borrowed(attempt);
+        for wait in NOTED {
+            tokio::time::sleep(wait).await;
+            if !has_log(&attempt) {
                 // The reference to the log is noted after the state: what was read earlier may be too early.
                 match self.attempt(attempt.id).await? {
                     Some(newer) => attempt = Cow::Owned(newer),
                     None => return Ok(None),
                 }
-                if !attempt.script_log_available && attempt.file_reference.is_none() {
-                    continue;
-                }
             }
-            let Some(ticket) = self.ticket(task, &attempt).await? else { continue };
-            let path = format!("download/reloadtask/{ticket}/scriptlog.txt");
-            if let Some((end, is_cut)) = absent(self.read_end("script_log", &path, KEPT).await)? {
-                return Ok(Some(last_lines(&end, is_cut, lines)));
+            if has_log(&attempt)
+                && let Some(ticket) = self.ticket(task, &attempt).await?
+            {
+                return Ok(Some(ticket));
             }
         }
         Ok(None)

@@ -219,6 +219,7 @@ impl Qrs {
     async fn infos(&self, ids: &[TaskId]) -> Result<Vec<TaskInfo>, QrsError> {
         let Some(filter) = Filter::tasks(ids) else { return Ok(Vec::new()) };
         let full = self.list("task_info", Purpose::Enrich, "task/full", &filter).await?;
+        self.kinds().note(&full);
         let mut infos = self.entries("task_info", &full, TaskInfo::read);
         infos.retain(|task| ids.contains(&task.id));
         infos.sort_by_cached_key(|task| (task.name.to_lowercase(), task.id));

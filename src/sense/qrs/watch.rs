@@ -17,7 +17,7 @@ use super::{
 const WATCH: Duration = Duration::from_secs(60);
 /// Shortest and longest pause between two looks at one that does not.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// Every so many looks, it is asked how many tasks there are.
+/// Every so many looks, it is asked how many tasks there are; at every look while there are none.
 const COUNT_EVERY: u32 = 10;
 /// A certificate that ends within this time is a warning, seconds (30 days).
 const SOON: i64 = 30 * 24 * 3600;
@@ -31,37 +31,45 @@ pub struct CertificateEnd {
     pub expires: i64,
 }
 
+/// How the looks went so far.
+struct Course {
+    /// The pause after the next one that fails.
+    pause: Duration,
+    /// How many were answered.
+    answered: u32,
+}
+
 impl Qrs {
     /// Looks after the connection until told to stop: calls `about` at intervals, sooner while it fails, so that health is true without
     /// anybody starting a task.
     pub async fn watch(self, stop: CancellationToken) {
-        let (mut pause, mut looks) = (BACK_OFF.0, 0u32);
+        let mut course = Course { pause: BACK_OFF.0, answered: 0 };
         while self.is_configured() {
-            self.follow_files().await;
-            let answer = self.about().await;
-            self.tell_ends();
-            let next = match answer {
-                Ok(_) => {
-                    if looks.is_multiple_of(COUNT_EVERY)
-                        && stop.run_until_cancelled(self.look_for_tasks()).await.is_none()
-                    {
-                        return;
-                    }
-                    looks = looks.wrapping_add(1);
-                    pause = BACK_OFF.0;
-                    WATCH
-                }
-                Err(_) => {
-                    let longer = (pause * 2).min(BACK_OFF.1);
-                    std::mem::replace(&mut pause, longer)
-                }
+            let look = async {
+                let next = self.look(&mut course).await;
+                tokio::time::sleep(next).await;
             };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(next) => {}
+            if stop.run_until_cancelled(look).await.is_none() {
+                return;
             }
         }
         stop.cancelled().await;
+    }
+
+    /// One look at everything; the answer is the pause until the next.
+    async fn look(&self, course: &mut Course) -> Duration {
+        self.follow_files().await;
+        let answer = self.about().await;
+        self.tell_ends();
+        if answer.is_err() {
+            let longer = (course.pause * 2).min(BACK_OFF.1);
+            return std::mem::replace(&mut course.pause, longer);
+        }
+        if course.answered.is_multiple_of(COUNT_EVERY) || self.sees_nothing().load(Ordering::Relaxed) {
+            self.look_for_tasks().await;
+        }
+        *course = Course { pause: BACK_OFF.0, answered: course.answered.wrapping_add(1) };
+        WATCH
     }
 
     /// What is to be said although QRS answers, for health; `None`: nothing.
