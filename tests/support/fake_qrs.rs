@@ -345,8 +345,6 @@ fn answer(mode: Mode, method: &str, path: &str, filter: Option<&str>) -> (u16, S
         ("/qrs/task", Some(filter)) => found(filter),
         ("/qrs/task/full", Some(filter)) => found(filter),
         ("/qrs/app/full", Some(filter)) => found(filter),
-        // Whatever was started has ended already, and nothing is known of it.
-        ("/qrs/executionsession" | "/qrs/executionresult/full", Some(_)) => (200, "[]".into()),
         _ => (404, "No matching endpoint found".into()),
     }
 }

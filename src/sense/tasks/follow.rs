@@ -9,16 +9,19 @@
 //! [`LOST`] ends without a verdict.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, broadcast, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::end::{ExecutionEnd, verdict};
+use super::{
+    end::{ExecutionEnd, verdict},
+    request::StartStatus,
+};
 use crate::{
     names::{ExecutionId, TaskId},
     sense::qrs::{Attempt, ExecutionStatus, Qrs, QrsError},
@@ -36,6 +39,10 @@ const OPEN: usize = 10_000;
 const ENDED: usize = 1_000;
 /// Changes nobody has heard yet.
 const CHANGES: usize = 1_024;
+/// Script logs fetched at a time.
+const LOGS: usize = 8;
+/// How long one may take, its turn included.
+const LOG_TIME: Duration = Duration::from_secs(60);
 /// Lines of the script log of one that failed.
 const LINES: usize = 20;
 
@@ -66,6 +73,9 @@ struct Inner {
     qrs: Qrs,
     known: Mutex<Known>,
     look: Notify,
+    /// Script logs that are fetched at a time.
+    logs: Semaphore,
+    fetching: TaskTracker,
     changes: broadcast::Sender<Execution>,
 }
 
@@ -73,7 +83,7 @@ struct Inner {
 struct Known {
     open: HashMap<ExecutionId, Followed>,
     /// Oldest first.
-    ended: std::collections::VecDeque<Execution>,
+    ended: VecDeque<Execution>,
 }
 
 struct Followed {
@@ -82,13 +92,28 @@ struct Followed {
     seen: Instant,
     /// It looked ended at the last look.
     doubted: bool,
+    /// It has ended; its script log is being fetched.
+    closing: bool,
+}
+
+impl Known {
+    fn to_look_at(&self) -> Vec<ExecutionId> {
+        self.open.iter().filter(|(_, followed)| !followed.closing).map(|(id, _)| *id).collect()
+    }
 }
 
 impl Follower {
     /// A follower that asks this QRS.
     pub fn new(qrs: Qrs) -> Self {
         let (changes, _) = broadcast::channel(CHANGES);
-        Self(Arc::new(Inner { qrs, known: Mutex::default(), look: Notify::new(), changes }))
+        Self(Arc::new(Inner {
+            qrs,
+            known: Mutex::default(),
+            look: Notify::new(),
+            logs: Semaphore::new(LOGS),
+            fetching: TaskTracker::new(),
+            changes,
+        }))
     }
 
     /// Follows an execution, if it is not followed already; `None`: there are too many.
@@ -104,7 +129,7 @@ impl Follower {
             return None;
         }
         let (tell, hear) = watch::channel(execution.clone());
-        known.open.insert(execution.id, Followed { tell, seen: Instant::now(), doubted: false });
+        known.open.insert(execution.id, Followed { tell, seen: Instant::now(), doubted: false, closing: false });
         drop(known);
         self.0.look.notify_one();
         Some(hear)
@@ -142,12 +167,12 @@ impl Follower {
     pub async fn run(self, stop: CancellationToken) {
         let mut pause = LOOK;
         while !stop.is_cancelled() {
-            let open: Vec<ExecutionId> = self.0.known.lock().open.keys().copied().collect();
+            let open = self.0.known.lock().to_look_at();
             if open.is_empty() {
                 let _ = stop.run_until_cancelled(self.0.look.notified()).await;
                 continue;
             }
-            pause = match stop.run_until_cancelled(self.look(&open)).await {
+            pause = match stop.run_until_cancelled(self.look(&open, &stop)).await {
                 None => return,
                 Some(Ok(())) => LOOK,
                 Some(Err(_)) => (pause * 2).min(LONGEST),
@@ -160,7 +185,7 @@ impl Follower {
         }
     }
 
-    async fn look(&self, open: &[ExecutionId]) -> Result<(), QrsError> {
+    async fn look(&self, open: &[ExecutionId], stop: &CancellationToken) -> Result<(), QrsError> {
         // Sessions first: an execution that ends in between is found ended at the next look, not missing.
         let sessions = self.0.qrs.sessions(open).await?;
         let attempts = self.0.qrs.attempts(open).await?;
@@ -173,34 +198,55 @@ impl Follower {
         for id in open {
             let attempts = by_execution.remove(id).unwrap_or_default();
             let session = sessions.iter().find(|session| session.id == *id);
-            self.note(*id, session.map(|session| session.status), &attempts).await;
+            self.note(*id, session.map(|session| session.status), attempts, stop);
         }
         Ok(())
     }
 
     /// What a look brought about one execution. `session`: it is under way, and the state its session tells.
-    async fn note(&self, id: ExecutionId, session: Option<Option<ExecutionStatus>>, attempts: &[Attempt]) {
-        let last = attempts.last();
-        let status = last.map(|last| last.status).or(session.flatten());
-        let looks_ended = session.is_none() && last.is_some_and(|last| last.status.is_final());
-        let believed = looks_ended && {
-            let mut known = self.0.known.lock();
-            let Some(followed) = known.open.get_mut(&id) else { return };
-            let before = std::mem::replace(&mut followed.doubted, true);
-            before || last.is_some_and(|last| last.status == ExecutionStatus::FinishedSuccess)
+    fn note(
+        &self,
+        id: ExecutionId,
+        session: Option<Option<ExecutionStatus>>,
+        attempts: Vec<Attempt>,
+        stop: &CancellationToken,
+    ) {
+        let Some(last) = attempts.last() else {
+            return self.note_state(id, session.flatten(), session.is_some(), false);
         };
-        if !believed {
-            return self.note_state(id, status, session.is_some() || last.is_some(), looks_ended);
+        let looks_ended = session.is_none() && last.status.is_final();
+        if !looks_ended || !self.believes(id, last.status) {
+            return self.note_state(id, Some(last.status), true, looks_ended);
         }
-        let mut end = ExecutionEnd::of(attempts);
-        if let (Some(end), Some(last)) = (&mut end, last)
-            && verdict(last.status) == super::request::StartStatus::Failed
-            && let Some(task) = last.task
-            && let Ok(Some(lines)) = self.0.qrs.script_log(task, last, LINES).await
-        {
+        if verdict(last.status) != StartStatus::Failed {
+            return self.close(id, Some(last.status), ExecutionEnd::of(&attempts));
+        }
+        // The log comes late and slowly; the others are looked at meanwhile.
+        let (follower, stop) = (self.clone(), stop.clone());
+        self.0.fetching.spawn(async move { stop.run_until_cancelled(follower.close_with_log(id, &attempts)).await });
+    }
+
+    /// Whether an end that was seen is one; if so, it is not looked at again.
+    fn believes(&self, id: ExecutionId, status: ExecutionStatus) -> bool {
+        let mut known = self.0.known.lock();
+        let Some(followed) = known.open.get_mut(&id) else { return false };
+        let before = std::mem::replace(&mut followed.doubted, true);
+        followed.closing = before || status == ExecutionStatus::FinishedSuccess;
+        followed.closing
+    }
+
+    async fn close_with_log(&self, id: ExecutionId, attempts: &[Attempt]) {
+        let (Some(last), mut end) = (attempts.last(), ExecutionEnd::of(attempts)) else { return };
+        let fetched = async {
+            // The semaphore is never closed: this waits for a turn and cannot fail.
+            let _turn = self.0.logs.acquire().await;
+            self.0.qrs.script_log(last.task?, last, LINES).await.ok().flatten()
+        };
+        let lines = tokio::time::timeout(LOG_TIME, fetched).await.ok().flatten();
+        if let (Some(end), Some(lines)) = (&mut end, lines) {
             end.log_tail = lines;
         }
-        self.close(id, status, end);
+        self.close(id, Some(last.status), end);
     }
 
     fn note_state(&self, id: ExecutionId, status: Option<ExecutionStatus>, traced: bool, doubted: bool) {
