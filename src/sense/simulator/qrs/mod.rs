@@ -66,7 +66,7 @@ impl Repository {
             return Ok(Reply::text(503, "Service Unavailable: the repository is initialising"));
         }
         let Some(fault) = self.0.faults.take(&call.method, &call.path) else { return Ok(self.answer(call, entry)) };
-        entry.fault = Some(spoil::word(&fault));
+        entry.fault = Some(fault.word());
         match fault {
             FaultKind::Status(..) | FaultKind::LoginPage | FaultKind::CutBefore | FaultKind::Never => {
                 self.nothing_done(call, entry, "fault");
