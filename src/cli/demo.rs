@@ -201,8 +201,11 @@ async fn show_site(mut events: broadcast::Receiver<SimulatorEvent>, stop: Cancel
                     change.execution_id
                 ));
             }
-            // Datagrams are shown by what becomes of them.
-            Some(Ok(SimulatorEvent::Datagram { .. }) | Err(broadcast::error::RecvError::Lagged(_))) => {}
+            // Datagrams and requests are shown by what becomes of them.
+            Some(
+                Ok(SimulatorEvent::Datagram { .. } | SimulatorEvent::Request(_))
+                | Err(broadcast::error::RecvError::Lagged(_)),
+            ) => {}
             Some(Err(broadcast::error::RecvError::Closed)) | None => return,
         }
     }

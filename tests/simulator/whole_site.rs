@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
-use sense_butler::sense::simulator::SiteSource;
+use sense_butler::sense::simulator::{ServerCertificate, SiteSource, TlsChoices, TlsVersions};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{KEY, NOBODY, SAMPLE, SLOW, Site, datagram, encode};
+use crate::support::{KEY, NOBODY, SAMPLE, SLOW, Site, client, datagram, encode};
 
 #[tokio::test]
 async fn tags_properties_users_triggers_and_enumerations_are_listed() {
@@ -197,6 +197,61 @@ async fn the_clock_can_be_put_forward_and_skewed() {
     for wrong in [json!({}), json!({ "speed": 0 }), json!({ "advanceSeconds": -1 })] {
         assert_eq!(site.order("/clock", wrong).await.0, 400);
     }
+    site.finish().await;
+}
+
+#[tokio::test]
+async fn tls_goes_wrong_as_asked() {
+    use ServerCertificate::{Expired, NoNames, Sound, UnknownAuthority, WrongName};
+    let cases = [
+        (Expired, TlsVersions::Both, false),
+        (WrongName, TlsVersions::Both, false),
+        (NoNames, TlsVersions::Both, false),
+        (UnknownAuthority, TlsVersions::Both, false),
+        (Sound, TlsVersions::Only12, true),
+        (Sound, TlsVersions::Only13, true),
+    ];
+    assert_eq!(cases.len(), 6);
+    for (number, (certificate, versions, trusted)) in cases.into_iter().enumerate() {
+        let tls = TlsChoices { certificate, versions, soft: false };
+        let site = Site::start(&format!("tls-{number}"), |settings| settings.tls = tls).await;
+        let about =
+            site.client.get(format!("{}/about?xrfkey={KEY}", site.qrs)).header("X-Qlik-Xrfkey", KEY).send().await;
+        assert_eq!(about.is_ok(), trusted, "{certificate:?} {versions:?}: {about:?}");
+        site.finish().await;
+    }
+    let tls = TlsChoices { soft: true, ..TlsChoices::default() };
+    let site = Site::start("tls-soft", |settings| settings.tls = tls).await;
+    let url = format!("{}/task/{SAMPLE}/start?xrfkey={KEY}", site.qrs);
+    let stranger = client(&site.files, false).post(url).header("X-Qlik-Xrfkey", KEY).send().await.unwrap();
+    assert_eq!(stranger.status().as_u16(), 403);
+    assert_eq!(site.control("/starts").await["notStarted"]["asked"][0]["reason"], "no certificate");
+    assert_eq!(site.get("/about").await.0, 200);
+    site.finish().await;
+}
+
+#[tokio::test]
+async fn datagrams_are_lost_and_doubled_as_asked() {
+    let site = Site::start("mishaps", |settings| settings.speed = 100.0).await;
+    for wrong in [json!({ "loss": 2 }), json!({ "typo": 1 }), json!([])] {
+        assert_eq!(site.order("/datagrams", wrong).await.0, 400);
+    }
+    assert_eq!(site.order("/datagrams", json!({ "loss": 1 })).await.0, 204);
+    let lost = site.start_task(SAMPLE).await;
+    site.until_done(&lost).await;
+    // The session ends before the datagram leaves.
+    let leaves = async { while site.control("/datagrams").await["list"] == json!([]) {} };
+    timeout(Duration::from_secs(10), leaves).await.expect("the datagram is lost");
+    assert_eq!(site.order("/datagrams", json!({ "duplicate": 1 })).await.0, 204);
+    let doubled = site.start_task(SAMPLE).await;
+    for _ in 0..2 {
+        assert!(datagram(&site.tasks).await.contains(&doubled));
+    }
+    let sent = site.control("/datagrams").await;
+    assert_eq!(
+        (&sent["list"][0]["times"], &sent["list"][1]["times"], &sent["total"]),
+        (&json!(0), &json!(2), &json!(2))
+    );
     site.finish().await;
 }
 

@@ -5,7 +5,7 @@
 //!
 //! Rooms: [`plan`] (the YAML), [`site`] (the state machine, without clock and network), [`filter`] (the filter language), [`datagram`] and
 //! [`outlet`] (what is sent), [`notifier`] (who is called), [`qrs`] and [`control`] (the two doors) over [`http`], [`reply`] and [`line`],
-//! [`outage`], [`fault`], [`pki`], [`journal`].
+//! [`outage`], [`fault`], [`pki`] and [`tls`], [`journal`].
 //!
 //! Invariants: the site is changed only under its lock, which is never held across an await; every change is noticed by the one driver task,
 //! which alone sends datagrams in order.
@@ -28,6 +28,7 @@ mod reply;
 mod rng;
 mod settings;
 mod site;
+mod tls;
 
 use std::{
     net::SocketAddr,
@@ -62,9 +63,10 @@ use self::{
 pub use self::{
     datagram::Profile,
     outlet::Targets,
-    pki::{PkiFiles, ServerCertificate},
+    pki::PkiFiles,
     settings::{SimulatorSettings, SiteSource, Transport},
     site::{Change, status::Status},
+    tls::{ServerCertificate, TlsChoices, TlsVersions},
 };
 use crate::{
     names::TaskId,
@@ -146,6 +148,8 @@ pub struct SimulatorAddresses {
 pub enum SimulatorEvent {
     /// An execution took a step.
     State(Box<Change>),
+    /// The repository was asked something, and it was asked to be shown.
+    Request(Box<Asked>),
     /// A datagram was sent.
     Datagram {
         /// Its content.
@@ -153,6 +157,23 @@ pub enum SimulatorEvent {
         /// Whether the system took it for all targets.
         sent: bool,
     },
+}
+
+/// A request to the repository, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Method.
+    pub method: String,
+    /// Path.
+    pub path: String,
+    /// Query, decoded, without the Xrfkey.
+    pub query: String,
+    /// `DIR\user`, if the call named one and was let in.
+    pub user: Option<String>,
+    /// The fault that befell it.
+    pub fault: Option<&'static str>,
+    /// Status of the answer; `None`: there was none.
+    pub status: Option<u16>,
 }
 
 /// The simulator, bound and not yet running.
@@ -184,6 +205,8 @@ struct Shared {
     plan: Plan,
     profile: Profile,
     seed: u64,
+    show_requests: bool,
+    tls: bool,
     site: Mutex<Site>,
     clock: Clock,
     calendar: Calendar,
@@ -228,7 +251,7 @@ impl Simulator {
         let tls = match &settings.transport {
             Transport::MutualTls { directory } => {
                 let host = settings.host.clone().unwrap_or_else(pki::machine_name);
-                let (files, config) = pki::prepare(directory, &host, settings.certificate)?;
+                let (files, config) = pki::prepare(directory, &host, settings.tls)?;
                 Some((files, TlsAcceptorOf(TlsAcceptor::from(Arc::new(config)))))
             }
             Transport::Plain => None,
@@ -286,6 +309,8 @@ impl Simulator {
         let shared = Arc::new(Shared {
             profile: settings.profile,
             seed,
+            show_requests: settings.show_requests,
+            tls: tls.is_some(),
             site: Mutex::new(Site::new(&plan, options)),
             clock: Clock::start(settings.speed),
             calendar,

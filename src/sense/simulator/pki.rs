@@ -24,7 +24,10 @@ use rustls::{
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
-use super::SimulatorError;
+use super::{
+    SimulatorError,
+    tls::{ServerCertificate, TlsChoices},
+};
 use crate::net::pem;
 
 /// Validity of what is made: Qlik's exported certificates live about as long.
@@ -72,58 +75,18 @@ struct Bundle {
     server_key: String,
 }
 
-/// What the repository shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ServerCertificate {
-    /// One that clients with the site's `root.pem` trust.
-    #[default]
-    Sound,
-    /// One whose time is over.
-    Expired,
-    /// One for another machine.
-    WrongName,
-    /// One without alternative names, as old installations have: the name is in the subject alone.
-    NoNames,
-    /// One of an authority that is not in `root.pem`.
-    UnknownAuthority,
-}
-
-/// The word is none of those for a server certificate.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a kind of server certificate; use sound, expired, wrong-name, no-names or unknown-authority")]
-pub struct ServerCertificateError(String);
-
-impl std::str::FromStr for ServerCertificate {
-    type Err = ServerCertificateError;
-
-    fn from_str(text: &str) -> Result<Self, ServerCertificateError> {
-        match text {
-            "sound" => Ok(Self::Sound),
-            "expired" => Ok(Self::Expired),
-            "wrong-name" => Ok(Self::WrongName),
-            "no-names" => Ok(Self::NoNames),
-            "unknown-authority" => Ok(Self::UnknownAuthority),
-            _ => Err(ServerCertificateError(text.to_owned())),
-        }
-    }
-}
-
 /// Uses the files of `directory` if they are fit for `host`, or makes them, and gives what the TLS listener needs. Where the server's
 /// certificate is to have a fault, all are made anew.
-pub fn prepare(
-    directory: &Path,
-    host: &str,
-    kind: ServerCertificate,
-) -> Result<(PkiFiles, ServerConfig), SimulatorError> {
+pub fn prepare(directory: &Path, host: &str, tls: TlsChoices) -> Result<(PkiFiles, ServerConfig), SimulatorError> {
     let files = PkiFiles::of(directory);
-    if kind == ServerCertificate::Sound
+    if tls.certificate == ServerCertificate::Sound
         && let Some(bundle) = load(&files)
-        && let Ok(config) = server_config(&bundle, host, kind)
+        && let Ok(config) = server_config(&bundle, host, tls)
     {
         return Ok((files, config));
     }
-    let bundle = make(host, kind)?;
-    let config = server_config(&bundle, host, kind)?;
+    let bundle = make(host, tls.certificate)?;
+    let config = server_config(&bundle, host, tls)?;
     store(&files, &bundle)?;
     Ok((files, config))
 }
@@ -239,21 +202,22 @@ fn wrong(error: &dyn std::fmt::Display) -> SimulatorError {
 }
 
 /// The listener's TLS settings, after checking that every part fits the others today (the server's certificate only if it is to be sound).
-fn server_config(bundle: &Bundle, host: &str, kind: ServerCertificate) -> Result<ServerConfig, SimulatorError> {
+fn server_config(bundle: &Bundle, host: &str, tls: TlsChoices) -> Result<ServerConfig, SimulatorError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let root = pem::authorities_in(bundle.root.as_bytes(), Path::new("root.pem")).map_err(|error| wrong(&error))?;
     let roots = Arc::new(root);
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
+    let clients = if tls.soft { clients.allow_unauthenticated() } else { clients };
     let clients = clients.build().map_err(|error| wrong(&error))?;
     let server = certificates(&bundle.server, "server.pem")?;
-    if kind == ServerCertificate::Sound {
+    if tls.certificate == ServerCertificate::Sound {
         check_server(&server, &roots, &provider, host)?;
     }
     check_client(bundle, clients.as_ref(), &provider)?;
     let key = pem::private_key_in(bundle.server_key.as_bytes(), Path::new("server_key.pem"));
     let key = key.map_err(|error| wrong(&error))?;
     ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(&tls.versions.list())
         .map_err(|error| wrong(&error))?
         .with_client_cert_verifier(clients)
         .with_single_cert(server, key)
@@ -324,24 +288,25 @@ mod tests {
     #[test]
     fn what_fits_is_used_again_and_what_does_not_is_replaced() {
         let directory = directory("reuse");
-        let (files, _) = prepare(&directory, "sense-1", ServerCertificate::Sound).unwrap();
+        let (files, _) = prepare(&directory, "sense-1", TlsChoices::default()).unwrap();
         let read =
             || [&files.root, &files.client_key, &files.server].map(|path| std::fs::read_to_string(path).unwrap());
         let first = read();
-        prepare(&directory, "sense-1", ServerCertificate::Sound).unwrap();
+        prepare(&directory, "sense-1", TlsChoices::default()).unwrap();
         assert_eq!(read(), first, "the same files are used again");
         // For another name the server certificate does not fit.
-        prepare(&directory, "other", ServerCertificate::Sound).unwrap();
+        prepare(&directory, "other", TlsChoices::default()).unwrap();
         let second = read();
         assert_ne!(second, first);
+        let expired = TlsChoices { certificate: ServerCertificate::Expired, ..TlsChoices::default() };
         // One with a fault is not used again by who wants a sound one.
-        prepare(&directory, "other", ServerCertificate::Expired).unwrap();
-        let expired = read();
-        prepare(&directory, "other", ServerCertificate::Sound).unwrap();
-        assert_ne!(read(), expired);
+        prepare(&directory, "other", expired).unwrap();
+        let odd = read();
+        prepare(&directory, "other", TlsChoices::default()).unwrap();
+        assert_ne!(read(), odd);
         // A key of another pair does not fit either.
         std::fs::copy(&files.server_key, &files.client_key).unwrap();
-        prepare(&directory, "other", ServerCertificate::Sound).unwrap();
+        prepare(&directory, "other", TlsChoices::default()).unwrap();
         assert_ne!(read(), second);
         std::fs::remove_dir_all(&directory).unwrap();
     }
@@ -353,7 +318,7 @@ mod tests {
         let directory = directory("rights");
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::write(directory.join("client_key.pem"), "old").unwrap();
-        let (files, _) = prepare(&directory, "sense-1", ServerCertificate::Sound).unwrap();
+        let (files, _) = prepare(&directory, "sense-1", TlsChoices::default()).unwrap();
         for path in [&files.client, &files.client_key, &files.root, &files.server, &files.server_key] {
             assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
         }

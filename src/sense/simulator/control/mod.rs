@@ -126,7 +126,8 @@ fn datagrams(shared: &Shared, from: u64) -> Reply {
 
 /// What happens to datagrams from now on.
 fn mishaps(shared: &Shared, body: Value) -> Reply {
-    match serde_json::from_value::<Mishaps>(body).ok().filter(Mishaps::are_sound) {
+    let read = |body: Value| body.is_object().then(|| serde_json::from_value::<Mishaps>(body).ok()).flatten();
+    match read(body).filter(Mishaps::are_sound) {
         Some(mishaps) => {
             shared.outlet.set_mishaps(mishaps, shared.seed);
             Reply::empty(204)

@@ -64,6 +64,30 @@ pub enum FaultKind {
     Late(u64),
 }
 
+impl FaultKind {
+    /// The action as it is written.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Status(..) => "status",
+            Self::StatusAfter(..) => "statusAfter",
+            Self::Delay(_) => "delay",
+            Self::DelayAfter(_) => "delayAfter",
+            Self::Drip(..) => "drip",
+            Self::Never => "never",
+            Self::NeverAfter => "neverAfter",
+            Self::CutBefore => "cutBefore",
+            Self::CutAfter => "cutAfter",
+            Self::CutBody => "cutBody",
+            Self::Truncate => "truncate",
+            Self::ContentType(_) => "contentType",
+            Self::LoginPage => "loginPage",
+            Self::Huge(_) => "huge",
+            Self::Edit { .. } => "edit",
+            Self::Late(_) => "late",
+        }
+    }
+}
+
 /// A fault as it is written.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -205,7 +229,7 @@ impl Waiting {
     fn json(&self) -> Value {
         let fault = &self.fault;
         json!({ "path": fault.path.text(), "method": fault.method, "times": fault.times,
-            "probability": fault.probability, "happened": self.happened, "kind": format!("{:?}", fault.kind) })
+            "probability": fault.probability, "happened": self.happened, "action": fault.kind.word() })
     }
 }
 

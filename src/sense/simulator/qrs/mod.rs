@@ -15,7 +15,7 @@ use std::sync::Arc;
 use self::query::{Query, xrfkey};
 pub use self::{logs::LogDelays, selection::Selections};
 use super::{
-    Shared,
+    Asked, Shared, SimulatorEvent,
     fault::FaultKind,
     http::{Call, Handler},
     journal::{Entry, micros_now},
@@ -48,6 +48,7 @@ impl Handler for Repository {
         };
         let answer = self.with_faults(&call, &mut entry).await;
         entry.status = answer.as_ref().map_or(0, |reply| reply.status);
+        self.show(&entry);
         self.0.journal.add(entry);
         answer
     }
@@ -55,12 +56,17 @@ impl Handler for Repository {
 
 impl Repository {
     async fn with_faults(&self, call: &Call, entry: &mut Entry) -> Result<Reply, Cut> {
+        // Let in by the handshake for just this answer.
+        if self.0.tls && call.connection.certificate.is_none() {
+            self.nothing_done(call, entry, "no certificate");
+            return Ok(Reply::text(403, "Forbidden: no client certificate"));
+        }
         if self.0.outage.is_initialising() {
             self.nothing_done(call, entry, "initialising");
             return Ok(Reply::text(503, "Service Unavailable: the repository is initialising"));
         }
         let Some(fault) = self.0.faults.take(&call.method, &call.path) else { return Ok(self.answer(call, entry)) };
-        entry.fault = Some(spoil::word(&fault));
+        entry.fault = Some(fault.word());
         match fault {
             FaultKind::Status(..) | FaultKind::LoginPage | FaultKind::CutBefore | FaultKind::Never => {
                 self.nothing_done(call, entry, "fault");
@@ -94,9 +100,28 @@ impl Repository {
         }
     }
 
+    /// For whoever watches.
+    fn show(&self, entry: &Entry) {
+        if !self.0.show_requests {
+            return;
+        }
+        let query: Vec<String> = entry.query.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let asked = Asked {
+            method: entry.request.method.clone(),
+            path: entry.request.path.clone(),
+            query: query.join("&"),
+            user: entry.user.clone(),
+            fault: entry.fault,
+            status: Some(entry.status).filter(|status| *status > 0),
+        };
+        // Nobody may be listening.
+        let _ = self.0.events.send(SimulatorEvent::Request(Box::new(asked)));
+    }
+
     /// No answer, ever.
     async fn silence(&self, entry: &Entry) -> Result<Reply, Cut> {
         // Noted now: this future never comes back, it is dropped with its connection.
+        self.show(entry);
         self.0.journal.add(entry.clone());
         std::future::pending().await
     }

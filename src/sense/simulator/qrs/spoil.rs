@@ -11,28 +11,6 @@ use super::super::{
 /// Longest list a padded answer is made of, rows.
 const MOST_ROWS: usize = 1_000_000;
 
-/// A fault in one word, for the log.
-pub fn word(fault: &FaultKind) -> &'static str {
-    match fault {
-        FaultKind::Status(..) => "status",
-        FaultKind::StatusAfter(..) => "statusAfter",
-        FaultKind::Delay(_) => "delay",
-        FaultKind::DelayAfter(_) => "delayAfter",
-        FaultKind::Drip(..) => "drip",
-        FaultKind::Never => "never",
-        FaultKind::NeverAfter => "neverAfter",
-        FaultKind::CutBefore => "cutBefore",
-        FaultKind::CutAfter => "cutAfter",
-        FaultKind::CutBody => "cutBody",
-        FaultKind::Truncate => "truncate",
-        FaultKind::ContentType(_) => "contentType",
-        FaultKind::LoginPage => "loginPage",
-        FaultKind::Huge(_) => "huge",
-        FaultKind::Edit { .. } => "edit",
-        FaultKind::Late(_) => "late",
-    }
-}
-
 /// The reply with another content type, if one is given.
 pub fn with_type(mut reply: Reply, kind: Option<String>) -> Reply {
     if let Some(kind) = kind {
