@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{status::Status, *};
+use super::*;
 
 const A: &str = "5a1e5000-0000-4000-8000-00000000000a";
 const B: &str = "5a1e5000-0000-4000-8000-00000000000b";
