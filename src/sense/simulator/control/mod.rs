@@ -116,7 +116,7 @@ fn starts(shared: &Shared, call: &Call, from: u64) -> Reply {
         Some(Ok(id)) => Some(id),
         None => None,
     };
-    ok(&shared.with_site(|site| site.starts_json(from, only)))
+    ok(&shared.with_site(|site| site.starts(from, only)).json())
 }
 
 fn datagrams(shared: &Shared, from: u64) -> Reply {

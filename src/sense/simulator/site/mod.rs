@@ -44,7 +44,7 @@ pub use self::{
     notifications::{ChangeType, ObjectType, Subscription},
     records::{RESULTS_KEPT, Wanted},
     scriptlog::LogKey,
-    starts::{NOT_STARTED_KEPT, Origin, Request, STARTS_KEPT},
+    starts::{NOT_STARTED_KEPT, Origin, Request, STARTS_KEPT, StartsView},
     subjects::Subjects,
     task::condensed,
 };
@@ -279,8 +279,8 @@ impl Site {
     }
 
     /// Every start there was, and every wish that came to nothing, from number `from` on; `only`: of one task.
-    pub fn starts_json(&self, from: u64, only: Option<TaskId>) -> Value {
-        self.starts.json(self.calendar, from, only)
+    pub fn starts(&self, from: u64, only: Option<TaskId>) -> StartsView {
+        self.starts.view(self.calendar, from, only)
     }
 
     /// From now on every date, past ones included, is so many milliseconds later than it would have been (or earlier).
