@@ -288,9 +288,33 @@ pub struct Endpoints {
     pub key_values: bool,
 }
 
+/// A further start topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartTopic {
+    /// `topic`
+    pub topic: TopicName,
+    /// What every message there starts, whatever it says; `None`: what the message says.
+    pub fixed: Option<FixedStart>,
+    /// `allowTask`: what may be started from there, in addition to `startTaskFilter`.
+    pub filter: StartTaskFilter,
+}
+
+/// What a start topic of its own starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FixedStart {
+    /// `taskId`
+    Task(TaskId),
+    /// `tag`
+    Tag(String),
+    /// `customProperty`: name and value.
+    CustomProperty(String, String),
+}
+
 /// `startTask`
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct StartSettings {
+    /// `topics`: start topics beside `mqttConfig.taskStartTopic`.
+    pub topics: Vec<StartTopic>,
     /// `deadlineSeconds`: how long a start message waits for a Qlik Sense that cannot be reached, or for a running task to end, where the
     /// message does not say.
     pub deadline: Duration,
@@ -299,7 +323,7 @@ pub struct StartSettings {
 }
 
 /// `startTaskFilter`
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StartTaskFilter {
     /// `enable`; false: every task may be started.
     pub enable: bool,

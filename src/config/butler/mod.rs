@@ -11,18 +11,16 @@ mod not_offered;
 mod qrs;
 pub(super) mod rest;
 pub(super) mod rules;
+mod start_task;
 mod topics;
 mod udp;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use super::{
     LoadOptions, Overrides,
     diagnostic::Report,
-    settings::{DockerHealth, Generation, Settings, StartSettings},
+    settings::{DockerHealth, Generation, Settings},
     tree::{Node, Value},
     walk::Section,
 };
@@ -72,7 +70,7 @@ pub(super) fn decode(root: Option<&Node>, mut cx: Context<'_>) -> Option<Setting
     let udp = udp::decode(butler.section("udpServerConfig"), &cx);
     let rest = rest::decode(&butler, &cx);
     let start_filter = qrs::start_filter(butler.section("startTaskFilter"));
-    let start = start_task(butler.section("startTask"));
+    let start = start_task::decode(butler.section("startTask"));
     let qrs = qrs::decode(&butler, &cx);
     let log = log(&butler, &cx);
     let docker_health = docker_health(butler.section("dockerHealthCheck"));
@@ -128,15 +126,6 @@ fn log(butler: &Section<'_>, cx: &Context<'_>) -> LogSettings {
         to_file: butler.flag("fileLogging", false),
         directory: butler.path("logDirectory", &cx.base).unwrap_or_else(|| cx.data_dir.join("log")),
     }
-}
-
-fn start_task(section: Section<'_>) -> StartSettings {
-    let start = StartSettings {
-        deadline: Duration::from_secs(section.number("deadlineSeconds", 0..=86_400, 300)),
-        execution_topics: section.flag("executionTopics", true),
-    };
-    section.finish();
-    start
 }
 
 fn docker_health(section: Section<'_>) -> DockerHealth {

@@ -156,7 +156,13 @@ fn fingerprint_bytes(text: &str) -> Option<[u8; 32]> {
 pub(super) fn start_filter(section: Section<'_>) -> StartTaskFilter {
     let enable = section.flag("enable", false);
     let section = section.used(enable);
-    let allow = section.section("allowTask");
+    let filter = allow_list(section.section("allowTask"), enable);
+    section.finish();
+    filter
+}
+
+/// `allowTask`
+pub(super) fn allow_list(allow: Section<'_>, enable: bool) -> StartTaskFilter {
     let filter = StartTaskFilter {
         enable,
         task_ids: allow.parsed_list("taskId").unwrap_or_default(),
@@ -164,6 +170,5 @@ pub(super) fn start_filter(section: Section<'_>) -> StartTaskFilter {
         custom_properties: allow.list("customProperty").iter().filter_map(pair).collect(),
     };
     allow.finish();
-    section.finish();
     filter
 }

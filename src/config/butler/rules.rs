@@ -4,7 +4,7 @@ use super::Context;
 use crate::{
     config::{
         address::is_loopback,
-        settings::{MqttSettings, QrsVerify, Settings},
+        settings::{MqttSettings, QrsVerify, Settings, StartTopic},
     },
     names::TopicName,
 };
@@ -12,6 +12,7 @@ use crate::{
 pub(super) fn check(settings: &Settings, cx: &Context<'_>) {
     if settings.mqtt.enable {
         topics(&settings.mqtt, cx);
+        start_topics(settings, cx);
     }
     rest(settings, cx);
     udp(settings, cx);
@@ -49,6 +50,29 @@ fn topics(mqtt: &MqttSettings, cx: &Context<'_>) {
             cx.report
                 .warn(&key, format!("\"{topic}\" is also the topic of {other}; subscribers cannot tell the two apart"));
         }
+    }
+}
+
+/// Start topics beside the first one: each its own, none where the program itself speaks.
+fn start_topics(settings: &Settings, cx: &Context<'_>) {
+    let mqtt = &settings.mqtt;
+    let published = published_topics(mqtt);
+    for (position, StartTopic { topic, .. }) in settings.start.topics.iter().enumerate() {
+        let before = settings.start.topics.iter().take(position);
+        let published = published.iter().find(|(_, other)| other == topic);
+        let why = if *topic == mqtt.task_start {
+            "it is taskStartTopic already".to_owned()
+        } else if below(topic, &mqtt.own_topics) {
+            format!("it is below \"{}\", where only this program publishes", mqtt.own_topics)
+        } else if let Some((key, _)) = published {
+            format!("it is also the topic of {key}: every such message would be taken for a start request")
+        } else if before.into_iter().any(|other| other.topic == *topic) {
+            "it stands there twice".to_owned()
+        } else {
+            continue;
+        };
+        let key = format!("Butler.startTask.topics[{position}]");
+        cx.report.error(&key, format!("\"{topic}\" cannot be a start topic: {why}"));
     }
 }
 

@@ -1,0 +1,117 @@
+//! `startTask`: how tasks are started, and start topics beside `mqttConfig.taskStartTopic`.
+
+use std::time::Duration;
+
+use super::qrs::allow_list;
+use crate::{
+    config::{
+        settings::{FixedStart, StartSettings, StartTopic},
+        walk::{Item, Section},
+    },
+    names::TopicName,
+};
+
+pub(super) fn decode(section: Section<'_>) -> StartSettings {
+    let start = StartSettings {
+        topics: section.list("topics").iter().filter_map(topic).collect(),
+        deadline: Duration::from_secs(section.number("deadlineSeconds", 0..=86_400, 300)),
+        execution_topics: section.flag("executionTopics", true),
+    };
+    section.finish();
+    start
+}
+
+fn topic(item: &Item<'_>) -> Option<StartTopic> {
+    let section = item.section();
+    let name = section.text("topic").map(TopicName::new);
+    let ids = section.text("taskId").map(str::parse);
+    let tag = section.text("tag");
+    let property = section.section("customProperty");
+    let pair = property.text("name").zip(property.text("value"));
+    let has_property = section.has("customProperty");
+    let has_list = section.has("allowTask");
+    let filter = allow_list(section.section("allowTask"), has_list);
+    property.finish();
+    section.finish();
+    let topic = match name {
+        Some(Ok(topic)) => topic,
+        Some(Err(error)) => return wrong(item, &error.to_string()),
+        None => return wrong(item, "`topic` is missing"),
+    };
+    let fixed = match (ids, tag, has_property) {
+        (None, None, false) => None,
+        (Some(Ok(id)), None, false) => Some(FixedStart::Task(id)),
+        (Some(Err(error)), None, false) => return wrong(item, &error.to_string()),
+        (None, Some(tag), false) => Some(FixedStart::Tag(tag.to_owned())),
+        (None, None, true) => match pair {
+            Some((name, value)) => Some(FixedStart::CustomProperty(name.to_owned(), value.to_owned())),
+            None => return wrong(item, "`customProperty` needs `name` and `value`"),
+        },
+        _ => return wrong(item, "a start topic has one of `taskId`, `tag` and `customProperty`, not several"),
+    };
+    if fixed.is_some() && has_list {
+        return wrong(item, "`allowTask` is for topics whose messages say what to start; this one starts always the same");
+    }
+    Some(StartTopic { topic, fixed, filter })
+}
+
+fn wrong(item: &Item<'_>, why: &str) -> Option<StartTopic> {
+    item.error(why);
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{
+        LoadOptions, load,
+        samples::{Dir, root},
+    };
+
+    fn topics(text: &str) -> Result<Vec<StartTopic>, String> {
+        let dir = Dir::new();
+        let text = format!("Butler:\n  startTask:\n    topics:\n{text}");
+        let options = LoadOptions { config: Some(dir.write("butler.yaml", &text)), ..dir.options() };
+        load(&options).map(|loaded| loaded.settings.start.topics).map_err(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn topics_with_what_they_start() {
+        assert!(root().exists());
+        let text = "    - {topic: plant/7/go, taskId: 5A1E5000-0000-4000-8000-000000000001}\n    \
+                    - {topic: plant/go, customProperty: {name: StartBy, value: plc}}\n    \
+                    - {topic: plant/nightly, tag: nightly}\n    \
+                    - {topic: plant/jobs, allowTask: {tag: [plant]}}\n";
+        let topics = topics(text).unwrap();
+        let fixed: Vec<_> = topics.iter().map(|topic| topic.fixed.clone()).collect();
+        let expected = [
+            Some(FixedStart::Task("5a1e5000-0000-4000-8000-000000000001".parse().unwrap())),
+            Some(FixedStart::CustomProperty("StartBy".into(), "plc".into())),
+            Some(FixedStart::Tag("nightly".into())),
+            None,
+        ];
+        assert_eq!(fixed, expected);
+        let lists: Vec<_> = topics.iter().map(|topic| (topic.filter.enable, topic.filter.tags.len())).collect();
+        assert_eq!(lists, [(false, 0), (false, 0), (false, 0), (true, 1)]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let cases = [
+            ("    - {taskId: 5a1e5000-0000-4000-8000-000000000001}\n", "`topic` is missing"),
+            ("    - {topic: a/#, tag: x}\n", "wildcard"),
+            ("    - {topic: a, taskId: x}\n", "not an id"),
+            ("    - {topic: a, tag: x, taskId: 5a1e5000-0000-4000-8000-000000000001}\n", "not several"),
+            ("    - {topic: a, customProperty: {name: x}}\n", "`name` and `value`"),
+            ("    - {topic: a, tag: x, allowTask: {tag: [x]}}\n", "always the same"),
+            ("    - {topic: a, tga: x}\n", "tga"),
+            ("    - {topic: qliksense/start_task, tag: x}\n", "taskStartTopic"),
+            ("    - {topic: qliksense/butler/go, tag: x}\n", "only this program publishes"),
+            ("    - {topic: a, tag: x}\n    - {topic: a, tag: y}\n", "twice"),
+        ];
+        for (text, part) in cases {
+            let error = topics(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}
