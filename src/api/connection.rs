@@ -155,6 +155,12 @@ mod tests {
             ("GET", "/api/v1/broker/retained", "", false),
             ("DELETE", "/api/v1/broker/retained/x", "", false),
             ("GET", "/api/v1/broker/stats", "", false),
+            ("GET", "/api/v1/tasks", "", false),
+            ("GET", "/api/v1/tasks/x", "", false),
+            ("POST", "/api/v1/tasks/start", "x", false),
+            ("GET", "/api/v1/executions", "", false),
+            ("GET", "/api/v1/executions/x", "", false),
+            ("POST", "/api/v1/executions/x/stop", "", false),
             ("GET", "/v4/butlerping", "", true),
             ("GET", "/v4/configfile/endpointsenabled", "", true),
             ("GET", "/livez", "", true),
@@ -164,15 +170,16 @@ mod tests {
                 let sources = vec![Network { address: "10.1.0.0".parse().unwrap(), prefix: 16 }];
                 let rest = RestSettings { allowed_sources: sources, ..rest_settings() };
                 let answer = exchange(state(rest, bus(false)), peer, &request(method, path, body)).await;
-                // 501: there is no built-in broker here, which only who is let in is told.
-                let let_in = answer.starts_with("HTTP/1.1 20") || answer.starts_with("HTTP/1.1 501");
+                // 501, 400, 503: that there is no built-in broker here, no such id, no Qlik Sense, is told only to who is let in.
+                let let_in =
+                    ["20", "400", "501", "503"].iter().any(|status| answer.starts_with(&format!("HTTP/1.1 {status}")));
                 assert_eq!(let_in, open || trusted, "{peer} {path}: {answer}");
                 let refused = answer.starts_with("HTTP/1.1 403") && answer.contains("10.0.0.7 may not");
                 assert_eq!(refused, !let_in, "{peer} {path}: {answer}");
                 ran += 1;
             }
         }
-        assert_eq!(ran, 51);
+        assert_eq!(ran, 69);
     }
 
     #[tokio::test]

@@ -286,6 +286,12 @@ pub struct Endpoints {
     pub active_users: bool,
     /// `keyValueStore`
     pub key_values: bool,
+    /// `tasksRead`: `GET /api/v1/tasks…` and `/api/v1/executions…`; as `senseStartTask` unless written.
+    pub tasks_read: bool,
+    /// `tasksStart`: `POST /api/v1/tasks/start`; as `senseStartTask` unless written.
+    pub tasks_start: bool,
+    /// `tasksStop`: `POST /api/v1/executions/{id}/stop`; as `senseStartTask` unless written.
+    pub tasks_stop: bool,
 }
 
 /// `startTask`
@@ -296,6 +302,9 @@ pub struct StartSettings {
     pub deadline: Duration,
     /// `executionTopics`: whether the states of executions are published.
     pub execution_topics: bool,
+    /// `auditLog`: whether every word on start requests is written to files in `logDirectory`; `None`: where the program keeps files at all
+    /// and the directory can be made.
+    pub audit_log: Option<bool>,
 }
 
 /// `startTaskFilter`

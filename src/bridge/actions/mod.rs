@@ -8,7 +8,6 @@
 pub mod metrics;
 pub mod reply;
 
-mod payload;
 mod ping;
 mod start;
 

@@ -134,6 +134,7 @@ fn start_task(section: Section<'_>) -> StartSettings {
     let start = StartSettings {
         deadline: Duration::from_secs(section.number("deadlineSeconds", 0..=86_400, 300)),
         execution_topics: section.flag("executionTopics", true),
+        audit_log: Some(section.flag("auditLog", true)).filter(|_| section.has("auditLog")),
     };
     section.finish();
     start
