@@ -82,6 +82,7 @@ mod tests {
         bus::{BoxFuture, Bus, Publication, PublishError, Receipt, Routed, Subscription, Transport},
         config::settings::{Network, RestSettings},
         names::TopicFilter,
+        sense::tasks::audit::{AuditLine, Witness},
     };
 
     type Sender = tokio::sync::oneshot::Sender<Result<Routed, PublishError>>;
@@ -180,6 +181,36 @@ mod tests {
             }
         }
         assert_eq!(ran, 69);
+    }
+
+    /// Keeps what is written down.
+    #[derive(Clone, Default)]
+    struct Notes(Arc<Mutex<Vec<String>>>);
+
+    impl Witness for Notes {
+        fn note(&self, line: &AuditLine<'_>) {
+            self.0.lock().unwrap().push(serde_json::to_string(line).unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stranger_who_would_start_or_stop_is_written_down() {
+        let notes = Notes::default();
+        let (start, stop) = ("/v4/reloadtask/x/start", "/api/v1/executions/x/stop");
+        for (method, path) in
+            [("PUT", start), ("POST", "/api/v1/tasks/start"), ("POST", stop), ("GET", "/api/v1/tasks")]
+        {
+            let state = state(rest_settings(), bus(false));
+            state.setup.tasks.starter.audit().hear(notes.clone());
+            let answer = exchange(state, "10.0.0.7:5000", &request(method, path, "{}")).await;
+            assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+        }
+        let notes = notes.0.lock().unwrap();
+        let told = |line: &&String| {
+            line.contains(r#""address":"10.0.0.7""#)
+                && line.contains(r#""status":"denied","final":true,"code":"forbidden""#)
+        };
+        assert_eq!((notes.len(), notes.iter().filter(told).count()), (3, 3), "{notes:?}");
     }
 
     #[tokio::test]
