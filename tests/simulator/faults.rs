@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::support::{FAILING, KEY, SAMPLE, SLOW, Site};
+use crate::support::{FAILING, KEY, SAMPLE, SLOW, Site, client, datagram};
 
 impl Site {
     async fn fault(&self, fault: Value) {
@@ -62,8 +62,7 @@ async fn a_start_that_is_never_answered_took_effect_or_not() {
     for (action, task, starts) in [("never", SAMPLE, 0), ("neverAfter", FAILING, 1)] {
         site.fault(json!({ "path": "/qrs/task", "method": "POST", "action": action })).await;
         let url = format!("{}/task/{task}/start?xrfkey={KEY}", site.qrs);
-        let silent =
-            site.client.post(url).header("X-Qlik-Xrfkey", KEY).timeout(Duration::from_millis(300)).send().await;
+        let silent = site.client.post(url).header("X-Qlik-Xrfkey", KEY).timeout(Duration::from_secs(1)).send().await;
         assert!(silent.unwrap_err().is_timeout(), "{action}");
         assert_eq!(site.started().await, starts, "{action}");
     }
@@ -148,5 +147,49 @@ async fn a_chance_falls_now_and_then_and_the_log_says_when() {
     let cleared = site.client.delete(format!("{}/fault", site.control)).send().await.unwrap();
     assert_eq!(cleared.status().as_u16(), 204);
     assert_eq!(site.control("/fault").await, json!([]));
+    site.finish().await;
+}
+
+#[tokio::test]
+async fn executions_end_in_states_they_never_reach_by_themselves() {
+    let site = Site::start("odd-ends", |_| {}).await;
+    for (verb, status) in [("skip", 9), ("error", 11), ("fail", 8)] {
+        let session = site.start_task(SLOW).await;
+        assert_eq!(site.order(&format!("/task/{SLOW}/{verb}"), json!({})).await.1, r#"{"executions":1}"#);
+        assert_eq!(site.get(&format!("/executionsession/{session}")).await.0, 404);
+        let results = site.filtered("/executionresult/full", &format!("ExecutionId eq {session}")).await;
+        assert_eq!(results[0]["status"], status, "{verb}");
+    }
+    assert_eq!(site.order(&format!("/task/{SLOW}/explode"), json!({})).await.0, 404);
+    site.finish().await;
+}
+
+#[tokio::test]
+async fn a_handshake_can_stall() {
+    let site = Site::start("stall", |_| {}).await;
+    assert_eq!(site.order("/stall", json!({ "seconds": 60 })).await.0, 204);
+    let stranger =
+        client(&site.files, true).get(format!("{}/about?xrfkey={KEY}", site.qrs)).header("X-Qlik-Xrfkey", KEY);
+    assert!(stranger.timeout(Duration::from_millis(300)).send().await.unwrap_err().is_timeout());
+    assert_eq!(site.order("/stall", json!({ "seconds": 0 })).await.0, 204);
+    assert_eq!(site.get("/about").await.0, 200);
+    assert_eq!(site.order("/stall", json!({})).await.0, 400);
+    site.finish().await;
+}
+
+#[tokio::test]
+async fn any_bytes_leave_as_a_datagram() {
+    let site = Site::start("raw", |_| {}).await;
+    assert_eq!(site.order("/datagram", json!({ "text": "a;b\r\nException", "times": 2 })).await.0, 200);
+    for _ in 0..2 {
+        assert_eq!(datagram(&site.tasks).await, "a;b\r\nException");
+    }
+    assert_eq!(site.order("/datagram", json!({ "base64": "/wA=" })).await.0, 200);
+    let mut buffer = [0; 16];
+    let length = timeout(Duration::from_secs(10), site.tasks.recv(&mut buffer)).await.unwrap().unwrap();
+    assert_eq!(&buffer[..length], [0xff, 0]);
+    for wrong in [json!({}), json!({ "base64": "?" }), json!({ "text": "a", "base64": "YQ==" })] {
+        assert_eq!(site.order("/datagram", wrong).await.0, 400);
+    }
     site.finish().await;
 }

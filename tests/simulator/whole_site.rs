@@ -279,8 +279,13 @@ async fn ten_thousand_tasks_are_no_burden() {
         let session = site.start_task(&id(number * 33)).await;
         let filter = format!("ExecutionId eq {session}");
         assert_eq!(site.filtered("/executionresult/full", &filter).await.len(), 1);
+        // Whoever does not know the kind of a task asks for all three.
+        let task = id(number * 33);
+        let kinds = ["reloadTask", "externalProgramTask", "userSyncTask"].map(|kind| format!("({kind}.id eq {task})"));
+        let running = site.filtered("/executionsession", &kinds.join(" or ")).await;
+        assert_eq!((running.len(), &running[0]["id"]), (1, &json!(session)));
     }
-    println!("{:.0} starts with their results per second", 300.0 / began.elapsed().as_secs_f64());
+    println!("{:.0} starts with their results and sessions per second", 300.0 / began.elapsed().as_secs_f64());
     let several = format!("id eq {} or id eq {} or id eq {NOBODY}", id(5), id(9_999));
     assert_eq!(site.filtered("/task", &several).await.len(), 2);
     site.finish().await;

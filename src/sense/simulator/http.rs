@@ -90,6 +90,11 @@ impl Call {
 pub trait Handler: Send + Sync + 'static {
     /// Answers a request, or has the connection cut.
     fn handle(&self, call: Call) -> impl Future<Output = Result<Reply, Cut>> + Send;
+
+    /// Ends when a new connection may be spoken to.
+    fn greet(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// A door: where to listen, with or without TLS.
@@ -192,6 +197,7 @@ impl<H: Handler> Entrance<H> {
 async fn connection<H: Handler>(stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>, handler: Arc<H>) {
     // Answers are small and awaited: no reason to hold them back.
     let _ = stream.set_nodelay(true);
+    handler.greet().await;
     let cut = Arc::new(AtomicBool::new(false));
     let line = Line::new(stream, Arc::clone(&cut));
     let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);

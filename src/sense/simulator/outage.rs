@@ -1,6 +1,6 @@
 //! Restarts of the repository: for a while nobody listens, then every call is answered 503, then all is as before.
 //!
-//! Invariant: whatever is asked for meanwhile, the door opens again; the latest request decides when.
+//! Handshakes can stall, too. Invariant: whatever is asked for meanwhile, the door opens again; the latest request decides when.
 
 use std::time::Duration;
 
@@ -16,13 +16,19 @@ pub struct Outage {
     open: watch::Sender<bool>,
     /// Until when nobody listens, and until when 503 is answered.
     until: Mutex<(Instant, Instant)>,
+    stalled_until: Mutex<Instant>,
     changed: Notify,
 }
 
 impl Default for Outage {
     fn default() -> Self {
         let now = Instant::now();
-        Self { open: watch::Sender::new(true), until: Mutex::new((now, now)), changed: Notify::new() }
+        Self {
+            open: watch::Sender::new(true),
+            until: Mutex::new((now, now)),
+            stalled_until: Mutex::new(now),
+            changed: Notify::new(),
+        }
     }
 }
 
@@ -43,6 +49,19 @@ impl Outage {
     /// Whether the repository still starts.
     pub fn is_initialising(&self) -> bool {
         Instant::now() < self.until.lock().1
+    }
+
+    /// Has connections that come from now on wait for so long before anything is said to them.
+    pub fn stall(&self, time: Duration) {
+        *self.stalled_until.lock() = Instant::now() + time;
+    }
+
+    /// Waits as long as handshakes stall.
+    pub async fn stalled(&self) {
+        let until = *self.stalled_until.lock();
+        if Instant::now() < until {
+            tokio::time::sleep_until(until).await;
+        }
     }
 
     /// Opens the doors when it is time, for ever.

@@ -130,11 +130,16 @@ impl Outlet {
 
     /// Sends a datagram of a node to all its targets; the answer is whether all went.
     pub async fn send(&self, node: usize, kind: DatagramKind, text: &str) -> bool {
+        self.send_bytes(node, kind, text.as_bytes()).await
+    }
+
+    /// The same, with any bytes.
+    pub async fn send_bytes(&self, node: usize, kind: DatagramKind, bytes: &[u8]) -> bool {
         let targets = if kind == DatagramKind::Proxy { &self.targets.sessions } else { &self.targets.tasks };
         let mut all = true;
         for target in targets {
             let sent = match self.nodes.get(node).and_then(|node| node.socket(target)) {
-                Some(socket) => socket.send_to(text.as_bytes(), target).await.is_ok(),
+                Some(socket) => socket.send_to(bytes, target).await.is_ok(),
                 None => false,
             };
             let counter = self.sent.get(kind as usize).filter(|_| sent).unwrap_or(&self.failed);

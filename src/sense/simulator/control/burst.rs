@@ -1,7 +1,8 @@
-//! Bursts: so many task datagrams, so fast, each with an execution id of its own.
+//! Bursts: so many task datagrams, so fast, each with an execution id of its own; and datagrams whose bytes the caller gives.
 
 use std::time::{Duration, Instant};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use super::{
@@ -35,6 +36,26 @@ pub async fn burst(shared: &Shared, body: &[u8]) -> Reply {
     let began = Instant::now();
     let failed = send_burst(shared, &template, kind, count, number("rate").unwrap_or(0)).await;
     ok(&json!({ "sent": count - failed, "failed": failed, "seconds": began.elapsed().as_secs_f64() }))
+}
+
+/// Sends any bytes as a task datagram, as often as asked: what no appender would ever send.
+pub async fn raw(shared: &Shared, body: &[u8]) -> Reply {
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |key: &str| value.get(key).and_then(Value::as_str);
+    let bytes = match (text("text"), text("base64")) {
+        (Some(text), None) => Some(text.as_bytes().to_vec()),
+        (None, Some(encoded)) => STANDARD.decode(encoded).ok(),
+        _ => None,
+    };
+    let times = value.get("times").map_or(Some(1), Value::as_u64).filter(|times| *times <= MOST_IN_BURST);
+    let (Some(bytes), Some(times)) = (bytes, times) else {
+        return error(400, "expected {\"text\": \"...\"} or {\"base64\": \"...\"}, and perhaps \"times\"");
+    };
+    let mut failed = 0;
+    for _ in 0..times {
+        failed += u64::from(!shared.outlet.send_bytes(0, DatagramKind::Failed, &bytes).await);
+    }
+    ok(&json!({ "sent": times - failed, "failed": failed }))
 }
 
 async fn send_burst(shared: &Shared, template: &Template, kind: DatagramKind, count: u64, rate: u64) -> u64 {

@@ -18,7 +18,7 @@ use super::{
     outlet::{DATAGRAMS_KEPT, Mishaps},
     plan::{Outcome, millis},
     reply::{Cut, Reply},
-    site::{NOT_STARTED_KEPT, Origin, RESULTS_KEPT, STARTS_KEPT, StartAnswer},
+    site::{NOT_STARTED_KEPT, Origin, RESULTS_KEPT, STARTS_KEPT, StartAnswer, status::Status},
 };
 use crate::names::TaskId;
 
@@ -35,6 +35,7 @@ impl Handler for Control {
         Ok(match (call.method.as_str(), rest) {
             ("GET", rest) => get(&self.0, rest, &call),
             ("POST", ["burst"]) => burst::burst(&self.0, &call.body).await,
+            ("POST", ["datagram"]) => burst::raw(&self.0, &call.body).await,
             ("POST", rest) => post(&self.0, rest, &call),
             ("DELETE", ["fault"]) => {
                 self.0.faults.clear();
@@ -67,6 +68,7 @@ fn post(shared: &Shared, path: &[&str], call: &Call) -> Reply {
         ["datagrams"] => mishaps(shared, body),
         ["restart"] => restart(shared, &body),
         ["clock"] => set_clock(shared, &body),
+        ["stall"] => stall(shared, &body),
         ["task", id, verb] => task(shared, id, verb),
         _ => nothing(),
     }
@@ -97,8 +99,9 @@ fn overview(shared: &Shared) -> Reply {
         "sampleTask": shared.plan.sample_task.to_string(),
         "get": ["/control/log?from=0", "/control/starts?from=0&task=", "/control/datagrams?from=0", "/control/fault",
             "/control/clock", "/control/notifications"],
-        "post": ["/control/task/{id}/{start|finish|fail|abort}", "/control/fault {\"path\",\"action\"}",
+        "post": ["/control/task/{id}/{start|finish|fail|abort|skip|error}", "/control/fault {\"path\",\"action\"}",
             "/control/restart {\"downSeconds\":5,\"initialisingSeconds\":2}",
+            "/control/stall {\"seconds\":30}", "/control/datagram {\"text\":\"...\",\"base64\":\"...\",\"times\":1}",
             "/control/clock {\"speed\":60,\"advanceSeconds\":3600,\"skewSeconds\":-300}", "/control/rate {\"rate\":1}",
             "/control/datagrams {\"loss\":0.3,\"duplicate\":0.1}", "/control/burst {\"count\":1000,\"rate\":0,\"kind\":\"failed\"}"],
         "delete": ["/control/fault"],
@@ -113,7 +116,7 @@ fn starts(shared: &Shared, call: &Call, from: u64) -> Reply {
         Some(Ok(id)) => Some(id),
         None => None,
     };
-    ok(&shared.with_site(|site| site.starts_json(from, only)))
+    ok(&shared.with_site(|site| site.starts(from, only)).json())
 }
 
 fn datagrams(shared: &Shared, from: u64) -> Reply {
@@ -176,6 +179,17 @@ fn set_clock(shared: &Shared, body: &Value) -> Reply {
     clock(shared)
 }
 
+/// Handshakes stall: connections are accepted and hear nothing for a while.
+fn stall(shared: &Shared, body: &Value) -> Reply {
+    match body.get("seconds").and_then(Value::as_f64).filter(|seconds| (0.0..=86_400.0).contains(seconds)) {
+        Some(seconds) => {
+            shared.outage.stall(Duration::from_secs_f64(seconds));
+            Reply::empty(204)
+        }
+        None => error(400, "expected {\"seconds\": 0 to 86400}"),
+    }
+}
+
 /// The repository and its scheduler are started anew.
 fn restart(shared: &Shared, body: &Value) -> Reply {
     let seconds = |key: &str, usual: f64| match body.get(key) {
@@ -212,12 +226,18 @@ fn task(shared: &Shared, id: &str, verb: &str) -> Reply {
     let Ok(id) = id.parse::<TaskId>() else { return error(400, "the id is not a GUID") };
     let outcome = match verb {
         "start" => return start(shared, id),
+        "skip" => return ended(shared.with_site(|site| site.end_oddly(id, Status::Skipped))),
+        "error" => return ended(shared.with_site(|site| site.end_oddly(id, Status::Error))),
         "finish" => Outcome::Success,
         "fail" => Outcome::Fail,
         "abort" => Outcome::Abort,
-        _ => return error(404, "start, finish, fail or abort"),
+        _ => return error(404, "start, finish, fail, abort, skip or error"),
     };
-    match shared.with_site(|site| site.force(id, outcome)) {
+    ended(shared.with_site(|site| site.force(id, outcome)))
+}
+
+fn ended(executions: Option<usize>) -> Reply {
+    match executions {
         Some(executions) => ok(&json!({ "executions": executions })),
         None => error(404, "there is no such task"),
     }

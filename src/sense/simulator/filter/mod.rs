@@ -82,9 +82,9 @@ impl Filter {
         eval::matches(&self.0, object)
     }
 
-    /// The texts of which `path` must equal one for anything to pass, if the filter says so; lets callers look only where it can be.
-    pub fn among(&self, path: &str) -> Option<Vec<&str>> {
-        self.0.among(path)
+    /// The texts of which one of `paths` must equal one for anything to pass, if the filter says so; lets callers look only where it can be.
+    pub fn among(&self, paths: &[&str]) -> Option<Vec<&str>> {
+        self.0.among(paths)
     }
 
     /// The date before which none of `paths` may be for anything to pass, if the filter says so, as QRS writes it.
@@ -94,15 +94,15 @@ impl Filter {
 }
 
 impl Expression {
-    fn among(&self, wanted: &str) -> Option<Vec<&str>> {
+    fn among(&self, paths: &[&str]) -> Option<Vec<&str>> {
         match self {
-            Self::Compare { path, operator: Operator::Eq, operand: Operand::Text(text) } if *path == wanted => {
+            Self::Compare { path, operator: Operator::Eq, operand: Operand::Text(text) } if paths.contains(path) => {
                 Some(vec![text.as_str()])
             }
             Self::Compare { .. } => None,
-            Self::All(parts) => parts.iter().find_map(|part| part.among(wanted)),
+            Self::All(parts) => parts.iter().find_map(|part| part.among(paths)),
             Self::Any(parts) => {
-                let each: Option<Vec<Vec<&str>>> = parts.iter().map(|part| part.among(wanted)).collect();
+                let each: Option<Vec<Vec<&str>>> = parts.iter().map(|part| part.among(paths)).collect();
                 each.map(|each| each.into_iter().flatten().collect())
             }
         }

@@ -114,13 +114,14 @@ fn nesting_and_length_are_bounded() {
 fn ids_are_pinned_only_where_nothing_else_can_pass() {
     let pin = |filter: &str| {
         let filter = Filter::parse(filter, schema::TASK).unwrap();
-        filter.among("id").map(|ids| ids.into_iter().map(str::to_owned).collect::<Vec<_>>())
+        filter.among(&["id", "app.id"]).map(|ids| ids.into_iter().map(str::to_owned).collect::<Vec<_>>())
     };
     let (id, other) = ("5a1e5000-0000-4000-8000-000000000001", "5a1e5000-0000-4000-8000-000000000002");
     let one = Some(vec![id.to_owned()]);
     assert_eq!(pin(&format!("id eq {id}")), one);
     assert_eq!(pin(&format!("enabled eq true and ID eq {}", id.to_uppercase())), one);
     assert_eq!(pin(&format!("id eq {id} or id eq {other}")), Some(vec![id.to_owned(), other.to_owned()]));
+    assert_eq!(pin(&format!("(id eq {id}) or (app.id eq {other})")), Some(vec![id.to_owned(), other.to_owned()]));
     assert_eq!(pin(&format!("(id eq {id} or enabled eq true) and id eq {id}")), one);
     assert_eq!(pin(&format!("id eq {id} or enabled eq true")), None);
     assert_eq!(pin(&format!("id ne {id}")), None);

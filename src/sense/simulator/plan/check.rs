@@ -107,6 +107,7 @@ impl Seconds {
         match self {
             Self::Fixed(seconds) => within(seconds),
             Self::Range(from, to) => within(from) && within(to) && from <= to,
+            Self::Tail { median, sigma } => within(median) && (0.0..=5.0).contains(&sigma),
         }
     }
 }
@@ -148,7 +149,7 @@ impl TaskPlan {
             return Err("a task needs a name and an id other than zero".to_owned());
         }
         if !self.duration.is_sound() {
-            return Err("duration: 0 to 30 days in seconds, as `4` or `[3, 5]`".to_owned());
+            return Err("duration: 0 to 30 days in seconds, as `4`, `[3, 5]` or `{median: 30, sigma: 0.5}`".to_owned());
         }
         if !self.outcome.is_sound() {
             return Err("outcome: a script needs an entry, weights must be 0 or more and not all 0".to_owned());
@@ -184,6 +185,17 @@ mod tests {
     }
 
     const NOBODY: &str = "5a1e5000-0000-4000-8000-00000000bad0";
+
+    #[test]
+    fn times_with_a_tail_are_mostly_about_their_median() {
+        let tail: Seconds = serde_yaml::from_str("{ median: 10, sigma: 0.5 }").unwrap();
+        let mut rng = crate::sense::simulator::rng::Rng::new(1);
+        let mut draws: Vec<u64> = (0..10_001).map(|_| tail.draw(&mut rng)).collect();
+        draws.sort_unstable();
+        assert!((9_700..10_300).contains(&draws[5_000]), "{}", draws[5_000]);
+        let long = draws.iter().filter(|draw| **draw > 25_000).count();
+        assert!((200..500).contains(&long), "{long}");
+    }
 
     #[test]
     fn a_task_can_stand_for_thousands() {

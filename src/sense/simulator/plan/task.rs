@@ -158,7 +158,7 @@ fn default_timeout() -> u32 {
     1440
 }
 
-/// A time: fixed, or even between two bounds; seconds.
+/// A time: fixed, even between two bounds, or with a long tail; seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub enum Seconds {
@@ -166,6 +166,13 @@ pub enum Seconds {
     Fixed(f64),
     /// From, to.
     Range(f64, f64),
+    /// As reloads really take: mostly about the median, now and then much longer (log-normal).
+    Tail {
+        /// Half of them take longer.
+        median: f64,
+        /// How long the tail is; 0.5: one in forty takes more than two and a half times the median.
+        sigma: f64,
+    },
 }
 
 impl Default for Seconds {
@@ -180,6 +187,11 @@ impl Seconds {
         let seconds = match self {
             Self::Fixed(seconds) => seconds,
             Self::Range(from, to) => from + (to - from) * rng.unit(),
+            Self::Tail { median, sigma } => {
+                // Box and Muller: two even draws make a normal one.
+                let radius = (-2.0 * (1.0 - rng.unit()).ln()).sqrt();
+                median * (sigma * radius * (std::f64::consts::TAU * rng.unit()).cos()).exp()
+            }
         };
         millis(seconds)
     }

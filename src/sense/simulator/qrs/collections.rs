@@ -164,7 +164,7 @@ fn candidates(context: &Context<'_>, kind: Collection, filter: Option<&Filter>) 
     let rights = context.caller.rights;
     context.shared.with_site(|site| match kind {
         Collection::Tasks(of) => {
-            let only = ids::<TaskId>(filter, "id");
+            let only = ids::<TaskId>(filter, &["id"]);
             site.tasks(|kind| of(kind) && rights.cover(kind), only.as_deref())
         }
         Collection::Results => site.results(&wanted(site, filter)),
@@ -178,9 +178,9 @@ fn candidates(context: &Context<'_>, kind: Collection, filter: Option<&Filter>) 
     })
 }
 
-/// The ids one of which a property must have, if the filter says so.
-fn ids<T: std::str::FromStr + Ord>(filter: Option<&Filter>, path: &str) -> Option<Vec<T>> {
-    let texts = filter?.among(path)?;
+/// The ids one of which one of these properties must have, if the filter says so.
+fn ids<T: std::str::FromStr + Ord>(filter: Option<&Filter>, paths: &[&str]) -> Option<Vec<T>> {
+    let texts = filter?.among(paths)?;
     let mut ids: Vec<T> = texts.into_iter().filter_map(|text| text.parse().ok()).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -192,19 +192,19 @@ fn wanted(site: &Site, filter: Option<&Filter>) -> Wanted {
     let dates = ["modifiedDate", "createdDate", "startTime", "stopTime"];
     let since = filter.and_then(|filter| filter.not_before(&dates)).and_then(|date| site.calendar().moment(date));
     Wanted {
-        ids: ids::<Uuid>(filter, "id"),
-        executions: ids::<ExecutionId>(filter, "executionID"),
-        tasks: ids::<TaskId>(filter, "taskID"),
+        ids: ids::<Uuid>(filter, &["id"]),
+        executions: ids::<ExecutionId>(filter, &["executionID"]),
+        tasks: ids::<TaskId>(filter, &["taskID"]),
         since,
     }
 }
 
 fn sessions(site: &Site, filter: Option<&Filter>) -> Vec<Arc<Value>> {
-    if let Some(only) = ids::<ExecutionId>(filter, "id") {
+    if let Some(only) = ids::<ExecutionId>(filter, &["id"]) {
         return only.into_iter().filter_map(|id| site.session(id)).map(Arc::new).collect();
     }
-    let paths = ["reloadTask.id", "externalProgramTask.id", "userSyncTask.id"];
-    let only = paths.into_iter().find_map(|path| ids::<TaskId>(filter, path));
+    // Ids of tasks are different whatever their kind, so clients that do not know it ask for all three.
+    let only = ids::<TaskId>(filter, &["reloadTask.id", "externalProgramTask.id", "userSyncTask.id"]);
     site.sessions(only.as_deref())
 }
 

@@ -27,6 +27,10 @@ use super::{
 pub struct Repository(pub Arc<Shared>);
 
 impl Handler for Repository {
+    async fn greet(&self) {
+        self.0.outage.stalled().await;
+    }
+
     async fn handle(&self, call: Call) -> Result<Reply, Cut> {
         let request = Arc::new(Request {
             number: self.0.journal.next_number(),

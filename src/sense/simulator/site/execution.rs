@@ -302,9 +302,10 @@ impl Site {
         self.end(id);
     }
 
-    /// Everything that runs is lost when the scheduler is started anew.
-    pub(super) fn reset(&mut self, id: ExecutionId) {
-        self.finish(id, Status::Reset);
+    /// Ends an execution in a state it never reaches by itself: `Reset`, `Skipped`, `Error`. The scheduler sends nothing about it.
+    pub(super) fn end_as(&mut self, id: ExecutionId, last: Status) {
+        self.queue.retain(|waiting| *waiting != id);
+        self.finish(id, last);
     }
 
     fn finish(&mut self, id: ExecutionId, last: Status) {

@@ -34,6 +34,7 @@ use self::{
     records::Results,
     scriptlog::Tickets,
     starts::{NotStarted, Starts},
+    status::Status,
     task::{Task, app_json, named_guid},
     timers::{Timer, Timers},
 };
@@ -43,7 +44,7 @@ pub use self::{
     notifications::{ChangeType, ObjectType, Subscription},
     records::{RESULTS_KEPT, Wanted},
     scriptlog::LogKey,
-    starts::{NOT_STARTED_KEPT, Origin, Request, STARTS_KEPT},
+    starts::{NOT_STARTED_KEPT, Origin, Request, STARTS_KEPT, StartsView},
     subjects::Subjects,
     task::condensed,
 };
@@ -257,20 +258,29 @@ impl Site {
         Some(ids.len())
     }
 
+    /// Ends every execution of a task in a state it never reaches by itself; the answer is how many, or `None`: there is no such task.
+    pub fn end_oddly(&mut self, task: TaskId, last: Status) -> Option<usize> {
+        let ids = self.tasks.get(*self.by_id.get(&task)?)?.executions.clone();
+        for id in &ids {
+            self.end_as(*id, last);
+        }
+        Some(ids.len())
+    }
+
     /// Repository and scheduler are started anew: what runs is lost (`Reset`), subscriptions are forgotten. The answer is how many executions.
     pub fn restart(&mut self) -> usize {
         self.forget_notifications();
         self.queue.clear();
         let ids: Vec<ExecutionId> = self.executions.keys().copied().collect();
         for id in &ids {
-            self.reset(*id);
+            self.end_as(*id, Status::Reset);
         }
         ids.len()
     }
 
     /// Every start there was, and every wish that came to nothing, from number `from` on; `only`: of one task.
-    pub fn starts_json(&self, from: u64, only: Option<TaskId>) -> Value {
-        self.starts.json(self.calendar, from, only)
+    pub fn starts(&self, from: u64, only: Option<TaskId>) -> StartsView {
+        self.starts.view(self.calendar, from, only)
     }
 
     /// From now on every date, past ones included, is so many milliseconds later than it would have been (or earlier).

@@ -171,21 +171,46 @@ impl Starts {
         self.not_started.add(wish);
     }
 
-    /// How many there were, and those still listed from number `from` on; `only`: those of one task.
-    pub fn json(&self, calendar: Calendar, from: u64, only: Option<TaskId>) -> Value {
+    /// What there is to tell from number `from` on; `only`: of one task.
+    pub fn view(&self, calendar: Calendar, from: u64, only: Option<TaskId>) -> StartsView {
         let wanted = |(_, start): &(u64, &Start)| only.is_none_or(|only| only == start.task);
-        let starts: Vec<Value> =
-            self.started.from(from).filter(wanted).map(|(number, start)| start.json(number, calendar)).collect();
+        let starts = self.started.from(from).filter(wanted).map(|(number, start)| (number, start.clone()));
         let only = only.map(|only| only.to_string());
         let wanted = |(_, wish): &(u64, &NotStarted)| only.as_ref().is_none_or(|only| *only == wish.task);
-        let wishes: Vec<Value> =
-            self.not_started.from(from).filter(wanted).map(|(number, wish)| wish.json(number, calendar)).collect();
+        let wishes = self.not_started.from(from).filter(wanted).map(|(number, wish)| (number, wish.clone()));
+        StartsView {
+            calendar,
+            starts: starts.collect(),
+            not_started: wishes.collect(),
+            total: self.started.total,
+            total_not_started: self.not_started.total,
+            complete: self.started.total == self.started.recent.len() as u64,
+        }
+    }
+}
+
+/// A copy of what there is to tell, so that telling it holds up nobody who wants to start something.
+#[derive(Debug)]
+pub struct StartsView {
+    calendar: Calendar,
+    starts: Vec<(u64, Start)>,
+    not_started: Vec<(u64, NotStarted)>,
+    total: u64,
+    total_not_started: u64,
+    complete: bool,
+}
+
+impl StartsView {
+    /// How many there were, and those that are listed.
+    pub fn json(&self) -> Value {
+        let starts: Value = self.starts.iter().map(|(number, start)| start.json(*number, self.calendar)).collect();
+        let wishes: Value = self.not_started.iter().map(|(number, wish)| wish.json(*number, self.calendar)).collect();
         json!({
-            "total": self.started.total,
-            "listed": starts.len(),
-            "complete": self.started.total as usize == self.started.recent.len(),
+            "total": self.total,
+            "listed": self.starts.len(),
+            "complete": self.complete,
             "starts": starts,
-            "notStarted": { "total": self.not_started.total, "listed": wishes.len(), "asked": wishes },
+            "notStarted": { "total": self.total_not_started, "listed": self.not_started.len(), "asked": wishes },
         })
     }
 }
@@ -227,11 +252,11 @@ mod tests {
             starts.add(start(number));
         }
         let calendar = Calendar::new(SystemTime::UNIX_EPOCH);
-        assert_eq!(starts.json(calendar, 199_999, None)["complete"], true);
+        assert_eq!(starts.view(calendar, 199_999, None).json()["complete"], true);
         for number in 0..10 {
             starts.add(start(number));
         }
-        let value = starts.json(calendar, 200_005, None);
+        let value = starts.view(calendar, 200_005, None).json();
         assert_eq!(
             (&value["total"], &value["listed"], &value["complete"]),
             (&json!(200_010), &json!(5), &json!(false))

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{status::Status, *};
+use super::*;
 
 const A: &str = "5a1e5000-0000-4000-8000-00000000000a";
 const B: &str = "5a1e5000-0000-4000-8000-00000000000b";
@@ -107,7 +107,7 @@ fn retries_share_the_execution_and_have_results_of_their_own() {
     assert_eq!(rows.len(), 3);
     assert!(rows.iter().all(|row| row["executionID"] == execution.to_string() && row["status"] == 8));
     assert!(rows[0]["id"] != rows[1]["id"] && rows[1]["id"] != rows[2]["id"]);
-    assert_eq!(site.starts_json(0, None)["total"], 1);
+    assert_eq!(site.starts(0, None).json()["total"], 1);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_disabled_or_unknown_task_does_not_start() {
     assert_eq!(site.start(id(A), "u", Origin::Control), StartAnswer::Disabled);
     assert_eq!(site.start(id(B), "u", Origin::Control), StartAnswer::Unknown);
     site.advance(1_000_000);
-    assert_eq!(site.starts_json(0, None)["total"], 0);
+    assert_eq!(site.starts(0, None).json()["total"], 0);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_chain_starts_what_follows_and_says_why() {
     let mut site = site_of(&tasks, 4);
     let first = started(&mut site, A);
     run_out(&mut site);
-    let starts = site.starts_json(0, None);
+    let starts = site.starts(0, None).json();
     let list = starts["starts"].as_array().unwrap();
     let by: Vec<&str> = list.iter().map(|start| start["taskId"].as_str().unwrap()).collect();
     assert_eq!(by, [A, B, C]);
@@ -182,7 +182,7 @@ fn a_chain_starts_what_follows_and_says_why() {
     // The second run of a fails: only the first event of c fires. What was fulfilled before is forgotten.
     started(&mut site, A);
     run_out(&mut site);
-    let list = site.starts_json(3, None)["starts"].clone();
+    let list = site.starts(3, None).json()["starts"].clone();
     let by: Vec<&str> = list.as_array().unwrap().iter().map(|start| start["taskId"].as_str().unwrap()).collect();
     assert_eq!(by, [A, C]);
     let events = site.events();
@@ -204,7 +204,7 @@ fn a_rule_is_forgotten_after_its_time() {
         site.advance(pause);
         started(&mut site, B);
         run_out(&mut site);
-        assert_eq!(site.starts_json(0, None)["total"], starts, "{pause}");
+        assert_eq!(site.starts(0, None).json()["total"], starts, "{pause}");
     }
 }
 
@@ -332,7 +332,7 @@ fn tasks_are_changed_only_by_who_saw_them_last() {
     assert_eq!(site.delete_task(id(A)), Ok(()));
     assert!(site.task(id(A)).is_none() && site.tasks(|_| true, None).is_empty());
     assert_eq!(site.start(id(A), "u", Origin::Control), StartAnswer::Unknown);
-    assert_eq!(site.starts_json(0, None)["notStarted"]["total"], 2);
+    assert_eq!(site.starts(0, None).json()["notStarted"]["total"], 2);
 }
 
 #[test]
@@ -375,7 +375,7 @@ fn the_rate_says_how_often_things_happen() {
     let starts = |rate: f64| {
         let mut site = site(&text, rate, 3);
         site.advance(1_000_000);
-        site.starts_json(0, None)["total"].as_u64().unwrap()
+        site.starts(0, None).json()["total"].as_u64().unwrap()
     };
     assert_eq!(starts(0.0), 0);
     assert!((90..=110).contains(&starts(1.0)), "{}", starts(1.0));
@@ -383,7 +383,7 @@ fn the_rate_says_how_often_things_happen() {
     let mut site = site(&text, 1.0, 3);
     site.set_rate(0.0);
     site.advance(1_000_000);
-    assert_eq!(site.starts_json(0, None)["total"], 0, "what was planned before is forgotten");
+    assert_eq!(site.starts(0, None).json()["total"], 0, "what was planned before is forgotten");
 }
 
 #[test]
