@@ -24,7 +24,7 @@ use fake_qrs::{FakeQrs, Mode, start_of, starter_of};
 use sense_butler::{
     bridge::actions::{ActionSettings, Actions},
     bus::{Bus, Delivery, Door},
-    config::settings::StartTaskFilter,
+    config::settings::{FixedStart, StartTaskFilter, StartTopic},
     names::{TaskId, TopicName},
     sense::qrs::Qrs,
 };
@@ -67,6 +67,7 @@ impl Site {
         let (bus, qrs, stop) = (FakeBus::default(), FakeQrs::start().await, CancellationToken::new());
         let settings = ActionSettings {
             start_topic: TopicName::new(START).unwrap(),
+            start_topics: own_topics(),
             own_topics: TopicName::new("qliksense/butler").unwrap(),
             protected: vec![TopicName::new("qliksense/task_failure").unwrap().into()],
             start_deadline: std::time::Duration::ZERO,
@@ -217,6 +218,55 @@ async fn messages_that_may_not_start_are_answered_and_start_nothing() {
         }
     }
     assert!(site.qrs.seen().is_empty());
+    site.end().await;
+}
+
+/// Start topics of their own: one that always starts the same, one with a list of its own.
+fn own_topics() -> Vec<StartTopic> {
+    let topic = |name: &str| TopicName::new(name).unwrap();
+    let filter = StartTaskFilter { enable: true, task_ids: vec![TWO.parse().unwrap()], ..Default::default() };
+    vec![
+        StartTopic {
+            topic: topic("plant/7/go"),
+            fixed: Some(FixedStart::Task(ONE.parse().unwrap())),
+            filter: StartTaskFilter::default(),
+        },
+        StartTopic { topic: topic("plant/jobs"), fixed: None, filter },
+    ]
+}
+
+#[tokio::test]
+async fn start_topics_of_their_own_start_what_they_are_for() {
+    let site = Site::start(StartTaskFilter::default()).await;
+    let mut retained = message("plant/7/go", "1");
+    retained.retained = true;
+    let mut no_right = message("plant/7/go", "1");
+    no_right.origin.may_start = false;
+    let both = json!({"taskIds": [TWO, ONE], "transaction": 7}).to_string();
+    let cases = [
+        (message("plant/7/go", "1"), "started", None, vec![ONE]),
+        (message("plant/7/go", "anything"), "started", None, vec![ONE]),
+        (message("plant/7/go", [0xff, 0x01]), "started", None, vec![ONE]),
+        (message("plant/7/go", ""), "invalid", Some("off"), vec![]),
+        (message("plant/7/go", " False\n"), "invalid", Some("off"), vec![]),
+        (message("plant/7/go", "0"), "invalid", Some("off"), vec![]),
+        (retained, "denied", Some("retained"), vec![]),
+        (no_right, "denied", Some("no_right"), vec![]),
+        (message("plant/jobs", TWO), "started", None, vec![TWO]),
+        (message("plant/jobs", ONE), "denied", Some("topic_filter"), vec![]),
+        (message("plant/jobs", both), "denied", Some("topic_filter"), vec![]),
+    ];
+    let mut ran = 0;
+    for (delivery, status, code, expected) in cases {
+        let before = site.qrs.starts().len();
+        let wanted = format!("{}/response", delivery.topic);
+        let (topic, answer) = site.ask(delivery).await;
+        assert_eq!((answer["status"].as_str(), answer["error"]["code"].as_str()), (Some(status), code), "{answer}");
+        assert_eq!(topic, wanted);
+        assert_eq!(site.qrs.starts()[before..], expected, "{answer}");
+        ran += 1;
+    }
+    assert_eq!(ran, 11);
     site.end().await;
 }
 

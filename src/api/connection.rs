@@ -82,6 +82,7 @@ mod tests {
         bus::{BoxFuture, Bus, Publication, PublishError, Receipt, Routed, Subscription, Transport},
         config::settings::{Network, RestSettings},
         names::TopicFilter,
+        sense::tasks::audit::{AuditLine, Witness},
     };
 
     type Sender = tokio::sync::oneshot::Sender<Result<Routed, PublishError>>;
@@ -155,6 +156,12 @@ mod tests {
             ("GET", "/api/v1/broker/retained", "", false),
             ("DELETE", "/api/v1/broker/retained/x", "", false),
             ("GET", "/api/v1/broker/stats", "", false),
+            ("GET", "/api/v1/tasks", "", false),
+            ("GET", "/api/v1/tasks/x", "", false),
+            ("POST", "/api/v1/tasks/start", "x", false),
+            ("GET", "/api/v1/executions", "", false),
+            ("GET", "/api/v1/executions/x", "", false),
+            ("POST", "/api/v1/executions/x/stop", "", false),
             ("GET", "/v4/butlerping", "", true),
             ("GET", "/v4/configfile/endpointsenabled", "", true),
             ("GET", "/livez", "", true),
@@ -164,15 +171,46 @@ mod tests {
                 let sources = vec![Network { address: "10.1.0.0".parse().unwrap(), prefix: 16 }];
                 let rest = RestSettings { allowed_sources: sources, ..rest_settings() };
                 let answer = exchange(state(rest, bus(false)), peer, &request(method, path, body)).await;
-                // 501: there is no built-in broker here, which only who is let in is told.
-                let let_in = answer.starts_with("HTTP/1.1 20") || answer.starts_with("HTTP/1.1 501");
+                // 501, 400, 503: that there is no built-in broker here, no such id, no Qlik Sense, is told only to who is let in.
+                let let_in =
+                    ["20", "400", "501", "503"].iter().any(|status| answer.starts_with(&format!("HTTP/1.1 {status}")));
                 assert_eq!(let_in, open || trusted, "{peer} {path}: {answer}");
                 let refused = answer.starts_with("HTTP/1.1 403") && answer.contains("10.0.0.7 may not");
                 assert_eq!(refused, !let_in, "{peer} {path}: {answer}");
                 ran += 1;
             }
         }
-        assert_eq!(ran, 51);
+        assert_eq!(ran, 69);
+    }
+
+    /// Keeps what is written down.
+    #[derive(Clone, Default)]
+    struct Notes(Arc<Mutex<Vec<String>>>);
+
+    impl Witness for Notes {
+        fn note(&self, line: &AuditLine<'_>) {
+            self.0.lock().unwrap().push(serde_json::to_string(line).unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stranger_who_would_start_or_stop_is_written_down() {
+        let notes = Notes::default();
+        let (start, stop) = ("/v4/reloadtask/x/start", "/api/v1/executions/x/stop");
+        for (method, path) in
+            [("PUT", start), ("POST", "/api/v1/tasks/start"), ("POST", stop), ("GET", "/api/v1/tasks")]
+        {
+            let state = state(rest_settings(), bus(false));
+            state.setup.tasks.starter.audit().hear(notes.clone());
+            let answer = exchange(state, "10.0.0.7:5000", &request(method, path, "{}")).await;
+            assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+        }
+        let notes = notes.0.lock().unwrap();
+        let told = |line: &&String| {
+            line.contains(r#""address":"10.0.0.7""#)
+                && line.contains(r#""status":"denied","final":true,"code":"forbidden""#)
+        };
+        assert_eq!((notes.len(), notes.iter().filter(told).count()), (3, 3), "{notes:?}");
     }
 
     #[tokio::test]

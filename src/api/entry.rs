@@ -28,6 +28,7 @@ use super::{
     fault::{Fault, Kind, Space},
     router::{self, Resource},
     state::State,
+    tasks,
 };
 
 /// The filter that serves one connection.
@@ -125,7 +126,11 @@ impl Incoming<'_> {
             return Ok(options);
         }
         if resource.needs_trust() {
-            state.doors.check_source(self.caller)?;
+            let source = state.doors.check_source(self.caller);
+            if let Some(fault) = source.as_ref().err().filter(|_| resource.is_audited()) {
+                tasks::refused(state, self.caller.peer.ip(), fault);
+            }
+            source?;
         }
         let body = self.read_body(body).await?;
         let request = Request {
@@ -165,12 +170,11 @@ impl Incoming<'_> {
 
 /// Runs the handler, bounded in time and with its panics confined.
 async fn run(state: &Arc<State>, resource: Resource, request: Request) -> Result<Answer, Fault> {
-    let (limit, outcome) = if resource.outlives_caller() {
-        let limit = state.limits.start;
-        (limit, tokio::time::timeout(limit, detached(state, resource, request)).await)
+    let limit = resource.limit(&state.limits);
+    let outcome = if resource.outlives_caller() {
+        tokio::time::timeout(limit, detached(state, resource, request)).await
     } else {
-        let limit = state.limits.handler;
-        (limit, tokio::time::timeout(limit, confined(router::dispatch(state, resource, request))).await)
+        tokio::time::timeout(limit, confined(router::dispatch(state, resource, request))).await
     };
     match outcome {
         Ok(Ok(answer)) => answer,
@@ -226,8 +230,10 @@ fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue, preflight: bool) {
     if preflight {
         let methods = HeaderValue::from_static("GET, HEAD, PUT, POST, DELETE");
         headers.insert("access-control-allow-methods", methods);
-        headers
-            .insert("access-control-allow-headers", HeaderValue::from_static("content-type, x-http-method-override"));
+        headers.insert(
+            "access-control-allow-headers",
+            HeaderValue::from_static("content-type, idempotency-key, x-http-method-override"),
+        );
         headers.insert("access-control-max-age", HeaderValue::from_static("600"));
     }
 }

@@ -40,3 +40,4 @@ pub use docker_health::DockerHealth;
 pub use server::{ApiError, Server};
 pub use state::{ActiveUsers, Setup, StartHandler, State};
 pub mod start_task;
+pub mod tasks;

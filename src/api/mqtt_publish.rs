@@ -30,7 +30,7 @@ pub(super) async fn handle(state: &State, request: &Request) -> Result<Answer, F
     let topic = coerce(&mut object, "topic")?;
     let message = coerce(&mut object, "message")?;
     let topic = check_topic(state, &topic)?;
-    let starts = topic == state.setup.start_topic;
+    let starts = state.setup.start_topics.contains(&topic);
     let mut publication = Publication::new(topic, message).from(origin(request, starts));
     if state.setup.rest_qos_retain {
         publication.qos = qos(&object)?;

@@ -3,7 +3,7 @@
 //! Paths are compared as sent (percent-encoded, case-sensitive) after doubled and trailing slashes are gone. A resource that is switched off is
 //! not found. POST is accepted wherever PUT is, HEAD wherever GET is, OPTIONS everywhere a path exists.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use super::{
     active_users,
@@ -11,8 +11,8 @@ use super::{
     broker_clients, broker_retained, broker_stats, broker_subscriptions, butlerping, endpoints_enabled,
     fault::{Fault, Kind},
     health, key_values, metrics, mqtt_publish, not_offered,
-    state::State,
-    status,
+    state::{Limits, State},
+    status, tasks,
 };
 
 /// A resource.
@@ -41,6 +41,12 @@ pub(super) enum Resource {
     BrokerRetained,
     BrokerRetainedTopic,
     BrokerStats,
+    Tasks,
+    Task,
+    TasksStart,
+    Executions,
+    Execution,
+    ExecutionStop,
 }
 
 impl Resource {
@@ -68,6 +74,12 @@ impl Resource {
             Self::BrokerRetained => "broker_retained",
             Self::BrokerRetainedTopic => "broker_retained_topic",
             Self::BrokerStats => "broker_stats",
+            Self::Tasks => "tasks",
+            Self::Task => "task",
+            Self::TasksStart => "tasks_start",
+            Self::Executions => "executions",
+            Self::Execution => "execution",
+            Self::ExecutionStop => "execution_stop",
         }
     }
 
@@ -75,6 +87,7 @@ impl Resource {
     const fn allow(self) -> &'static str {
         match self {
             Self::MqttPublish | Self::StartTask => "PUT, POST",
+            Self::TasksStart | Self::ExecutionStop => "POST",
             Self::BrokerClient => "GET, HEAD, DELETE",
             Self::KeyNamespace => "GET, HEAD, POST, DELETE",
             // A key may be called so.
@@ -112,12 +125,32 @@ impl Resource {
                 | Self::BrokerRetained
                 | Self::BrokerRetainedTopic
                 | Self::BrokerStats
+                | Self::Tasks
+                | Self::Task
+                | Self::TasksStart
+                | Self::Executions
+                | Self::Execution
+                | Self::ExecutionStop
         )
     }
 
-    /// Whether it goes on when the caller has hung up.
+    /// Whether it starts or stops tasks: a refusal is written down.
+    pub(super) const fn is_audited(self) -> bool {
+        matches!(self, Self::StartTask | Self::TasksStart | Self::ExecutionStop)
+    }
+
+    /// Whether it goes on when the caller has hung up. (A start of `/api/v1` is the starter's own work as soon as it is taken.)
     pub(super) const fn outlives_caller(self) -> bool {
-        matches!(self, Self::StartTask)
+        matches!(self, Self::StartTask | Self::ExecutionStop)
+    }
+
+    /// How long it may take.
+    pub(super) const fn limit(self, limits: &Limits) -> Duration {
+        match self {
+            Self::StartTask | Self::ExecutionStop | Self::Tasks | Self::Task => limits.start,
+            Self::TasksStart | Self::Execution => limits.wait,
+            _ => limits.handler,
+        }
     }
 }
 
@@ -163,6 +196,12 @@ pub(super) fn find(state: &State, path: &str) -> Result<Resource, Fault> {
         other if is_below(other, key_values::LIST) => on.key_values.then_some(Resource::KeyList),
         other if is_below(other, key_values::ROOT) => on.key_values.then_some(Resource::KeyNamespace),
         other if is_key(other) => on.key_values.then(|| of_key(other)),
+        "/api/v1/tasks" => on.tasks_read.then_some(Resource::Tasks),
+        tasks::START => on.tasks_start.then_some(Resource::TasksStart),
+        "/api/v1/executions" => on.tasks_read.then_some(Resource::Executions),
+        other if is_below(other, tasks::TASKS) => on.tasks_read.then_some(Resource::Task),
+        other if is_below(other, tasks::EXECUTIONS) => on.tasks_read.then_some(Resource::Execution),
+        other if tasks::is_stop(other) => on.tasks_stop.then_some(Resource::ExecutionStop),
         other if is_start(other) => on.start_task.then_some(Resource::StartTask),
         other => not_offered::find(other, &state.setup.rest.endpoints_not_offered).map(Resource::NotOffered),
     };
@@ -252,6 +291,12 @@ pub(super) async fn dispatch(state: &State, resource: Resource, request: Request
         Resource::BrokerRetained => broker_retained::list(state, &request).await,
         Resource::BrokerRetainedTopic => broker_retained::clear(state, &request).await,
         Resource::BrokerStats => broker_stats::handle(state).await,
+        Resource::Tasks => tasks::list(state, &request).await,
+        Resource::Task => tasks::one(state, &request).await,
+        Resource::TasksStart => tasks::start(state, &request).await,
+        Resource::Executions => tasks::executions(state, &request),
+        Resource::Execution => tasks::execution(state, &request).await,
+        Resource::ExecutionStop => tasks::stop(state, &request).await,
     }
 }
 

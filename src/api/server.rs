@@ -127,7 +127,7 @@ impl Server {
     /// # Errors
     /// If a listener cannot be used.
     pub async fn run(self, state: State, stop: CancellationToken) -> Result<(), ApiError> {
-        let state = Arc::new(state);
+        let state = Arc::new(State { stopping: stop.clone(), ..state });
         let outcome = self.run_site(Site::Api(state.clone()), stop).await;
         state.background.close();
         let _ = tokio::time::timeout(ORPHANS_LIMIT, state.background.wait()).await;

@@ -18,6 +18,7 @@ use super::{
     answer::{Answer, Request},
     fault::{Fault, Kind, Space},
     key_values,
+    tasks::{DOOR, asker},
 };
 use crate::{
     config::settings::Generation,
@@ -67,7 +68,15 @@ struct Asked {
 pub async fn handle(state: &StartTaskState, request: &Request) -> Answer {
     match carry_out(state, request).await {
         Ok(answer) => answer,
-        Err(fault) => fault.answer(Space::V4(state.generation)),
+        Err(fault) => {
+            // Of what QRS could not be asked, every word was told before.
+            if fault.kind != Kind::SenseUnavailable {
+                let (peer, asker) = asker(request);
+                let outcome = StartOutcome::failed(StartStatus::Invalid, fault.kind.word(), fault.message.as_str());
+                state.starter.audit().refused((DOOR, &peer, &asker), None, &outcome);
+            }
+            fault.answer(Space::V4(state.generation))
+        }
     }
 }
 
@@ -155,8 +164,8 @@ async fn start(state: &StartTaskState, request: &Request, asked: &Asked, all_mus
         (true, false) => IdRule::AllMustExist,
         (true, true) => IdRule::NoneStarts,
     };
-    let peer = request.peer.ip().to_canonical().to_string();
-    let request = StartRequest { id_rule, ..StartRequest::new(asked.targets(), "rest", peer) };
+    let (peer, asker) = asker(request);
+    let request = StartRequest { id_rule, asker, ..StartRequest::new(asked.targets(), DOOR, peer) };
     state.starter.start(request).await.outcomes
 }
 

@@ -6,12 +6,13 @@ use std::{
 };
 
 use prometheus_client::registry::Registry;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     answer::{Answer, Request},
     counters::Counters,
     doors::Doors,
+    tasks::{LONGEST_WAIT, TasksState},
 };
 use crate::{
     bus::{BoxFuture, Bus, desk::Desk},
@@ -36,8 +37,8 @@ pub struct Setup {
     pub rest: RestSettings,
     /// `mqttConfig.restQosRetain`
     pub rest_qos_retain: bool,
-    /// `mqttConfig.taskStartTopic`: a publish to it is a start, and is written to the log with the caller's address.
-    pub start_topic: TopicName,
+    /// A publish to one of these is a start, and is written to the log with the caller's address.
+    pub start_topics: Vec<TopicName>,
     /// Topics only the program itself publishes on; a REST publish to one is answered 403.
     pub protected_topics: Vec<TopicFilter>,
     /// Which broker and why, one line for `/api/v1/status`.
@@ -48,6 +49,8 @@ pub struct Setup {
     pub desk: Option<Desk>,
     /// Who starts tasks.
     pub start_task: StartHandler,
+    /// Tasks and executions.
+    pub tasks: TasksState,
     /// Who is active.
     pub active_users: ActiveUsers,
     /// The key-value store.
@@ -69,11 +72,18 @@ pub(super) struct Limits {
     pub(super) handler: Duration,
     /// A start: several tasks, each asked of QRS.
     pub(super) start: Duration,
+    /// A caller who waits for an end; longer than the longest wait there is.
+    pub(super) wait: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { body: Duration::from_secs(30), handler: Duration::from_secs(15), start: Duration::from_secs(60) }
+        Self {
+            body: Duration::from_secs(30),
+            handler: Duration::from_secs(15),
+            start: Duration::from_secs(60),
+            wait: LONGEST_WAIT + Duration::from_secs(60),
+        }
     }
 }
 
@@ -89,13 +99,22 @@ pub struct State {
     pub(super) limits: Limits,
     /// Work that outlives its request.
     pub(super) background: TaskTracker,
+    /// The server stops: who waits for an end is told what is known.
+    pub(super) stopping: CancellationToken,
 }
 
 impl State {
     /// Makes the state.
     pub fn new(setup: Setup) -> Self {
         let doors = Doors::new(&setup.rest);
-        Self { setup, doors, started: Instant::now(), limits: Limits::default(), background: TaskTracker::new() }
+        Self {
+            setup,
+            doors,
+            started: Instant::now(),
+            limits: Limits::default(),
+            background: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        }
     }
 }
 
@@ -103,8 +122,12 @@ impl State {
 pub(crate) mod tests {
     use super::*;
     use crate::{
-        config::settings::Endpoints,
+        config::settings::{Endpoints, QrsSettings, QrsVerify, StartTaskFilter},
         keep::{Keep, values::ValueSettings},
+        sense::{
+            qrs::Qrs,
+            tasks::{Patience, Starter},
+        },
     };
 
     /// Settings of a REST server on 127.0.0.1, port 0, with every endpoint on.
@@ -127,6 +150,9 @@ pub(crate) mod tests {
                 active_user_count: true,
                 active_users: true,
                 key_values: true,
+                tasks_read: true,
+                tasks_start: true,
+                tasks_stop: true,
             },
             endpoints_not_offered: Vec::new(),
         }
@@ -136,19 +162,32 @@ pub(crate) mod tests {
     pub(crate) fn state(rest: RestSettings, bus: Bus) -> State {
         let mut registry = Registry::default();
         let counters = Counters::register(&mut registry);
-        let values = Keep::open(None, &mut registry)
-            .and_then(|keep| Values::open(&keep, ValueSettings::default(), &mut registry));
-        let values = values.unwrap();
+        let keep = Keep::open(None, &mut registry).unwrap();
+        let values = Values::open(&keep, ValueSettings::default(), &mut registry).unwrap();
+        let nowhere = QrsSettings {
+            host: None,
+            port: 4242,
+            use_tls: false,
+            headers: Vec::new(),
+            client_cert: None,
+            client_key: None,
+            ca: None,
+            verify: QrsVerify::Ca { name: None },
+            further: Vec::new(),
+        };
+        let (filter, patience) = (StartTaskFilter::default(), Patience::default());
+        let starter = Starter::open(Qrs::new(&nowhere), filter, keep.shelf("starts"), patience).unwrap();
         State::new(Setup {
             generation: Generation::Head,
             rest,
             rest_qos_retain: false,
-            start_topic: TopicName::new("qliksense/start_task").unwrap(),
+            start_topics: vec![TopicName::new("qliksense/start_task").unwrap()],
             protected_topics: Vec::new(),
             broker: "embedded".into(),
             bus,
             desk: None,
             start_task: Arc::new(|_| Box::pin(async { Answer::json(200, "{}") })),
+            tasks: TasksState { starter, deadline: Duration::ZERO },
             active_users: Arc::new(Vec::new),
             values,
             readiness: Readiness::new(),

@@ -3,7 +3,10 @@
 use std::{io, net::SocketAddr};
 
 use super::holder;
-use crate::{api::ApiError, broker::BrokerError, keep::KeepError, names::NameError, sense::receiver::ReceiverError};
+use crate::{
+    api::ApiError, broker::BrokerError, keep::KeepError, names::NameError, sense::receiver::ReceiverError,
+    telemetry::logfile::FileError,
+};
 
 /// Why the program cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +23,9 @@ pub enum BuildError {
     /// The program's own file.
     #[error(transparent)]
     Keep(#[from] KeepError),
+    /// The audit log was asked for.
+    #[error("startTask.auditLog is true: {0}")]
+    Audit(#[from] FileError),
     /// A prefix of the program's own topics is too long.
     #[error("mqttConfig.ownTopicsRoot cannot be used: {0}")]
     Name(#[from] NameError),
@@ -31,7 +37,7 @@ impl BuildError {
         match self {
             Self::Broker(error) => matches!(error, BrokerError::Certificate { .. }),
             Self::Api(error) => error.is_configuration(),
-            Self::Receiver(_) | Self::Keep(_) => false,
+            Self::Receiver(_) | Self::Keep(_) | Self::Audit(_) => false,
             Self::Name(_) => true,
         }
     }

@@ -3,6 +3,7 @@
 //! Invariants: nothing is sent or accepted before everything is bound, so a program that cannot do its work does none of it; no peer is
 //! needed to start; stopping goes doors, work, broker, and `offline` is said before the broker goes.
 
+mod audit;
 mod carrier;
 mod directory;
 mod error;
@@ -31,10 +32,11 @@ pub use self::{
     supervise::{Fatal, STOP_DEADLINE},
 };
 use crate::{
-    api::{self, answer::Request, start_task},
+    api::{self, answer::Request, start_task, tasks::TasksState},
     bridge::{
         actions::{ActionSettings, Actions},
         active_users::ActiveUsers,
+        executions::Executions,
         forward::Forwarder,
         status::{Status, StatusHandle, StatusSettings},
     },
@@ -51,6 +53,7 @@ use crate::{
         tasks::{Patience, Starter},
     },
     telemetry::{
+        logfile::Closer,
         metrics::{self, Registry},
         readiness::{Latch, Readiness},
     },
@@ -89,6 +92,8 @@ pub struct App {
     starter: Starter,
     actions: Actions,
     forwarder: Forwarder,
+    executions: Option<Executions>,
+    audit: Option<Closer>,
     status: Status,
     users: ActiveUsers,
     kept: Kept,
@@ -130,6 +135,7 @@ impl App {
         let starter =
             Starter::open(qrs.clone(), settings.start_filter.clone(), kept.keep.shelf("starts"), Patience::default())?;
         starter.metrics().register(&mut registry);
+        let audit = audit::open(loaded, starter.audit(), &mut registry)?;
         let buses = carrier.buses();
         let actions = actions(loaded, &buses.bridge, &starter, &mut registry)?;
         let users = ActiveUsers::new();
@@ -142,7 +148,9 @@ impl App {
             directory,
             users.clone(),
             &mut registry,
-        )?;
+        )?
+        .hinting(starter.follower().clone());
+        let executions = executions(&settings, &buses.bridge, &starter, &mut registry)?;
         let counters = api::counters::Counters::register(&mut registry);
         let report = health::Report::new(loaded, &readiness, &qrs, &certificates);
         let (broker, client) = carrier::identity(&settings.mqtt, &carrier.addresses());
@@ -167,6 +175,8 @@ impl App {
             starter,
             actions,
             forwarder,
+            executions,
+            audit,
             status,
             users,
             kept,
@@ -227,6 +237,9 @@ impl App {
         if settings.mqtt.enable {
             start_actions(&supervisor, self.actions, &readiness);
         }
+        if let Some(executions) = self.executions {
+            supervisor.essential(Stage::Work, "execution topics", move |stop| executions.run(stop));
+        }
         start_starter(&supervisor, self.starter.clone());
         start_qrs(&supervisor, self.qrs, &readiness);
         if let Some(server) = self.api {
@@ -252,7 +265,10 @@ impl App {
         }
         // Last: by now every latch is there, so "ready" is the word of all of them.
         start_status(&supervisor, connections, status, &readiness);
-        supervisor.run(fatal, asked).await
+        let outcome = supervisor.run(fatal, asked).await;
+        // What was told last is in the file; the disk has its own pace.
+        let _ = tokio::task::spawn_blocking(move || drop(self.audit)).await;
+        outcome
     }
 }
 
@@ -264,10 +280,23 @@ async fn up<T>(latch: Latch, task: impl Future<Output = T>) -> T {
     result
 }
 
+/// The topics of executions, where they are wanted.
+fn executions(
+    settings: &Settings,
+    bus: &Bus,
+    starter: &Starter,
+    registry: &mut Registry,
+) -> Result<Option<Executions>, NameError> {
+    let wanted = settings.mqtt.enable && settings.start.execution_topics;
+    let (own, follower) = (&settings.mqtt.own_topics, starter.follower().clone());
+    wanted.then(|| Executions::new(own, bus.clone(), follower, registry)).transpose()
+}
+
 fn actions(loaded: &Loaded, bus: &Bus, starter: &Starter, registry: &mut Registry) -> Result<Actions, NameError> {
     let mqtt = &loaded.settings.mqtt;
     let settings = ActionSettings {
         start_topic: mqtt.task_start.clone(),
+        start_topics: loaded.settings.start.topics.clone(),
         own_topics: mqtt.own_topics.clone(),
         protected: loaded.broker.protected_topics.clone(),
         start_deadline: loaded.settings.start.deadline,
@@ -392,13 +421,14 @@ impl Rest {
         let Self { settings, users, .. } = self;
         let start = Arc::new(start_task::StartTaskState {
             generation: settings.generation,
-            starter: self.starter,
+            starter: self.starter.clone(),
             values: self.values.clone(),
         });
+        let tasks = TasksState { starter: self.starter, deadline: settings.start.deadline };
         api::Setup {
             generation: settings.generation,
             rest_qos_retain: settings.mqtt.rest_qos_retain,
-            start_topic: settings.mqtt.task_start.clone(),
+            start_topics: settings.start_topics(),
             protected_topics: self.protected_topics,
             broker: settings.mqtt.broker_reason.clone(),
             rest: settings.rest,
@@ -408,6 +438,7 @@ impl Rest {
                 let start = Arc::clone(&start);
                 Box::pin(async move { start_task::handle(&start, &request).await })
             }),
+            tasks,
             active_users: Arc::new(move || users.names().iter().map(ToString::to_string).collect()),
             values: self.values,
             readiness: self.readiness,

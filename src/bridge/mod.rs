@@ -3,5 +3,6 @@
 pub mod actions;
 pub mod active_users;
 pub mod cloud_event;
+pub mod executions;
 pub mod forward;
 pub mod status;

@@ -49,6 +49,14 @@ pub struct Settings {
     pub not_offered: Vec<String>,
 }
 
+impl Settings {
+    /// All topics on which a message is a start request.
+    pub fn start_topics(&self) -> Vec<TopicName> {
+        let further = self.start.topics.iter().map(|further| further.topic.clone());
+        std::iter::once(self.mqtt.task_start.clone()).chain(further).collect()
+    }
+}
+
 /// A topic event and its switch: basic topic always when `send`, the full JSON topic when `send_full`.
 #[derive(Debug, Clone)]
 pub struct EventTopics {
@@ -286,6 +294,12 @@ pub struct Endpoints {
     pub active_users: bool,
     /// `keyValueStore`
     pub key_values: bool,
+    /// `tasksRead`: `GET /api/v1/tasks…` and `/api/v1/executions…`; as `senseStartTask` unless written.
+    pub tasks_read: bool,
+    /// `tasksStart`: `POST /api/v1/tasks/start`; as `senseStartTask` unless written.
+    pub tasks_start: bool,
+    /// `tasksStop`: `POST /api/v1/executions/{id}/stop`; as `senseStartTask` unless written.
+    pub tasks_stop: bool,
 }
 
 /// A further start topic.
@@ -320,6 +334,9 @@ pub struct StartSettings {
     pub deadline: Duration,
     /// `executionTopics`: whether the states of executions are published.
     pub execution_topics: bool,
+    /// `auditLog`: whether every word on start requests is written to files in `logDirectory`; `None`: where the program keeps files at all
+    /// and the directory can be made.
+    pub audit_log: Option<bool>,
 }
 
 /// `startTaskFilter`

@@ -58,7 +58,7 @@ pub fn init(settings: &LogSettings) -> Result<LogGuard, LogError> {
     let colours = std::io::stderr().is_terminal();
     let terminal = fmt::layer().with_ansi(colours).with_writer(std::io::stderr).event_format(Readable);
     let (file, closer) = if settings.to_file {
-        let (file, closer) = LogFile::open(&settings.directory)?;
+        let (file, closer) = LogFile::open(&settings.directory, logfile::LOG)?;
         (Some(fmt::layer().with_ansi(false).with_writer(file).event_format(Readable)), Some(closer))
     } else {
         (None, None)
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn a_line_is_time_level_room_and_message() {
         let directory = std::env::temp_dir().join(format!("sense-butler-line-{}", std::process::id()));
-        let (file, closer) = LogFile::open(&directory).unwrap();
+        let (file, closer) = LogFile::open(&directory, logfile::LOG).unwrap();
         let layer = fmt::layer().with_ansi(false).with_writer(file).event_format(Readable);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::warn!(waiting = 3, "the broker is away");

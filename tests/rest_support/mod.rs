@@ -22,15 +22,20 @@ use sense_butler::{
         Server, Setup, State,
         answer::{Answer, Request},
         counters::Counters,
+        tasks::TasksState,
     },
     bus::{BoxFuture, Bus, Publication, PublishError, Receipt, Routed, Subscription, Transport},
-    config::settings::{Endpoints, Generation, RestSettings},
+    config::settings::{Endpoints, Generation, QrsSettings, QrsVerify, RestSettings, StartTaskFilter},
     keep::{
         Keep,
         values::{ValueSettings, Values},
     },
     names::{TopicFilter, TopicName},
     net::certificates::Certificates,
+    sense::{
+        qrs::Qrs,
+        tasks::{Patience, Starter},
+    },
     telemetry::readiness::Readiness,
 };
 use tokio::{
@@ -125,6 +130,9 @@ pub fn settings() -> RestSettings {
             active_user_count: true,
             active_users: true,
             key_values: true,
+            tasks_read: true,
+            tasks_start: true,
+            tasks_stop: true,
         },
         endpoints_not_offered: Vec::new(),
     }
@@ -140,6 +148,24 @@ pub struct Running {
     pub users: Arc<Mutex<Vec<String>>>,
     pub stop: CancellationToken,
     pub task: JoinHandle<()>,
+}
+
+/// A starter without a Qlik Sense.
+fn tasks(keep: &Keep) -> TasksState {
+    let nowhere = QrsSettings {
+        host: None,
+        port: 4242,
+        use_tls: false,
+        headers: Vec::new(),
+        client_cert: None,
+        client_key: None,
+        ca: None,
+        verify: QrsVerify::Ca { name: None },
+        further: Vec::new(),
+    };
+    let filter = StartTaskFilter::default();
+    let starter = Starter::open(Qrs::new(&nowhere), filter, keep.shelf("starts"), Patience::default()).unwrap();
+    TasksState { starter, deadline: Duration::ZERO }
 }
 
 /// The body the start handler double answers with.
@@ -166,7 +192,7 @@ pub fn start_with(generation: Generation, rest: RestSettings, change: impl FnOnc
         generation,
         rest,
         rest_qos_retain: false,
-        start_topic: TopicName::new("qliksense/start_task").unwrap(),
+        start_topics: vec![TopicName::new("qliksense/start_task").unwrap()],
         protected_topics: Vec::new(),
         broker: "embedded, because `brokerHost` is absent".into(),
         bus: Bus::new(broker.clone()),
@@ -175,6 +201,7 @@ pub fn start_with(generation: Generation, rest: RestSettings, change: impl FnOnc
             seen.lock().unwrap().push(request);
             Box::pin(async { Answer::json(200, START_ANSWER) })
         }),
+        tasks: tasks(&keep),
         active_users: Arc::new(move || names.lock().unwrap().clone()),
         values,
         readiness: readiness.clone(),

@@ -8,7 +8,7 @@
 pub mod metrics;
 pub mod reply;
 
-mod payload;
+mod own_start;
 mod ping;
 mod start;
 
@@ -23,6 +23,7 @@ use self::{
 };
 use crate::{
     bus::{BoxFuture, Bus, Delivery, Subscription},
+    config::settings::StartTopic,
     names::{NameError, TopicFilter, TopicName},
     sense::tasks::Starter,
 };
@@ -58,6 +59,8 @@ struct Entry {
 pub struct ActionSettings {
     /// `mqttConfig.taskStartTopic`
     pub start_topic: TopicName,
+    /// `startTask.topics`
+    pub start_topics: Vec<StartTopic>,
     /// Prefix of the program's own topics.
     pub own_topics: TopicName,
     /// Topics only the program itself publishes on: nobody gets an answer there.
@@ -80,9 +83,13 @@ pub struct Actions {
     answers: (TaskTracker, CancellationToken),
 }
 
-fn table(settings: &ActionSettings, start: Arc<start::StartTask>) -> Result<[Entry; 2], NameError> {
+fn table(settings: &ActionSettings, start: &Arc<start::StartTask>) -> Result<Vec<Entry>, NameError> {
     let ping = settings.own_topics.join("ping")?;
-    Ok([entry(settings.start_topic.clone(), start)?, entry(ping, Arc::new(ping::Ping))?])
+    let mut table = vec![entry(settings.start_topic.clone(), start.clone())?, entry(ping, Arc::new(ping::Ping))?];
+    for topic in &settings.start_topics {
+        table.push(entry(topic.topic.clone(), Arc::new(own_start::OwnStart::new(Arc::clone(start), topic)))?);
+    }
+    Ok(table)
 }
 
 fn entry(topic: TopicName, handler: Arc<dyn Handler>) -> Result<Entry, NameError> {
@@ -98,7 +105,7 @@ impl Actions {
         let answers = (TaskTracker::new(), CancellationToken::new());
         let (tracker, stop) = answers.clone();
         let start = Arc::new(start::StartTask::new(starter.clone(), settings.start_deadline, tracker, stop));
-        let table = table(settings, Arc::clone(&start))?;
+        let table = table(settings, &start)?;
         let doors = Doors {
             taken: table.iter().map(|entry| entry.filter.clone()).chain(settings.protected.iter().cloned()).collect(),
             own: settings.own_topics.clone(),

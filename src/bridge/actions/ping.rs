@@ -2,8 +2,11 @@
 
 use serde::Serialize;
 
-use super::{Handler, reply::Reply, start::now};
-use crate::bus::{BoxFuture, Delivery};
+use super::{Handler, reply::Reply};
+use crate::{
+    bus::{BoxFuture, Delivery},
+    sense::tasks::answer::now,
+};
 
 /// How much of the message comes back, characters.
 const ECHO: usize = 256;

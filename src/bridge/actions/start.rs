@@ -1,28 +1,20 @@
 //! The start topic: a message in, one answer per task out.
 //!
-//! Answer (all members always present, `null` where there is nothing to say; `duplicate` only when true):
-//! `{"status","taskId","taskName","executionId","transaction","error":{"code","message"},"door","requestedBy","at"}`.
 //! Invariants: every message gets an answer, also one that cannot be read; a retained message of the past starts nothing.
 
 use std::{borrow::Cow, time::Duration};
 
-use serde::Serialize;
-use serde_json::Value;
-use time::OffsetDateTime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    Handler,
-    payload::{self, Problem, Wish},
-    reply::Reply,
-};
+use super::{Handler, reply::Reply};
 use crate::{
-    bus::{BoxFuture, Delivery, Origin},
-    names::{ExecutionId, TaskId},
+    bus::{BoxFuture, Delivery, Door, Origin},
     sense::tasks::{
         Resumed, Starter, Ticket,
-        end::{ExecutionEnd, timestamp},
-        request::{Redelivery, StartError, StartOutcome, StartRequest, StartStatus},
+        answer::Asked,
+        audit::Asker,
+        request::{Redelivery, StartOutcome, StartRequest, StartStatus},
+        wish::{self, Problem, Wish},
     },
 };
 
@@ -37,56 +29,10 @@ pub(super) struct StartTask {
     stop: CancellationToken,
 }
 
-/// The answer, in the order of the wire.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Answer<'a> {
-    status: StartStatus,
-    task_id: Option<TaskId>,
-    task_name: Option<&'a str>,
-    execution_id: Option<ExecutionId>,
-    transaction: Option<&'a Value>,
-    error: Option<&'a StartError>,
-    door: &'static str,
-    requested_by: &'a str,
-    at: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    execution: Option<&'a ExecutionEnd>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    duplicate: bool,
-}
-
-/// What all answers to one message have in common.
-struct Context {
-    transaction: Option<Value>,
-    door: &'static str,
-    requested_by: String,
-}
-
-impl Context {
-    fn answer(&self, outcome: &StartOutcome, duplicate: bool) -> String {
-        let answer = Answer {
-            status: outcome.status,
-            task_id: outcome.task_id,
-            task_name: outcome.task_name.as_deref(),
-            execution_id: outcome.execution_id,
-            transaction: self.transaction.as_ref(),
-            error: outcome.error.as_ref(),
-            door: self.door,
-            requested_by: &self.requested_by,
-            at: now(),
-            execution: outcome.end.as_deref(),
-            duplicate,
-        };
-        // Texts, ids and a value that was JSON: writing them as JSON cannot fail.
-        serde_json::to_string(&answer).unwrap_or_default()
-    }
-
-    /// Answers word by word, until everything was said.
-    async fn tell(self, mut ticket: Ticket, reply: Reply) {
-        while let Some(word) = ticket.next().await {
-            reply.send(self.answer(&word.outcome, ticket.duplicate)).await;
-        }
+/// Answers word by word, until everything was said.
+async fn tell(asked: Asked, mut ticket: Ticket, reply: Reply) {
+    while let Some(word) = ticket.next().await {
+        reply.send(asked.answer(&word.outcome, ticket.duplicate).to_json()).await;
     }
 }
 
@@ -95,41 +41,39 @@ impl StartTask {
         Self { starter, deadline, answers, stop }
     }
 
-    async fn answer(&self, delivery: &Delivery, reply: Reply) {
+    /// Answers a message that asks for this, where it may ask at all.
+    pub(super) async fn answer(&self, delivery: &Delivery, reply: Reply, wish: Result<Wish, (StartStatus, Problem)>) {
         let (door, requested_by) = (delivery.origin.door.as_str(), requester(&delivery.origin));
-        let wish = match read(delivery) {
+        let wish = match permitted(delivery, wish) {
             Ok(wish) => wish,
             Err((status, Problem { code, message, transaction })) => {
                 tracing::info!(door, requested_by, status = status.as_str(), why = message, "start request refused");
                 let outcome = StartOutcome::failed(status, code, message);
-                return reply.send(Context { transaction, door, requested_by }.answer(&outcome, false)).await;
+                let who = asker(&delivery.origin);
+                self.starter.audit().refused((door, &requested_by, &who), transaction.as_ref(), &outcome);
+                return reply.send(Asked { transaction, door, requested_by }.answer(&outcome, false).to_json()).await;
             }
         };
-        let context = Context { transaction: wish.transaction.clone(), door, requested_by: requested_by.clone() };
-        let Wish { targets, transaction, wait, on_running, deadline } = wish;
         let request = StartRequest {
-            transaction,
-            wait,
-            on_running,
+            asker: asker(&delivery.origin),
             redelivery: redelivery(delivery),
-            patience: deadline.unwrap_or(self.deadline),
             return_address: Some(reply.address()),
-            ..StartRequest::new(targets, door, requested_by)
+            ..wish.into_request(door, requested_by, self.deadline)
         };
+        let asked = Asked::of(&request);
         let ticket = self.starter.submit(request).await;
-        self.tell(context, ticket, reply);
+        self.tell(asked, ticket, reply);
     }
 
     /// The answers may take as long as the task runs; the message is dealt with.
-    fn tell(&self, context: Context, ticket: Ticket, reply: Reply) {
+    fn tell(&self, asked: Asked, ticket: Ticket, reply: Reply) {
         let stop = self.stop.clone();
-        self.answers.spawn(async move { stop.run_until_cancelled(context.tell(ticket, reply)).await });
+        self.answers.spawn(async move { stop.run_until_cancelled(tell(asked, ticket, reply)).await });
     }
 
     /// Answers what an earlier life of the program was asked.
     pub(super) fn resume(&self, resumed: Resumed, reply: Reply) {
-        let StartRequest { transaction, door, requested_by, .. } = resumed.request;
-        self.tell(Context { transaction, door, requested_by }, resumed.ticket, reply);
+        self.tell(Asked::of(&resumed.request), resumed.ticket, reply);
     }
 }
 
@@ -139,15 +83,17 @@ impl Handler for StartTask {
     }
 
     fn handle(&self, delivery: Delivery, reply: Reply) -> BoxFuture<'_, ()> {
-        Box::pin(async move { self.answer(&delivery, reply).await })
+        Box::pin(async move {
+            let wish = wish::parse(&delivery.payload).map_err(|problem| (StartStatus::Invalid, problem));
+            self.answer(&delivery, reply, wish).await;
+        })
     }
 }
 
 /// What a message asks for, or why it starts nothing.
-fn read(delivery: &Delivery) -> Result<Wish, (StartStatus, Problem)> {
-    let wish = payload::parse(&delivery.payload);
-    let Some((code, why)) = denied(delivery) else { return wish.map_err(|problem| (StartStatus::Invalid, problem)) };
-    let transaction = wish.map_or_else(|problem| problem.transaction, |wish| wish.transaction);
+fn permitted(delivery: &Delivery, wish: Result<Wish, (StartStatus, Problem)>) -> Result<Wish, (StartStatus, Problem)> {
+    let Some((code, why)) = denied(delivery) else { return wish };
+    let transaction = wish.map_or_else(|(_, problem)| problem.transaction, |wish| wish.transaction);
     Err((StartStatus::Denied, Problem { code, message: why.into(), transaction }))
 }
 
@@ -172,14 +118,19 @@ fn requester(origin: &Origin) -> String {
     }
 }
 
+/// The same in parts. The REST door has no users: its user is an address.
+fn asker(origin: &Origin) -> Asker {
+    let user = origin.user.as_deref().map(str::to_owned);
+    let client = origin.client.as_ref().map(ToString::to_string);
+    match origin.door {
+        Door::Rest => Asker { user: None, client, address: user },
+        _ => Asker { user, client, address: None },
+    }
+}
+
 /// What a second delivery of this message would have in common with it.
 fn redelivery(delivery: &Delivery) -> Option<Redelivery> {
     let (client, packet) = (delivery.origin.client.as_ref()?, delivery.packet_id?);
     let content: Cow<'_, str> = String::from_utf8_lossy(&delivery.payload);
     Some(Redelivery { mark: format!("{client}\0{packet}\0{content}"), repeated: delivery.dup })
-}
-
-/// The present time, UTC, RFC 3339 with milliseconds.
-pub(super) fn now() -> String {
-    timestamp(OffsetDateTime::now_utc())
 }

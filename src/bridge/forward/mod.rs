@@ -39,6 +39,7 @@ use crate::{
     sense::{
         directory::{Enrichment, TaskDirectory},
         event::{SenseEvent, TaskEvent, TaskEventKind},
+        tasks::Follower,
     },
 };
 
@@ -87,6 +88,7 @@ pub struct Forwarder {
     bus: Bus,
     directory: Option<Arc<dyn TaskDirectory>>,
     users: ActiveUsers,
+    follower: Option<Follower>,
     metrics: Metrics,
     publications: publisher::Metrics,
 }
@@ -112,9 +114,16 @@ impl Forwarder {
             bus,
             directory: directory.filter(|_| asked),
             users,
+            follower: None,
             metrics: Metrics::register(registry),
             publications: publisher::Metrics::register(registry),
         })
+    }
+
+    /// With somebody to be told at once what is heard about an execution.
+    #[must_use]
+    pub fn hinting(self, follower: Follower) -> Self {
+        Self { follower: Some(follower), ..self }
     }
 
     /// Forwards until `events` ends, or, after `stop`, until the events already received are out or 0.7 s have passed (0.9 s where the
@@ -127,6 +136,7 @@ impl Forwarder {
             settings: self.settings,
             cloud_events: self.cloud_events,
             directory: self.directory,
+            follower: self.follower,
             metrics: self.metrics,
             waiting: Waiting::default(),
             look_ups: JoinSet::new(),
@@ -152,6 +162,7 @@ struct Work {
     settings: MqttSettings,
     cloud_events: TopicName,
     directory: Option<Arc<dyn TaskDirectory>>,
+    follower: Option<Follower>,
     sessions: Sessions,
     publisher: Publisher,
     metrics: Metrics,
@@ -195,6 +206,7 @@ impl Work {
         let mut next = Some(first);
         for room in (0..BATCH).rev() {
             let Some(event) = next else { break };
+            self.hint(&event);
             match event {
                 event if !self.settings.enable => self.keep_quiet(&event),
                 SenseEvent::Task(event) => self.task(event).await,
@@ -205,6 +217,15 @@ impl Work {
         }
         if events.is_empty() {
             self.sessions.catch_up(&mut self.publisher).await;
+        }
+    }
+
+    /// Who follows the execution of an event looks at it now.
+    fn hint(&self, event: &SenseEvent) {
+        if let (Some(follower), SenseEvent::Task(event)) = (&self.follower, event)
+            && let Some(execution) = event.execution_id()
+        {
+            follower.hint(execution);
         }
     }
 

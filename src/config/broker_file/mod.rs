@@ -58,7 +58,7 @@ pub(super) fn decode(root: Option<&Node>, cx: &Context<'_>) -> Option<Settings> 
         users,
         access,
         limits,
-        start_topics: vec![mqtt.task_start.clone().into()],
+        start_topics: cx.butler.start_topics().into_iter().map(Into::into).collect(),
         protected_topics: if protect { protected_topics(cx.butler) } else { Vec::new() },
         // A prefix so long that no level fits behind it has no self-test.
         open_topics: mqtt.own_topics.join("ping").map(Into::into).into_iter().collect(),

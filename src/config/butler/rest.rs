@@ -74,15 +74,19 @@ fn unbuilt(names: &[String]) -> Vec<String> {
 }
 
 fn endpoints(section: Section<'_>) -> (Endpoints, Vec<String>) {
+    let start_task = section.flag("senseStartTask", true);
     let endpoints = Endpoints {
         // Butler 5.4 misspelt it.
         list_endpoints: section.flag("apiListEnabledEndpoints", section.flag("apiListEnbledEndpoints", true)),
         butlerping: section.flag("butlerping", true),
         mqtt_publish: section.flag("mqttPublishMessage", true),
-        start_task: section.flag("senseStartTask", true),
+        start_task,
         active_user_count: section.flag("activeUserCount", true),
         active_users: section.flag("activeUsers", true),
         key_values: section.flag("keyValueStore", true),
+        tasks_read: section.flag("tasksRead", start_task),
+        tasks_start: section.flag("tasksStart", start_task),
+        tasks_stop: section.flag("tasksStop", start_task),
     };
     let on = |section: &Section<'_>, prefix: &str, keys: &[&'static str]| {
         keys.iter().filter(|key| section.flag(key, false)).map(|key| format!("{prefix}{key}")).collect::<Vec<_>>()

@@ -16,6 +16,7 @@ pub(super) fn decode(section: Section<'_>) -> StartSettings {
         topics: section.list("topics").iter().filter_map(topic).collect(),
         deadline: Duration::from_secs(section.number("deadlineSeconds", 0..=86_400, 300)),
         execution_topics: section.flag("executionTopics", true),
+        audit_log: Some(section.flag("auditLog", true)).filter(|_| section.has("auditLog")),
     };
     section.finish();
     start
@@ -50,7 +51,10 @@ fn topic(item: &Item<'_>) -> Option<StartTopic> {
         _ => return wrong(item, "a start topic has one of `taskId`, `tag` and `customProperty`, not several"),
     };
     if fixed.is_some() && has_list {
-        return wrong(item, "`allowTask` is for topics whose messages say what to start; this one starts always the same");
+        return wrong(
+            item,
+            "`allowTask` is for topics whose messages say what to start; this one starts always the same",
+        );
     }
     Some(StartTopic { topic, fixed, filter })
 }

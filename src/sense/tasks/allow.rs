@@ -7,7 +7,7 @@ use super::request::{StartOutcome, StartStatus, StartTarget};
 use crate::config::settings::StartTaskFilter;
 
 /// The refusal, if the filter does not let this target pass.
-pub(super) fn refusal(filter: &StartTaskFilter, target: &StartTarget) -> Option<StartOutcome> {
+pub fn refusal(filter: &StartTaskFilter, target: &StartTarget) -> Option<StartOutcome> {
     let (allowed, what, list) = match target {
         StartTarget::Id(id) => (filter.task_ids.contains(id), format!("the task {id}"), "taskId"),
         StartTarget::Tag(tag) => (filter.tags.contains(tag), format!("the tag `{tag}`"), "tag"),

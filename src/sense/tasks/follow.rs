@@ -44,7 +44,7 @@ const LOGS: usize = 8;
 /// How long one may take, its turn included.
 const LOG_TIME: Duration = Duration::from_secs(60);
 /// Lines of the script log of one that failed.
-const LINES: usize = 20;
+pub(super) const LINES: usize = 20;
 
 /// One execution, as far as it is known.
 #[derive(Debug, Clone, PartialEq)]
@@ -133,6 +133,11 @@ impl Follower {
         drop(known);
         self.0.look.notify_one();
         Some(hear)
+    }
+
+    /// Whom it asks.
+    pub(super) fn qrs(&self) -> &Qrs {
+        &self.0.qrs
     }
 
     /// Something was heard about an execution: if it is followed, it is looked at now.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::{
+    audit::Asker,
     memory::Key,
     request::{IdRule, OnRunning, StartOutcome, StartRequest, StartTarget, Wait},
     story::Word,
@@ -29,6 +30,13 @@ const VERSION: u8 = 1;
 /// A request's number, in the order of their arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct RequestId(u64);
+
+impl RequestId {
+    /// For the audit log.
+    pub(super) const fn number(self) -> u64 {
+        self.0
+    }
+}
 
 #[cfg(test)]
 impl From<u64> for RequestId {
@@ -73,6 +81,8 @@ struct Request {
     parameters: Option<Map<String, Value>>,
     door: String,
     requested_by: String,
+    #[serde(default)]
+    asker: Asker,
     return_address: Option<Value>,
 }
 
@@ -169,6 +179,7 @@ impl Journal {
             parameters: request.parameters.clone(),
             door: request.door.to_owned(),
             requested_by: request.requested_by.clone(),
+            asker: request.asker.clone(),
             return_address: request.return_address.clone(),
         };
         self.shelf.write(vec![Change::Put(key(b'r', id), json(&record))]).await
@@ -247,6 +258,7 @@ fn interrupted(id: RequestId, kept: Request) -> Interrupted {
         parameters: kept.parameters,
         door,
         requested_by: kept.requested_by,
+        asker: kept.asker,
         return_address: kept.return_address,
     };
     Interrupted { id, keys: kept.keys, deadline: kept.deadline, request, steps: HashMap::new() }

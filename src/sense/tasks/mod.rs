@@ -4,14 +4,20 @@
 //! run, starts them, has them followed and tells every step to the holder of the [`Ticket`]. What must survive the program is in the
 //! `journal`; what became of a call nobody answered is found out in `settle`; [`Follower`] follows executions to their end.
 
+pub mod answer;
+pub mod audit;
 pub mod end;
 pub mod follow;
+pub mod halt;
 pub mod metrics;
+pub mod report;
 pub mod request;
+pub mod wish;
 
 mod allow;
 mod journal;
 mod lines;
+mod lookup;
 mod memory;
 mod settle;
 mod start;
@@ -20,6 +26,7 @@ mod story;
 mod words;
 mod work;
 
+pub use allow::refusal;
 pub use follow::{Execution, Follower};
 pub use settle::Patience;
 pub use starter::{Resumed, StartReport, Starter};

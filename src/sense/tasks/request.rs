@@ -7,7 +7,7 @@ use std::{borrow::Cow, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::end::ExecutionEnd;
+use super::{audit::Asker, end::ExecutionEnd};
 use crate::names::{ExecutionId, TaskId};
 
 /// Which task or tasks.
@@ -96,6 +96,8 @@ pub struct StartRequest {
     pub door: &'static str,
     /// Who asked: user, client id or address; for logs and the answer.
     pub requested_by: String,
+    /// The same in parts, for the audit log.
+    pub asker: Asker,
     /// Where answers go, in the words of the door; kept with the request over a restart. `None`: somebody waits for them here, and a request
     /// that was under way when the program went down is not taken up again.
     pub return_address: Option<Value>,
@@ -115,6 +117,7 @@ impl StartRequest {
             parameters: None,
             door,
             requested_by: requested_by.into(),
+            asker: Asker::default(),
             return_address: None,
         }
     }

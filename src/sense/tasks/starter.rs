@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::{
+    audit::Audit,
     follow::Follower,
     journal::{Ended, Interrupted, Journal, Keys, Left, RequestId},
     memory::{Key, Memory},
@@ -97,6 +98,7 @@ impl Starter {
             lines: Arc::default(),
             patience,
             calls: TaskTracker::new(),
+            audit: Audit::default(),
         };
         Ok(Self(Arc::new(Inner {
             work,
@@ -118,6 +120,20 @@ impl Starter {
         &self.0.work.follower
     }
 
+    /// Whom it asks.
+    pub fn qrs(&self) -> &Qrs {
+        &self.0.work.qrs
+    }
+
+    /// Where every word is written down.
+    pub fn audit(&self) -> &Audit {
+        &self.0.work.audit
+    }
+
+    pub(super) fn work(&self) -> &Work {
+        &self.0.work
+    }
+
     /// Carries a request out and says what became of it. Dropping the future does not stop the work.
     pub async fn start(&self, request: StartRequest) -> StartReport {
         let ticket = self.submit(request).await;
@@ -133,6 +149,7 @@ impl Starter {
             Ok(keys) => keys,
             Err(first) => {
                 self.0.metrics.duplicate();
+                self.audit().repeated(id.number(), &request);
                 return Ticket::new(first, true);
             }
         };
@@ -145,13 +162,21 @@ impl Starter {
             Err(_) => Some((StartStatus::Denied, "busy", "too many start requests are waiting already")),
         };
         if let Some((status, code, why)) = refused {
-            self.refuse(&request, keys, &teller, &|| {
+            self.refuse(id, &request, keys, &teller, &|| {
                 StartOutcome::failed(status, code, format!("{why}; nothing was started, ask again later"))
             });
         } else if let Ok(place) = place {
             let now = wall_ms();
             let deadline = now.saturating_add(u64::try_from(request.patience.as_millis()).unwrap_or(u64::MAX));
-            let order = Order { id, request, deadline, steps: Default::default(), teller, resumed: false };
+            let order = Order {
+                id,
+                request,
+                deadline,
+                steps: Default::default(),
+                teller,
+                resumed: false,
+                audit: self.audit().clone(),
+            };
             let (asked, is_asked) = oneshot::channel();
             self.0.running.spawn(self.clone().ask(order, keys, now, place, asked));
             // The work cannot end without a word.
@@ -205,7 +230,7 @@ impl Starter {
     async fn ask(self, order: Order, keys: Keys, now: u64, place: OwnedSemaphorePermit, asked: oneshot::Sender<()>) {
         let kept = self.0.work.journal.ask(order.id, keys, &order.request, (now, order.deadline)).await;
         if let Err(error) = &kept {
-            self.refuse(&order.request, keys, &order.teller, &|| not_kept(error));
+            self.refuse(order.id, &order.request, keys, &order.teller, &|| not_kept(error));
         }
         // The asker may be gone.
         let _ = asked.send(());
@@ -227,9 +252,18 @@ impl Starter {
     }
 
     /// Refuses a request that was not written down.
-    fn refuse(&self, request: &StartRequest, keys: Keys, teller: &Teller, why: &dyn Fn() -> StartOutcome) {
+    fn refuse(
+        &self,
+        id: RequestId,
+        request: &StartRequest,
+        keys: Keys,
+        teller: &Teller,
+        why: &dyn Fn() -> StartOutcome,
+    ) {
         for (place, target) in request.targets.iter().enumerate() {
-            teller.say(Word { place, last: true, outcome: why().of(target) });
+            let outcome = why().of(target);
+            self.audit().word(id.number(), request, true, &outcome);
+            teller.say(Word { place, last: true, outcome });
         }
         let words = teller.finals();
         words.iter().for_each(|word| self.0.metrics.count(request.door, word.outcome.status));
@@ -256,7 +290,8 @@ impl Starter {
         request.patience = Duration::from_millis(deadline.saturating_sub(wall_ms()));
         let (teller, story) = Teller::new();
         self.known().remember(keys, id, &story, Instant::now());
-        let order = Order { id, request: request.clone(), deadline, steps, teller, resumed: true };
+        let order =
+            Order { id, request: request.clone(), deadline, steps, teller, resumed: true, audit: self.audit().clone() };
         self.0.running.spawn(self.clone().carry_out(order, keys));
         Some(Resumed { request, ticket: Ticket::new(story, false) })
     }

@@ -3,7 +3,7 @@
 //! Invariants: words are only added; a listener who comes late hears all of them; a story whose teller is gone without an end (the work
 //! panicked) ends with a word that says so.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::watch;
 
@@ -93,6 +93,29 @@ impl Ticket {
         }
     }
 
+    /// Waits until everything was said.
+    pub async fn all_said(&mut self) {
+        // An error: the teller is gone, and nothing more will come.
+        let _ = self.story.wait_for(|story| story.done).await;
+    }
+
+    /// What was said last about each task so far, in the order of the request, and whether that is everything. Waits for nothing.
+    pub fn latest(&self) -> (Vec<StartOutcome>, bool) {
+        let gone = self.story.has_changed().is_err();
+        let story = self.story.borrow();
+        let mut latest: BTreeMap<usize, &Word> = BTreeMap::new();
+        for word in story.words.iter() {
+            latest.insert(word.place, word);
+        }
+        let torn = gone && !story.done;
+        let said = |word: &&Word| if torn && !word.last { lost() } else { word.outcome.clone() };
+        let mut outcomes: Vec<_> = latest.values().map(said).collect();
+        if torn && outcomes.is_empty() {
+            outcomes.push(lost());
+        }
+        (outcomes, story.done || torn)
+    }
+
     /// What can be said without waiting: a word, or that there are none left.
     fn unread(&mut self) -> Option<Option<Word>> {
         let story = self.story.borrow_and_update();
@@ -145,6 +168,30 @@ mod tests {
         let rest = again.finals().await;
         assert_eq!(rest.iter().map(|outcome| outcome.status).collect::<Vec<_>>(), [StartStatus::Started]);
         assert_eq!(teller.finals().iter().map(|word| word.place).collect::<Vec<_>>(), [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn what_is_known_so_far_is_told_without_waiting() {
+        let (teller, listener) = Teller::new();
+        let mut ticket = Ticket::new(listener.clone(), true);
+        let known = |ticket: &Ticket| {
+            let (outcomes, done) = ticket.latest();
+            (outcomes.iter().map(|outcome| outcome.status).collect::<Vec<_>>(), done)
+        };
+        assert_eq!(known(&ticket), (vec![], false));
+        teller.say(word(1, false, StartStatus::Accepted));
+        teller.say(word(0, true, StartStatus::Denied));
+        assert_eq!(known(&ticket), (vec![StartStatus::Denied, StartStatus::Accepted], false));
+        let torn = Ticket::new(listener, false);
+        teller.say(word(1, true, StartStatus::Started));
+        teller.done();
+        ticket.all_said().await;
+        drop(teller);
+        assert_eq!(known(&torn), (vec![StartStatus::Denied, StartStatus::Started], true));
+        let (teller, listener) = Teller::new();
+        teller.say(word(0, false, StartStatus::Accepted));
+        drop(teller);
+        assert_eq!(known(&Ticket::new(listener, false)), (vec![StartStatus::Unknown], true));
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use super::{
     allow,
+    audit::Audit,
     end::verdict,
     follow::{Execution, Follower},
     journal::{Journal, RequestId, Step},
@@ -58,6 +59,7 @@ pub(super) struct Order {
     pub teller: Teller,
     /// An earlier life of the program began it.
     pub resumed: bool,
+    pub audit: Audit,
 }
 
 impl Order {
@@ -76,6 +78,7 @@ impl Order {
         if last {
             audit(&outcome, &self.request);
         }
+        self.audit.word(self.id.number(), &self.request, last, &outcome);
         self.teller.say(Word { place, last, outcome });
     }
 
@@ -100,6 +103,7 @@ pub(super) struct Work {
     pub patience: Patience,
     /// What a stop waits for: calls under way.
     pub calls: TaskTracker,
+    pub audit: Audit,
 }
 
 impl Work {

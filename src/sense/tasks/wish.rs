@@ -1,4 +1,4 @@
-//! What stands in a start message: a bare task id, as Butler takes it, or a JSON object.
+//! What stands in a start request, whichever door it comes by: a bare task id, as Butler takes it, or a JSON object.
 //!
 //! `{"taskId" | "taskIds" | "tag" | "customProperty": {"name", "value"}, "transaction": any, "wait": "started" | "finished",
 //! "onRunning": "skip" | "queue" | "start", "deadlineSeconds": number}`. Invariant: no field is ignored; one that is unknown, or not offered
@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::{
-    names::TaskId,
-    sense::tasks::request::{OnRunning, StartTarget, Wait},
-};
+use super::request::{OnRunning, StartRequest, StartTarget, Wait};
+use crate::names::TaskId;
 
 /// Longest start message, bytes.
 const MAX_BYTES: usize = 64 << 10;
@@ -21,26 +19,44 @@ const MAX_IDS: usize = 1_000;
 const MAX_DEADLINE: u64 = 24 * 3_600;
 
 /// What a message asks for.
-#[derive(Debug, PartialEq)]
-pub(super) struct Wish {
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wish {
+    /// What to start.
     pub targets: Vec<StartTarget>,
+    /// Comes back in the answers; makes a repetition known.
     pub transaction: Option<Value>,
+    /// What the final answer waits for.
     pub wait: Wait,
+    /// What happens to a task that runs already.
     pub on_running: OnRunning,
     /// As far as the message says how long it may wait.
     pub deadline: Option<Duration>,
 }
 
 impl Wish {
-    fn of(targets: Vec<StartTarget>) -> Self {
+    /// These targets, and nothing else said.
+    pub fn of(targets: Vec<StartTarget>) -> Self {
         Self { targets, transaction: None, wait: Wait::default(), on_running: OnRunning::default(), deadline: None }
+    }
+
+    /// The request of who asked. `deadline`: how long it waits where the wish does not say.
+    pub fn into_request(self, door: &'static str, requested_by: impl Into<String>, deadline: Duration) -> StartRequest {
+        StartRequest {
+            transaction: self.transaction,
+            wait: self.wait,
+            on_running: self.on_running,
+            patience: self.deadline.unwrap_or(deadline),
+            ..StartRequest::new(self.targets, door, requested_by)
+        }
     }
 }
 
 /// Why a message cannot be read.
-#[derive(Debug, PartialEq)]
-pub(super) struct Problem {
+#[derive(Debug, Clone, PartialEq)]
+pub struct Problem {
+    /// Stable word for programs, e.g. `unknown_field`.
     pub code: &'static str,
+    /// Sentence for people.
     pub message: String,
     /// Its transaction, where that could be read, so that the asker knows which message is meant.
     pub transaction: Option<Value>,
@@ -51,7 +67,10 @@ fn problem(code: &'static str, message: impl Into<String>) -> Problem {
 }
 
 /// Reads a start message.
-pub(super) fn parse(payload: &[u8]) -> Result<Wish, Problem> {
+///
+/// # Errors
+/// What is wrong with it; nothing of it may be started then.
+pub fn parse(payload: &[u8]) -> Result<Wish, Problem> {
     if payload.len() > MAX_BYTES {
         let message = format!("the start message has {} bytes; at most {MAX_BYTES} are read", payload.len());
         return Err(problem("too_large", message));
