@@ -320,6 +320,31 @@ async fn a_key_is_known_again_over_a_restart_and_hanging_up_stops_nothing() {
     site.finish().await;
 }
 
+/// An execution that ended before anybody here heard of it: a success is one at once, a failure is followed until it is sure that no retry comes.
+#[tokio::test]
+async fn ends_of_others_are_found_out() {
+    let (site, dir) = (Site::start().await, Dir::new());
+    let app = site.program(&dir, "").await;
+    for (task, qlik, tail) in [(QUICK, "FinishedSuccess", false), (FAILS, "FinishedFail", true)] {
+        let execution = site.start_elsewhere(task).await;
+        let ended = async {
+            while call(&app, "GET", &format!("/api/v1/tasks/{task}"), &Value::Null).await.1["running"] != json!([]) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(60), ended).await.expect("it ends");
+        let path = format!("/api/v1/executions/{execution}?wait=finished&timeout=60");
+        let (status, body) = call(&app, "GET", &path, &Value::Null).await;
+        assert_eq!((status, &body["qlikStatus"], &body["end"]["attempts"]), (200, &json!(qlik), &json!(1)), "{body}");
+        assert_eq!(body["end"]["logTail"].is_array(), tail, "{body}");
+    }
+    let (_, body) = call(&app, "GET", "/api/v1/executions?state=ended", &Value::Null).await;
+    let known: Vec<_> = body["executions"].as_array().unwrap().iter().map(|one| one["taskId"].clone()).collect();
+    assert_eq!(known, [json!(FAILS)], "{body}");
+    app.stop().await;
+    site.finish().await;
+}
+
 /// A stop of the program does not wait for who waits for an end, nor cut them off without a word.
 #[cfg(unix)]
 #[tokio::test]

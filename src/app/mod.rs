@@ -14,6 +14,7 @@ mod keep;
 mod metrics_table;
 mod probe;
 mod reload;
+mod rest;
 mod signal;
 pub mod supervise;
 
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 use self::{
     carrier::{Buses, Carrier},
     keep::Kept,
+    rest::Rest,
     supervise::{FatalEnds, Stage, Supervisor},
 };
 pub use self::{
@@ -32,7 +34,7 @@ pub use self::{
     supervise::{Fatal, STOP_DEADLINE},
 };
 use crate::{
-    api::{self, answer::Request, start_task, tasks::TasksState},
+    api,
     bridge::{
         actions::{ActionSettings, Actions},
         active_users::ActiveUsers,
@@ -41,9 +43,8 @@ use crate::{
         status::{Status, StatusHandle, StatusSettings},
     },
     broker::BrokerHandle,
-    bus::{Bus, desk::Desk},
+    bus::Bus,
     config::{Loaded, settings::Settings},
-    keep::values::Values,
     names::{NameError, TopicFilter},
     net::certificates::Certificates,
     sense::{
@@ -400,52 +401,6 @@ fn start_qrs(supervisor: &Supervisor, qrs: Qrs, readiness: &Readiness) {
             () = look => {}
         }
     });
-}
-
-/// What REST is made of.
-struct Rest {
-    settings: Settings,
-    protected_topics: Vec<TopicFilter>,
-    bus: Bus,
-    desk: Option<Desk>,
-    starter: Starter,
-    users: ActiveUsers,
-    values: Values,
-    readiness: Readiness,
-    registry: Registry,
-    counters: api::counters::Counters,
-}
-
-impl Rest {
-    fn setup(self) -> api::Setup {
-        let Self { settings, users, .. } = self;
-        let start = Arc::new(start_task::StartTaskState {
-            generation: settings.generation,
-            starter: self.starter.clone(),
-            values: self.values.clone(),
-        });
-        let tasks = TasksState { starter: self.starter, deadline: settings.start.deadline };
-        api::Setup {
-            generation: settings.generation,
-            rest_qos_retain: settings.mqtt.rest_qos_retain,
-            start_topics: settings.start_topics(),
-            protected_topics: self.protected_topics,
-            broker: settings.mqtt.broker_reason.clone(),
-            rest: settings.rest,
-            bus: self.bus,
-            desk: self.desk,
-            start_task: Arc::new(move |request: Request| {
-                let start = Arc::clone(&start);
-                Box::pin(async move { start_task::handle(&start, &request).await })
-            }),
-            tasks,
-            active_users: Arc::new(move || users.names().iter().map(ToString::to_string).collect()),
-            values: self.values,
-            readiness: self.readiness,
-            registry: Arc::new(self.registry),
-            counters: self.counters,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -40,7 +40,8 @@ impl Follower {
         let task = session.and_then(|session| session.task).or_else(|| last.and_then(|last| last.task));
         let Some(task) = task else { return Ok(None) };
         let status = last.map(|last| last.status).or_else(|| session.and_then(|session| session.status));
-        let task_name = self.qrs().task(task).await?.map(|task| task.name);
+        // Without its name it can be followed all the same.
+        let task_name = self.qrs().task(task).await.ok().flatten().map(|task| task.name);
         let mut execution = Execution { id, task, task_name, started_by: None, status, end: None, over: false };
         if session.is_none() && last.is_some_and(has_settled) {
             (execution.end, execution.over) = (self.end_of(&attempts).await, true);

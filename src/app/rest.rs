@@ -1,0 +1,60 @@
+//! What the REST room is given: the parts of the house, put together.
+
+use std::sync::Arc;
+
+use crate::{
+    api::{self, answer::Request, start_task, tasks::TasksState},
+    bridge::active_users::ActiveUsers,
+    bus::{Bus, desk::Desk},
+    config::settings::Settings,
+    keep::values::Values,
+    names::TopicFilter,
+    sense::tasks::Starter,
+    telemetry::{metrics::Registry, readiness::Readiness},
+};
+
+/// What REST is made of.
+pub(super) struct Rest {
+    pub(super) settings: Settings,
+    pub(super) protected_topics: Vec<TopicFilter>,
+    pub(super) bus: Bus,
+    pub(super) desk: Option<Desk>,
+    pub(super) starter: Starter,
+    pub(super) users: ActiveUsers,
+    pub(super) values: Values,
+    pub(super) readiness: Readiness,
+    pub(super) registry: Registry,
+    pub(super) counters: api::counters::Counters,
+}
+
+impl Rest {
+    pub(super) fn setup(self) -> api::Setup {
+        let Self { settings, users, .. } = self;
+        let start = Arc::new(start_task::StartTaskState {
+            generation: settings.generation,
+            starter: self.starter.clone(),
+            values: self.values.clone(),
+        });
+        let tasks = TasksState { starter: self.starter, deadline: settings.start.deadline };
+        api::Setup {
+            generation: settings.generation,
+            rest_qos_retain: settings.mqtt.rest_qos_retain,
+            start_topics: settings.start_topics(),
+            protected_topics: self.protected_topics,
+            broker: settings.mqtt.broker_reason.clone(),
+            rest: settings.rest,
+            bus: self.bus,
+            desk: self.desk,
+            start_task: Arc::new(move |request: Request| {
+                let start = Arc::clone(&start);
+                Box::pin(async move { start_task::handle(&start, &request).await })
+            }),
+            tasks,
+            active_users: Arc::new(move || users.names().iter().map(ToString::to_string).collect()),
+            values: self.values,
+            readiness: self.readiness,
+            registry: Arc::new(self.registry),
+            counters: self.counters,
+        }
+    }
+}
