@@ -211,6 +211,7 @@ async fn a_burst_of_starts_shares_few_connections() {
             id_rule: IdRule::EachOnItsOwn,
             transaction: None,
             redelivery: None,
+            kept: None,
             door: "rest",
             requested_by: "test".into(),
         };

@@ -31,6 +31,7 @@ fn request(targets: Vec<StartTarget>) -> StartRequest {
         id_rule: IdRule::default(),
         transaction: None,
         redelivery: None,
+        kept: None,
         door: "mqtt",
         requested_by: "plc-7".into(),
     }

@@ -147,6 +147,7 @@ async fn start(state: &StartTaskState, request: &Request, asked: &Asked, all_mus
         id_rule,
         transaction: None,
         redelivery: None,
+        kept: None,
         door: "rest",
         requested_by: request.peer.ip().to_canonical().to_string(),
     };

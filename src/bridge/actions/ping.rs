@@ -3,7 +3,10 @@
 use serde::Serialize;
 
 use super::{Handler, reply::Reply, start::now};
-use crate::bus::{BoxFuture, Delivery};
+use crate::{
+    bus::{BoxFuture, Delivery},
+    sense::tasks::request::Redelivery,
+};
 
 /// How much of the message comes back, characters.
 const ECHO: usize = 256;
@@ -25,7 +28,7 @@ impl Handler for Ping {
         "ping"
     }
 
-    fn handle(&self, delivery: Delivery, reply: Reply) -> BoxFuture<'_, ()> {
+    fn handle(&self, delivery: Delivery, _: Option<Redelivery>, reply: Reply) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             // A ping an external broker kept is nobody's question.
             if delivery.retained {

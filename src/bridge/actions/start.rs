@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     bus::{BoxFuture, Delivery, Origin},
-    names::{ExecutionId, TaskId},
+    names::{ClientId, ExecutionId, TaskId},
     sense::tasks::{
         Starter,
         request::{IdRule, Redelivery, StartError, StartOutcome, StartRequest, StartStatus},
@@ -77,7 +77,7 @@ impl StartTask {
         Self { starter }
     }
 
-    async fn answer(&self, delivery: &Delivery, reply: &Reply) {
+    async fn answer(&self, delivery: &Delivery, kept: Option<Redelivery>, reply: &Reply) {
         let (door, requested_by) = (delivery.origin.door.as_str(), requester(&delivery.origin));
         let Wish { targets, transaction } = match read(delivery) {
             Ok(wish) => wish,
@@ -90,7 +90,7 @@ impl StartTask {
         let context = Context { transaction: transaction.clone(), door, requested_by: requested_by.clone() };
         let redelivery = redelivery(delivery);
         let request =
-            StartRequest { targets, id_rule: IdRule::EachOnItsOwn, transaction, redelivery, door, requested_by };
+            StartRequest { targets, id_rule: IdRule::EachOnItsOwn, transaction, redelivery, kept, door, requested_by };
         let report = self.starter.start(request).await;
         for outcome in &report.outcomes {
             reply.send(context.answer(outcome, report.duplicate)).await;
@@ -103,8 +103,8 @@ impl Handler for StartTask {
         "start_task"
     }
 
-    fn handle(&self, delivery: Delivery, reply: Reply) -> BoxFuture<'_, ()> {
-        Box::pin(async move { self.answer(&delivery, &reply).await })
+    fn handle(&self, delivery: Delivery, kept: Option<Redelivery>, reply: Reply) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.answer(&delivery, kept, &reply).await })
     }
 }
 
@@ -137,9 +137,11 @@ fn requester(origin: &Origin) -> String {
     }
 }
 
-/// What a second delivery of this message would have in common with it.
+/// What the message would have in common with itself if its publisher sent it a second time: to the built-in broker; one elsewhere names
+/// nobody, and its own packet ids stand for it.
 fn redelivery(delivery: &Delivery) -> Option<Redelivery> {
-    let (client, packet) = (delivery.origin.client.as_ref()?, delivery.packet_id?);
+    let (origin, packet) = (&delivery.origin, delivery.packet_id?);
+    let client = origin.client.as_ref().map_or(origin.door.as_str(), ClientId::as_str);
     let content: Cow<'_, str> = String::from_utf8_lossy(&delivery.payload);
     Some(Redelivery { mark: format!("{client}\0{packet}\0{content}"), repeated: delivery.dup })
 }

@@ -54,6 +54,8 @@ pub struct StartRequest {
     pub transaction: Option<Value>,
     /// How a second delivery of this request is known; `None`: it cannot be.
     pub redelivery: Option<Redelivery>,
+    /// How it is known again when the broker that kept it hands it over again.
+    pub kept: Option<Redelivery>,
     /// Door it came by: `mqtt`, `rest`, `external`.
     pub door: &'static str,
     /// Who asked: user, client id or address; for logs and the answer.

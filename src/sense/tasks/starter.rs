@@ -63,6 +63,13 @@ struct Known {
 struct Keys {
     transaction: Option<Key>,
     delivery: Option<Key>,
+    kept: Option<Key>,
+}
+
+impl Keys {
+    fn deliveries(self) -> impl Iterator<Item = Key> {
+        [self.delivery, self.kept].into_iter().flatten()
+    }
 }
 
 /// Where the answer of a request is to be told.
@@ -115,9 +122,10 @@ impl Starter {
     /// Remembers a request as the first of its kind, or gives the answer of the one it repeats.
     fn admit(&self, request: &StartRequest, answer: &Answer) -> Result<Keys, Answer> {
         let (mut known, now, mut keys) = (self.known(), Instant::now(), Keys::default());
-        if let Some(delivery) = &request.redelivery {
+        for (delivery, place) in [(&request.redelivery, &mut keys.delivery), (&request.kept, &mut keys.kept)] {
+            let Some(delivery) = delivery else { continue };
             let key = known.deliveries.key(&delivery.mark);
-            keys.delivery = Some(key);
+            *place = Some(key);
             // Packet ids are used again: only the network's word makes a second delivery of it.
             if delivery.repeated
                 && let Some(first) = known.deliveries.find(key, now)
@@ -132,7 +140,7 @@ impl Starter {
                 return Err(first);
             }
         }
-        if let Some(key) = keys.delivery {
+        for key in keys.deliveries() {
             known.deliveries.insert(key, answer.clone(), now);
         }
         if let Some(key) = keys.transaction {
@@ -162,7 +170,7 @@ impl Starter {
     /// redelivery is the network's doing and gets the same answer.
     fn settle(&self, keys: Keys, outcomes: &[StartOutcome]) {
         let (mut known, now) = (self.known(), Instant::now());
-        if let Some(key) = keys.delivery {
+        for key in keys.deliveries() {
             known.deliveries.weigh(key, outcomes.len(), now);
         }
         let away = outcomes.iter().all(|outcome| outcome.status == StartStatus::Unreachable);
