@@ -216,6 +216,9 @@ impl App {
         }
         if settings.mqtt.enable {
             start_actions(&supervisor, self.actions, &readiness);
+        } else {
+            let actions = self.actions;
+            supervisor.essential(Stage::Work, "actions at rest", move |stop| actions.rest(stop));
         }
         start_starter(&supervisor, self.starter.clone());
         start_qrs(&supervisor, self.qrs, &readiness);

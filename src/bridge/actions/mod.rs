@@ -28,6 +28,8 @@ use crate::{
     sense::tasks::{Starter, request::Redelivery},
 };
 
+/// Of its subscription, in every life of the program.
+const NAME: &str = "actions";
 /// Messages worked on at a time.
 const AT_ONCE: usize = 1_024;
 /// Shortest and longest pause before subscribing again.
@@ -109,7 +111,7 @@ impl Actions {
         let mut pause = BACK_OFF.0;
         while !stop.is_cancelled() {
             let filters = self.table.iter().map(|entry| entry.filter.clone()).collect();
-            match self.bus.subscribe_kept("actions", filters).await {
+            match self.bus.subscribe_kept(NAME, filters).await {
                 Ok(subscription) => {
                     pause = BACK_OFF.0;
                     self.listen(subscription, &stop, &running, &turns).await;
@@ -123,6 +125,14 @@ impl Actions {
         if tokio::time::timeout(DRAIN, running.wait()).await.is_err() {
             tracing::warn!(left = running.len(), "stopped before every message was answered");
         }
+    }
+
+    /// Wants no messages, as long as the program runs: from now on nobody keeps any for the table; what is kept already waits until it runs.
+    pub async fn rest(self, stop: CancellationToken) {
+        if let Err(error) = self.bus.subscribe_kept(NAME, Vec::new()).await {
+            tracing::debug!(%error, "the topics of the action table cannot be given up");
+        }
+        stop.cancelled().await;
     }
 
     /// Dispatches until the subscription ends or the program stops.
