@@ -10,6 +10,7 @@
 
 #[path = "support/mqtt.rs"]
 mod mqtt;
+#[allow(dead_code)]
 #[path = "support/running.rs"]
 mod running;
 

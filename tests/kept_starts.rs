@@ -17,6 +17,9 @@ mod app;
 mod fake_qrs;
 #[path = "support/mqtt.rs"]
 mod mqtt;
+#[allow(dead_code)]
+#[path = "support/running.rs"]
+mod running;
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -28,6 +31,8 @@ use app::{App, Dir, PATIENCE};
 use fake_qrs::{FakeQrs, Mode};
 use mqtt::Client;
 use rumqttc::{AsyncClient, Event, Outgoing, Packet, QoS};
+use running::Running;
+use sense_butler::{broker::seen::PageAsk, names::ClientId};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -319,4 +324,64 @@ async fn unwanted(port: u16) -> String {
         }
     };
     tokio::time::timeout(PATIENCE, asking).await.expect("the table to give up its topics")
+}
+
+/// With a broker elsewhere, which keeps our session: killed, started again, and cut off while starts are under way.
+async fn killed_before_a_broker_elsewhere(protocol: u8) {
+    let (site, acknowledged) = (Site::new().await, Acknowledged::default());
+    let broker = Running::start(|_| ());
+    let port = broker.address.port();
+    let choice =
+        format!("{{broker: external, brokerHost: 127.0.0.1, brokerPort: {port}, protocol: {protocol}, clientId: us}}");
+    site.configure(&format!("  mqttConfig: {choice}\n"), "");
+    let file = site.dir.0.join("butler.yaml");
+    let file = file.to_str().unwrap();
+    for round in 0..4 {
+        site.qrs.set(if round % 2 == 0 { Mode::Slow } else { Mode::Well });
+        let app = App::run_at(&site.dir, &app::FREE_PORTS[2..], &["-c", file]).await;
+        until_subscribed(&broker).await;
+        let mut publishers = JoinSet::new();
+        for (at, qos) in [QoS::AtLeastOnce, QoS::ExactlyOnce].into_iter().enumerate() {
+            publishers.spawn(publish(port, format!("plc-{at}"), qos, 0, acknowledged.clone()));
+        }
+        acknowledged.reaches(acknowledged.all().len() + 100).await;
+        if round == 1 {
+            // Only the connection ends; the program goes on with what it has, and makes another.
+            broker.handle.desk().disconnect(ClientId::new("us").unwrap(), false).await.unwrap();
+            acknowledged.reaches(acknowledged.all().len() + 100).await;
+        }
+        drop(app);
+        publishers.abort_all();
+        while publishers.join_next().await.is_some() {}
+    }
+    site.qrs.set(Mode::Well);
+    let app = App::run_at(&site.dir, &app::FREE_PORTS[2..], &["-c", file]).await;
+    let all = acknowledged.all();
+    site.sees(&all).await;
+    assert!(all.len() > 400, "only {} starts acknowledged: no trial", all.len());
+    app.stop().await;
+    broker.stop().await;
+}
+
+async fn until_subscribed(broker: &Running) {
+    let subscribed = async {
+        loop {
+            let found = broker.handle.desk().subscriptions(None, PageAsk { limit: 100, from: None }).await.unwrap();
+            if found.rows.iter().any(|row| row.filter.as_str() == START) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, subscribed).await.expect("the subscription of the table");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_before_a_broker_elsewhere_in_mqtt_3() {
+    killed_before_a_broker_elsewhere(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_before_a_broker_elsewhere_in_mqtt_5() {
+    killed_before_a_broker_elsewhere(5).await;
 }

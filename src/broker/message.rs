@@ -131,7 +131,7 @@ pub struct Delivery {
     pub properties: Properties,
     /// Who published it.
     pub origin: Origin,
-    /// Packet id the publisher used (QoS 1 and 2, built-in broker only): with `dup`, the mark of a redelivery.
+    /// Packet id the publisher used, or, from a broker elsewhere, that broker (QoS 1 and 2): with `dup`, the mark of a redelivery.
     pub packet_id: Option<u16>,
     /// The publisher's DUP flag.
     pub dup: bool,
