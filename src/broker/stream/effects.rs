@@ -134,7 +134,7 @@ impl Effects {
         let rows: Vec<_> = gated
             .filter_map(|entry| {
                 let (ids, pool) = (entry.ids.clone(), entry.pool);
-                let origin = entry.message.origin.clone().filter(|_| asks_who);
+                let origin = if asks_who { entry.message.origin.clone() } else { None };
                 let (qseq, place) = (entry.qseq, entry.place?);
                 Some(Row { qseq, place, qos: entry.qos, retain: entry.retain, ids, pool, origin })
             })
