@@ -13,11 +13,12 @@
 //! | [`sense`] | everything that speaks Qlik; knows no MQTT |
 //! | [`broker`] | the embedded MQTT broker; knows no Sense |
 //! | [`config`] | `butler.yaml` and `broker.toml` to typed settings |
+//! | [`keep`] | what the program itself keeps on disk: one file with shelves, and the key-value store |
 //! | [`net`] | what every door shares: sockets, PEM files, TLS that follows its files, the rule for web pages |
 //! | [`telemetry`] | logging, metrics, the panic hook |
 //! | [`names`] | newtypes parsed once at the door |
 //!
-//! Imports run one way: `main → cli → app → {api, bridge} → {bus, sense} → config → broker → net → telemetry → names` (settings of the broker
+//! Imports run one way: `main → cli → app → {api, bridge} → {bus, sense} → config → broker → {net, keep} → telemetry → names` (settings of the broker
 //! are the broker's, those of the log the telemetry's; `config` reads them from files). `tests/house.rs` holds everybody to it.
 
 pub mod api;
@@ -27,6 +28,7 @@ pub mod broker;
 pub mod bus;
 pub mod cli;
 pub mod config;
+pub mod keep;
 pub mod names;
 pub mod net;
 pub mod sense;

@@ -177,7 +177,7 @@ async fn without_the_qrs_certificate_it_runs_and_names_the_path() {
 }
 
 #[tokio::test]
-async fn without_qrs_it_runs_and_a_start_is_answered_unreachable() {
+async fn without_qrs_it_runs_and_a_start_waits_or_is_answered_unreachable() {
     let dir = Dir::new();
     // Bound and not listening: nobody else can take it, and connecting is refused.
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -187,6 +187,10 @@ async fn without_qrs_it_runs_and_a_start_is_answered_unreachable() {
     let mut client = Client::connect(app.mqtt().await, "asker").await;
     client.subscribe("qliksense/#", QoS::AtLeastOnce).await;
     let answer = start(&mut client).await;
+    assert_eq!((&answer["status"], &answer["taskId"]), (&json!("accepted"), &json!(TASK)), "{answer}");
+    let at_once = json!({"taskId": TASK, "deadlineSeconds": 0}).to_string();
+    client.publish("qliksense/start_task", QoS::AtLeastOnce, false, at_once).await;
+    let answer = client.json("qliksense/start_task/response").await;
     assert_eq!((&answer["status"], &answer["taskId"]), (&json!("unreachable"), &json!(TASK)), "{answer}");
     let (status, body) = app.put(&format!("/v4/reloadtask/{TASK}/start"), "").await;
     assert_eq!(status, 503, "{body}");

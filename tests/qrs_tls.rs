@@ -12,10 +12,16 @@
 #[path = "support/fake_qrs.rs"]
 mod fake_qrs;
 
-use std::{fs, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use base64::Engine as _;
-use fake_qrs::FakeQrs;
+use fake_qrs::{FakeQrs, starter_of};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_RSA_SHA256};
 use rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion,
@@ -27,13 +33,16 @@ use sense_butler::{
     config::settings::{QrsSettings, QrsVerify, StartTaskFilter},
     sense::{
         qrs::{Qrs, QrsError, QrsHealth},
-        tasks::{
-            Starter,
-            request::{IdRule, StartRequest, StartStatus, StartTarget},
-        },
+        tasks::request::{StartRequest, StartStatus, StartTarget},
     },
 };
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 /// The name in the server's certificate: the short machine name, as Qlik issues it.
 const SHORT_NAME: &str = "sense01";
@@ -56,6 +65,11 @@ const RSA_KEY: &str = include_str!("data/client_key_for_tests.pem");
 
 impl Site {
     fn new(names: &[&str]) -> Self {
+        Self::with(names, |_, _| {})
+    }
+
+    /// A site whose server's and client's certificates are somehow special.
+    fn with(names: &[&str], change: impl Fn(&mut CertificateParams, &mut CertificateParams)) -> Self {
         let directory = std::env::temp_dir().join(format!("sense-butler-{}", uuid::Uuid::new_v4()));
         fs::create_dir_all(&directory).unwrap();
         let mut authority = CertificateParams::new(Vec::new()).unwrap();
@@ -65,10 +79,12 @@ impl Site {
         let issuer = Issuer::new(authority, key);
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let server_key = KeyPair::generate().unwrap();
-        let server = CertificateParams::new(names).unwrap().signed_by(&server_key, &issuer).unwrap();
+        let mut server = CertificateParams::new(names).unwrap();
+        let mut client = CertificateParams::new(vec!["QlikClient".into()]).unwrap();
+        change(&mut server, &mut client);
+        let server = server.signed_by(&server_key, &issuer).unwrap();
         let client_key = KeyPair::from_pem_and_sign_algo(RSA_KEY, &PKCS_RSA_SHA256).unwrap();
-        let client =
-            CertificateParams::new(vec!["QlikClient".into()]).unwrap().signed_by(&client_key, &issuer).unwrap();
+        let client = client.signed_by(&client_key, &issuer).unwrap();
         fs::write(directory.join("root.pem"), root.pem()).unwrap();
         fs::write(directory.join("client.pem"), client.pem().replace('\n', "\r\n")).unwrap();
         fs::write(directory.join("client_key.pem"), RSA_KEY).unwrap();
@@ -158,7 +174,7 @@ async fn a_certificate_that_does_not_fit_is_refused_and_said_why() {
         let strange_client =
             QrsSettings { client_cert: Some(other.directory.join("client.pem")), ..site.settings(&qrs, named()) };
         let cases = [
-            (site.settings(&qrs, QrsVerify::Ca { name: None }), "not accepted"),
+            (site.settings(&qrs, QrsVerify::Ca { name: None }), "is not made out for \"localhost\", but for sense01"),
             (strange_root, "root.pem"),
             (site.settings(&qrs, QrsVerify::Fingerprint([7; 32])), "fingerprint"),
             (strange_client, "refused the client certificate"),
@@ -173,6 +189,269 @@ async fn a_certificate_that_does_not_fit_is_refused_and_said_why() {
         }
         assert!(qrs.seen().is_empty());
     }
+}
+
+/// What is answered whatever is asked.
+async fn answering(status: u16, body: &str) -> FakeQrs {
+    let qrs = FakeQrs::start().await;
+    qrs.script("GET", "/qrs/", status, body);
+    qrs
+}
+
+/// A listener that does this with whoever comes.
+async fn listener<F>(each: impl Fn(TcpStream) -> F + Send + 'static) -> (SocketAddr, JoinHandle<()>)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepting = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(each(stream));
+        }
+    });
+    (address, accepting)
+}
+
+/// One case of diagnosis: what it is, the settings that lead to it, what is said, what is to be done.
+struct Case {
+    name: &'static str,
+    settings: QrsSettings,
+    said: &'static [&'static str],
+    remedy: &'static str,
+    sent: bool,
+}
+
+#[tokio::test]
+async fn every_failure_says_what_happened_where_and_what_to_do() {
+    let year = |year| rcgen::date_time_ymd(year, 1, 2);
+    let site = Site::new(&[SHORT_NAME, "sense01.lab"]);
+    let expired = Site::with(&[SHORT_NAME], |server, _| server.not_after = year(2020));
+    let early = Site::with(&[SHORT_NAME], |server, _| server.not_before = year(2090));
+    let nameless = Site::with(&[], |_, _| {});
+    let old_client = Site::with(&[SHORT_NAME], |_, client| client.not_after = year(2021));
+    let other = Site::new(&[SHORT_NAME]);
+    let qrs = site.qrs(&TLS13).await;
+    let at_expired = expired.qrs(&TLS13).await;
+    let at_early = early.qrs(&TLS13).await;
+    let at_nameless = nameless.qrs(&TLS13).await;
+    let (at_old_client, at_old_client_12) = (old_client.qrs(&TLS13).await, old_client.qrs(&TLS12).await);
+    let plain = FakeQrs::start().await;
+    let (no_tls, _no_tls) = listener(|mut stream| async move {
+        let _ = stream.read(&mut [0; 1024]).await;
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+    })
+    .await;
+    let (closing, _closing) = listener(|stream| async move { drop(stream) }).await;
+    let (stalling, _stalling) = listener(|stream| async move {
+        let _kept = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let strange_client = |qrs| QrsSettings {
+        client_cert: Some(other.directory.join("client.pem")),
+        client_key: Some(other.directory.join("client_key.pem")),
+        ..site.settings(qrs, named())
+    };
+    let tls_at = |address: SocketAddr| QrsSettings { port: address.port(), ..site.settings(&qrs, named()) };
+    let page = "<!DOCTYPE html><html><head><style>b{}</style></head><body><h1>The http request header is incorrect.</h1></body></html>";
+    let answers = [
+        answering(403, "XSRF prevention check failed. Possible XSRF discovered.").await,
+        answering(403, "Forbidden").await,
+        answering(403, "Forbidden: Your account is inactive. Contact your administrator.").await,
+        answering(200, "<html><body>Please log in</body></html>").await,
+        answering(302, "").await,
+        answering(400, page).await,
+        answering(503, "Service is initialising").await,
+        answering(200, "buildVersion").await,
+        answering(404, "<html>Not Found</html>").await,
+        answering(500, "An error occurred").await,
+    ];
+    let answered = |index: usize| answers[index].settings();
+    let case = |name, settings, said, remedy| Case { name, settings, said, remedy, sent: false };
+    let told = |name, settings, said, remedy| Case { name, settings, said, remedy, sent: true };
+    let cases = [
+        case(
+            "server expired",
+            expired.settings(&at_expired, named()),
+            &["localhost:", "server's certificate expired on 2020-01-02 00:00:00 UTC"],
+            "Renew the certificates",
+        ),
+        case(
+            "server not yet valid",
+            early.settings(&at_early, named()),
+            &["valid from 2090-01-02", "clock of this machine says 20"],
+            "Correct the clock",
+        ),
+        case(
+            "unknown authority",
+            QrsSettings { ca: Some(other.directory.join("root.pem")), ..site.settings(&qrs, named()) },
+            &["issued by \"", "is not the authority in", "root.pem"],
+            "Export the certificates from this very Sense site",
+        ),
+        case(
+            "wrong name",
+            site.settings(&qrs, QrsVerify::Ca { name: None }),
+            &["not made out for \"localhost\", but for sense01, sense01.lab"],
+            "`verifyName: sense01`",
+        ),
+        case(
+            "no name",
+            nameless.settings(&at_nameless, named()),
+            &["not made out for \"sense01\", but for no name at all"],
+            "`fingerprint: ",
+        ),
+        case(
+            "another fingerprint",
+            site.settings(&qrs, QrsVerify::Fingerprint([7; 32])),
+            &["not the one whose fingerprint is configured; this one has "],
+            "somebody else answers",
+        ),
+        case(
+            "client refused, TLS 1.3",
+            strange_client(&qrs),
+            &["refused the client certificate in", "client.pem"],
+            "exported from this very Sense site",
+        ),
+        case(
+            "client expired, TLS 1.3",
+            old_client.settings(&at_old_client, named()),
+            &["refused the client certificate: the one in", "expired on 2021-01-02"],
+            "Export the certificates anew",
+        ),
+        case(
+            "client expired, TLS 1.2",
+            old_client.settings(&at_old_client_12, named()),
+            &["refused the client certificate: the one in", "expired on 2021-01-02"],
+            "Export the certificates anew",
+        ),
+        case(
+            "client missing",
+            QrsSettings { client_cert: None, ..site.settings(&qrs, named()) },
+            &["cert.clientCert", "names no file"],
+            "section `cert`",
+        ),
+        case("no TLS there", tls_at(no_tls), &["does not speak TLS"], "`configQRS.useSSL`"),
+        case(
+            "closed in the handshake",
+            tls_at(closing),
+            &["closed the connection during the TLS handshake"],
+            "Windows closes the connection",
+        ),
+        case("stalled handshake", tls_at(stalling), &["cannot be reached: no connection within 5 seconds"], "firewall"),
+        case(
+            "refused",
+            tls_at(unused),
+            &["cannot be reached: nobody listens there (connection refused)"],
+            "Start the service",
+        ),
+        case(
+            "unknown name",
+            QrsSettings { host: Some(format!("{}.invalid", "x".repeat(64))), ..plain.settings() },
+            &["cannot find out the address of that name"],
+            "in DNS, or in the hosts file",
+        ),
+        case(
+            "not configured",
+            QrsSettings { host: None, ..plain.settings() },
+            &["set `configQRS.host`"],
+            "section `configQRS`",
+        ),
+        case("403 XSRF", answered(0), &["answered 403: XSRF prevention"], "X-Qlik-Xrfkey"),
+        case(
+            "403 not allowed",
+            answered(1),
+            &["127.0.0.1:", "answered 403: Forbidden"],
+            "that user's roles in the QMC",
+        ),
+        case("403 inactive", answered(2), &["answered 403", "inactive"], "is inactive in Qlik Sense"),
+        told("200 login page", answered(3), &["a web page answers (status 200: Please log in)"], "(4242)"),
+        case("302 to a login", answered(4), &["a web page answers (status 302"], "proxy of Qlik Sense"),
+        case(
+            "400 host header",
+            answered(5),
+            &["a web page answers (status 400: The http request header is incorrect.)"],
+            "proxy of Qlik Sense",
+        ),
+        told("503 starting", answered(6), &["answered 503: Service is initialising"], "is starting"),
+        told("200 no JSON", answered(7), &["something unexpected: it is not JSON"], "(4242)"),
+        case("404 of Windows", answered(8), &["a web page answers (status 404: Not Found)"], "(4242)"),
+        told("500", answered(9), &["answered 500: An error occurred"], "Look into the log"),
+    ];
+    let mut ran = 0;
+    for Case { name, settings, said, remedy, sent } in cases {
+        let client = Qrs::new(&settings);
+        let error = client.about().await.expect_err(name);
+        for part in said {
+            assert!(error.to_string().contains(part), "{name}: {part}: {error}");
+        }
+        let told = error.remedy().unwrap_or_default();
+        assert!(told.contains(remedy), "{name}: {told}");
+        assert_eq!(error.may_have_arrived(), sent, "{name}: {error}");
+        let health = client.health();
+        assert!(!health.is_ok() && health.sentence().contains(&error.to_string()), "{name}: {}", health.sentence());
+        assert_eq!(health.remedy(), error.remedy(), "{name}");
+        println!("{name}\n    {error}\n    {told}");
+        ran += 1;
+    }
+    assert_eq!(ran, 26);
+}
+
+#[tokio::test]
+async fn certificates_that_end_soon_are_told_and_new_files_are_taken_up() {
+    let soon = |days: u64| time::OffsetDateTime::now_utc() + Duration::from_secs(days * 86_400 + 43_200);
+    let site = Site::with(&[SHORT_NAME], |server, client| {
+        server.not_after = soon(20);
+        client.not_after = soon(10);
+    });
+    let renewed = Site::new(&[SHORT_NAME]);
+    let qrs = site.qrs(&TLS13).await;
+    let client = Qrs::new(&site.settings(&qrs, named()));
+    let mut registry = prometheus_client::registry::Registry::default();
+    client.tell_certificates(&sense_butler::net::certificates::Certificates::new(&mut registry));
+    assert_eq!((client.warning(), client.certificate_ends().len()), (None, 0), "nothing was read yet");
+    let watch_once = || async {
+        let (stop, before) = (CancellationToken::new(), qrs.seen().len());
+        let watching = tokio::spawn(client.clone().watch(stop.clone()));
+        while qrs.seen().len() < before + 2 {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+        watching.await.unwrap();
+    };
+    watch_once().await;
+    let warning = client.warning().unwrap();
+    assert!(
+        warning.contains("client.pem ends on ") && warning.contains("in 10 days") && warning.contains("in 20 days"),
+        "{warning}"
+    );
+    assert_eq!(warning.matches(" ends on ").count(), 2, "not the authority's: {warning}");
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let told = |name: &str, end: i64| {
+        text.contains(&format!("sense_butler_tls_cert_expiry_timestamp_seconds{{file=\"{name}\"}} {end}"))
+    };
+    let ends = client.certificate_ends();
+    assert_eq!(ends.len(), 3);
+    assert!(ends.iter().all(|end| told(&end.certificate, end.expires)), "{text}");
+
+    // Files of another site are good files, but this server will not like them; unreadable ones are not taken at all.
+    let (file, good) = (site.directory.join("client.pem"), fs::read(site.directory.join("client.pem")).unwrap());
+    fs::write(&file, "half a certi").unwrap();
+    watch_once().await;
+    client.about().await.expect("the good ones stay in force");
+    fs::write(&file, fs::read(renewed.directory.join("client.pem")).unwrap()).unwrap();
+    let stop = CancellationToken::new();
+    let watching = tokio::spawn(client.clone().watch(stop.clone()));
+    while client.health().is_ok() {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    watching.await.unwrap();
+    assert!(client.health().sentence().contains("refused the client certificate"), "{}", client.health().sentence());
+    fs::write(&file, good).unwrap();
+    client.about().await.expect("read again after the refusal");
 }
 
 #[tokio::test]
@@ -202,19 +481,12 @@ async fn a_burst_of_starts_shares_few_connections() {
     let site = Site::new(&[SHORT_NAME]);
     let qrs = site.qrs(&TLS13).await;
     let client = Qrs::new(&site.settings(&qrs, named()));
-    let starter = Starter::new(client, StartTaskFilter::default());
+    let starter = starter_of(client, StartTaskFilter::default());
     let begun = Instant::now();
     let mut asking = tokio::task::JoinSet::new();
     for number in 0..2_000 {
-        let request = StartRequest {
-            targets: vec![StartTarget::Id(format!("0000aaaa-0000-4000-8000-{number:012x}").parse().unwrap())],
-            id_rule: IdRule::EachOnItsOwn,
-            transaction: None,
-            redelivery: None,
-            kept: None,
-            door: "rest",
-            requested_by: "test".into(),
-        };
+        let target = StartTarget::Id(format!("0000aaaa-0000-4000-8000-{number:012x}").parse().unwrap());
+        let request = StartRequest::new(vec![target], "rest", "test");
         let starter = starter.clone();
         asking.spawn(async move { starter.start(request).await });
     }

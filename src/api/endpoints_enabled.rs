@@ -19,6 +19,7 @@ pub(super) fn handle(state: &State) -> Answer {
         ("activeUsers", on.active_users),
         (list_key, on.list_endpoints),
         ("butlerping", on.butlerping),
+        ("keyValueStore", on.key_values),
         ("mqttPublishMessage", on.mqtt_publish),
         ("senseStartTask", on.start_task),
     ];

@@ -2,7 +2,7 @@
 //!
 //! Under `/v4` the bodies have the field set and order of the Butler generation in use (restify's `{"code","message"}`; fastify's
 //! `{"statusCode","code","error","message"}`, `{"message","error","statusCode"}` for an unknown route, `{"error","message","statusCode"}` for a
-//! bad method override); elsewhere `{"error":{"code","message","request_id"}}`. Messages are for people: what, where, what to do.
+//! bad method override, `{"error","code","message","statusCode"}` for a bad path, no `code` where a handler of Butler refuses); elsewhere `{"error":{"code","message","request_id"}}`. Messages are for people: what, where, what to do.
 
 use std::sync::{
     OnceLock,
@@ -50,6 +50,14 @@ pub enum Kind {
     Conflict,
     /// Something required is missing.
     Missing,
+    /// The path is not percent-encoded text.
+    Path,
+    /// A key-value pair has no key.
+    NoKey,
+    /// There is no such namespace of key-value pairs.
+    UnknownNamespace,
+    /// There is no such key.
+    UnknownKey,
     /// The body or message is too large.
     TooLarge,
     /// The caller may not do this from there.
@@ -58,8 +66,10 @@ pub enum Kind {
     Slow,
     /// The broker cannot take the message now.
     Unavailable,
-    /// The broker's store cannot take the message now.
+    /// There is no room left in the store of the broker, or of key-value pairs.
     StoreFull,
+    /// The program's own file cannot be written now; nothing was stored.
+    NotStored,
     /// Qlik Sense, or the part that asks it, cannot be reached now; nothing was started.
     SenseUnavailable,
     /// The work took too long.
@@ -76,13 +86,15 @@ impl Kind {
         match self {
             Self::NotFound => 404,
             Self::Method(_) => 405,
-            Self::Missing if matches!(space, Space::V4(Generation::V5_4)) => 409,
+            Self::Missing | Self::NoKey | Self::UnknownNamespace if matches!(space, Space::V4(Generation::V5_4)) => 409,
+            Self::Path | Self::UnknownKey if matches!(space, Space::V4(Generation::V5_4)) => 404,
             Self::Override | Self::Content | Self::Value | Self::Missing => 400,
+            Self::Path | Self::NoKey | Self::UnknownNamespace | Self::UnknownKey => 400,
             Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::Forbidden => 403,
             Self::Slow => 408,
-            Self::Unavailable | Self::SenseUnavailable | Self::Overdue => 503,
+            Self::Unavailable | Self::SenseUnavailable | Self::NotStored | Self::Overdue => 503,
             Self::StoreFull => 507,
             Self::NotOffered => 501,
             Self::Internal => 500,
@@ -92,16 +104,16 @@ impl Kind {
     /// The `code` of restify's errors.
     const fn restify(self) -> &'static str {
         match self {
-            Self::NotFound => "ResourceNotFound",
+            Self::NotFound | Self::Path | Self::UnknownKey => "ResourceNotFound",
             Self::Method(_) => "MethodNotAllowed",
             Self::Override | Self::Value => "BadRequest",
             Self::Conflict => "Conflict",
             Self::Content => "InvalidContent",
-            Self::Missing => "MissingParameter",
+            Self::Missing | Self::NoKey | Self::UnknownNamespace => "MissingParameter",
             Self::TooLarge => "PayloadTooLarge",
             Self::Forbidden => "Forbidden",
             Self::Slow => "RequestTimeout",
-            Self::Unavailable | Self::SenseUnavailable | Self::Overdue => "ServiceUnavailable",
+            Self::Unavailable | Self::SenseUnavailable | Self::NotStored | Self::Overdue => "ServiceUnavailable",
             Self::StoreFull => "InsufficientStorage",
             Self::NotOffered => "NotImplemented",
             Self::Internal => "Internal",
@@ -112,6 +124,7 @@ impl Kind {
     const fn fastify(self) -> &'static str {
         match self {
             Self::Content => "FST_ERR_CTP_INVALID_JSON_BODY",
+            Self::Path => "FST_ERR_BAD_URL",
             Self::Value | Self::Missing => "FST_ERR_VALIDATION",
             Self::TooLarge => "FST_ERR_CTP_BODY_TOO_LARGE",
             other => other.word(),
@@ -127,6 +140,10 @@ impl Kind {
             Self::Content => "unreadable_body",
             Self::Value => "invalid_value",
             Self::Missing => "missing_value",
+            Self::Path => "bad_path",
+            Self::NoKey => "no_key",
+            Self::UnknownNamespace => "unknown_namespace",
+            Self::UnknownKey => "unknown_key",
             Self::Conflict => "conflict",
             Self::TooLarge => "too_large",
             Self::Forbidden => "forbidden",
@@ -135,6 +152,7 @@ impl Kind {
             Self::SenseUnavailable => "qrs_unreachable",
             Self::Overdue => "timeout",
             Self::StoreFull => "store_full",
+            Self::NotStored => "not_stored",
             Self::NotOffered => "not_offered",
             Self::Internal => "internal",
         }
@@ -169,6 +187,12 @@ impl Fault {
             (Space::V4(Generation::Head), Kind::Override) => {
                 json!({"error": reason, "message": message, "statusCode": status})
             }
+            (Space::V4(Generation::Head), Kind::Path) => {
+                json!({"error": reason, "code": kind.fastify(), "message": message, "statusCode": status})
+            }
+            (Space::V4(Generation::Head), Kind::NoKey | Kind::UnknownNamespace | Kind::UnknownKey) => {
+                json!({"statusCode": status, "error": reason, "message": message})
+            }
             (Space::V4(Generation::Head), _) => {
                 json!({"statusCode": status, "code": kind.fastify(), "error": reason, "message": message})
             }
@@ -179,7 +203,7 @@ impl Fault {
         let answer = Answer::json(status, body.to_string());
         match kind {
             Kind::Method(allow) => answer.with("allow", allow),
-            Kind::Unavailable | Kind::Overdue => answer.with("retry-after", "1"),
+            Kind::Unavailable | Kind::NotStored | Kind::Overdue => answer.with("retry-after", "1"),
             // A Qlik service that restarts takes its time.
             Kind::SenseUnavailable => answer.with("retry-after", "5"),
             // The rest of the body is still on its way: this connection cannot carry another request.
@@ -201,6 +225,7 @@ const fn reason(status: u16) -> &'static str {
         413 => "Payload Too Large",
         501 => "Not Implemented",
         503 => "Service Unavailable",
+        507 => "Insufficient Storage",
         _ => "Internal Server Error",
     }
 }

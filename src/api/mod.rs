@@ -28,6 +28,8 @@ mod entry;
 mod form;
 mod health;
 mod js_number;
+mod json_object;
+mod key_values;
 mod metrics;
 mod mqtt_publish;
 mod not_offered;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::{
     answer::{Answer, Request},
     fault::{Fault, Kind},
-    form, js_number,
+    js_number, json_object,
     state::State,
 };
 use crate::{
@@ -18,12 +18,15 @@ use crate::{
     names::{NameError, QoS, TopicName},
 };
 
+/// What the body should be.
+const EXPECTED: &str = r#"{"topic":"...","message":"..."}"#;
+
 /// Handles the request.
 ///
 /// # Errors
 /// 4xx for what cannot be published, 403 for a topic of the program's own, 503 when the broker cannot take it.
 pub(super) async fn handle(state: &State, request: &Request) -> Result<Answer, Fault> {
-    let mut object = read_object(request)?;
+    let mut object = json_object::read(request, EXPECTED)?;
     let topic = coerce(&mut object, "topic")?;
     let message = coerce(&mut object, "message")?;
     let topic = check_topic(state, &topic)?;
@@ -52,30 +55,6 @@ pub(super) fn origin(request: &Request, starts: bool) -> Origin {
     // Without the port, which is another one for each connection: a transaction is one of its asker.
     let user = starts.then(|| request.peer.ip().to_canonical().to_string().into());
     Origin { door: Door::Rest, client: None, user, may_start: true }
-}
-
-/// The body as an object: a form where the content type says so and the body does not begin like JSON (curl says "form" of everything), else JSON.
-fn read_object(request: &Request) -> Result<Map<String, Value>, Fault> {
-    let unreadable = |why: String| Fault::new(Kind::Content, why);
-    let text = std::str::from_utf8(&request.body)
-        .map_err(|error| unreadable(format!("the body is not UTF-8: {error}; send it encoded as UTF-8")))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let is_form = request
-        .header("content-type")
-        .is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("application/x-www-form-urlencoded"));
-    if is_form && !text.trim_start().starts_with('{') {
-        let pairs = form::pairs(text).collect::<Result<Vec<_>, _>>();
-        let pairs = pairs.map_err(|error| unreadable(format!("a value of the form is not UTF-8: {error}")))?;
-        return Ok(pairs.into_iter().map(|(key, value)| (key, Value::String(value))).collect());
-    }
-    match serde_json::from_str(text) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(Value::Null) => Err(unreadable(r#"the body is null; expected {"topic":"...","message":"..."}"#.into())),
-        Ok(_) => Err(Fault::new(Kind::Missing, r#"the body has no topic; expected {"topic":"...","message":"..."}"#)),
-        Err(error) => {
-            Err(unreadable(format!(r#"the body is not JSON: {error}; expected {{"topic":"...","message":"..."}}"#)))
-        }
-    }
 }
 
 /// A property as text, coerced in place so that the echo shows what was published: a number or boolean becomes its text, a null message is empty.
@@ -174,7 +153,11 @@ mod tests {
             (form, b"topic=a&message=b"),
             (None, "\u{feff} {\"topic\":\"a\",\"message\":\"b\"}\r\n".as_bytes()),
         ] {
-            assert_eq!(read_object(&request(kind, body)).map(Value::Object), Ok(expected.clone()), "{kind:?} {body:?}");
+            assert_eq!(
+                json_object::read(&request(kind, body), EXPECTED).map(Value::Object),
+                Ok(expected.clone()),
+                "{kind:?} {body:?}"
+            );
         }
         for (body, kind) in [
             (&b""[..], Kind::Content),
@@ -185,9 +168,9 @@ mod tests {
             (b"[1]", Kind::Missing),
             (b"5", Kind::Missing),
         ] {
-            assert_eq!(read_object(&request(None, body)).unwrap_err().kind, kind, "{body:?}");
+            assert_eq!(json_object::read(&request(None, body), EXPECTED).unwrap_err().kind, kind, "{body:?}");
         }
-        assert_eq!(read_object(&request(form, b"topic=%ff")).unwrap_err().kind, Kind::Content);
+        assert_eq!(json_object::read(&request(form, b"topic=%ff"), EXPECTED).unwrap_err().kind, Kind::Content);
     }
 
     #[test]

@@ -13,16 +13,6 @@ const ROUTES: &[(&str, &[&str])] = &[
     ("fileDelete", &["/v4/filedelete"]),
     ("fileMove", &["/v4/filemove"]),
     ("fileCopy", &["/v4/filecopy"]),
-    (
-        "keyValueStore",
-        &[
-            "/v4/keyvaluesnamespaces",
-            "/v4/keyvalues/*",
-            "/v4/keyvalues/*/keyexists",
-            "/v4/keyvalues/*/*",
-            "/v4/keylist/*",
-        ],
-    ),
     ("senseAppReload", &["/v4/app/*/reload"]),
     ("senseAppDump", &["/v4/app/*/dump", "/v4/senseappdump/*"]),
     ("senseListApps", &["/v4/apps/list", "/v4/senselistapps"]),
@@ -70,19 +60,19 @@ mod tests {
 
     #[test]
     fn only_what_is_switched_on() {
-        let enabled = ["keyValueStore".to_owned(), "scheduler.startSchedule".to_owned()];
+        let enabled = ["senseAppDump".to_owned(), "scheduler.startSchedule".to_owned()];
         for (path, key) in [
-            ("/v4/keyvalues/ns", Some("keyValueStore")),
-            ("/v4/keyvalues/ns/key", Some("keyValueStore")),
-            ("/v4/keyvalues/ns/keyexists", Some("keyValueStore")),
-            ("/v4/keyvalues", None),
+            ("/v4/app/7/dump", Some("senseAppDump")),
+            ("/v4/senseappdump/7", Some("senseAppDump")),
+            ("/v4/senseappdump", None),
+            ("/v4/app/7/reload", None),
             ("/v4/schedules/7/start", Some("startSchedule")),
             ("/v4/schedules/7/stop", None),
             ("/v4/createdir", None),
-            ("/keyvalues/ns", None),
+            ("/senseappdump/7", None),
         ] {
             assert_eq!(find(path, &enabled), key, "{path}");
         }
-        assert_eq!(find("/v4/keyvalues/ns", &[]), None);
+        assert_eq!(find("/v4/senseappdump/7", &[]), None);
     }
 }

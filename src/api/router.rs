@@ -10,7 +10,7 @@ use super::{
     answer::{Answer, Request},
     broker_clients, broker_retained, broker_stats, broker_subscriptions, butlerping, endpoints_enabled,
     fault::{Fault, Kind},
-    health, metrics, mqtt_publish, not_offered,
+    health, key_values, metrics, mqtt_publish, not_offered,
     state::State,
     status,
 };
@@ -24,6 +24,11 @@ pub(super) enum Resource {
     StartTask,
     ActiveUsers,
     ActiveUserCount,
+    KeyNamespaces,
+    KeyList,
+    KeyNamespace,
+    KeyExists,
+    Key,
     /// A route of Butler that is switched on in the file and not offered here; with its key.
     NotOffered(&'static str),
     Livez,
@@ -48,6 +53,10 @@ impl Resource {
             Self::StartTask => "reloadtask",
             Self::ActiveUsers => "activeusers",
             Self::ActiveUserCount => "activeusercount",
+            Self::KeyNamespaces => "keyvaluesnamespaces",
+            Self::KeyList => "keylist",
+            Self::KeyNamespace | Self::Key => "keyvalues",
+            Self::KeyExists => "keyexists",
             Self::NotOffered(_) => "not_offered",
             Self::Livez => "livez",
             Self::Readyz => "readyz",
@@ -67,7 +76,10 @@ impl Resource {
         match self {
             Self::MqttPublish | Self::StartTask => "PUT, POST",
             Self::BrokerClient => "GET, HEAD, DELETE",
-            Self::BrokerRetainedTopic => "DELETE",
+            Self::KeyNamespace => "GET, HEAD, POST, DELETE",
+            // A key may be called so.
+            Self::KeyExists => "GET, HEAD, DELETE",
+            Self::BrokerRetainedTopic | Self::Key => "DELETE",
             _ => "GET, HEAD",
         }
     }
@@ -87,6 +99,11 @@ impl Resource {
                 | Self::StartTask
                 | Self::ActiveUsers
                 | Self::ActiveUserCount
+                | Self::KeyNamespaces
+                | Self::KeyList
+                | Self::KeyNamespace
+                | Self::KeyExists
+                | Self::Key
                 | Self::Metrics
                 | Self::Status
                 | Self::BrokerClients
@@ -132,6 +149,7 @@ pub(super) fn find(state: &State, path: &str) -> Result<Resource, Fault> {
         "/v4/configfile/endpointsenabled" => on.list_endpoints.then_some(Resource::EndpointsEnabled),
         "/v4/activeusers" => on.active_users.then_some(Resource::ActiveUsers),
         "/v4/activeusercount" => on.active_user_count.then_some(Resource::ActiveUserCount),
+        "/v4/keyvaluesnamespaces" => on.key_values.then_some(Resource::KeyNamespaces),
         "/livez" => Some(Resource::Livez),
         "/readyz" => Some(Resource::Readyz),
         "/metrics" => Some(Resource::Metrics),
@@ -142,6 +160,9 @@ pub(super) fn find(state: &State, path: &str) -> Result<Resource, Fault> {
         "/api/v1/broker/stats" => Some(Resource::BrokerStats),
         other if is_below(other, broker_clients::ROOT) => Some(Resource::BrokerClient),
         other if is_below(other, broker_retained::ROOT) => Some(Resource::BrokerRetainedTopic),
+        other if is_below(other, key_values::LIST) => on.key_values.then_some(Resource::KeyList),
+        other if is_below(other, key_values::ROOT) => on.key_values.then_some(Resource::KeyNamespace),
+        other if is_key(other) => on.key_values.then(|| of_key(other)),
         other if is_start(other) => on.start_task.then_some(Resource::StartTask),
         other => not_offered::find(other, &state.setup.rest.endpoints_not_offered).map(Resource::NotOffered),
     };
@@ -151,6 +172,16 @@ pub(super) fn find(state: &State, path: &str) -> Result<Resource, Fault> {
 /// One segment below a path.
 fn is_below(path: &str, root: &str) -> bool {
     path.strip_prefix(root).is_some_and(|name| !name.is_empty() && !name.contains('/'))
+}
+
+/// `/v4/keyvalues/{namespace}/{key}`
+fn is_key(path: &str) -> bool {
+    let names = path.strip_prefix(key_values::ROOT).and_then(|rest| rest.split_once('/'));
+    names.is_some_and(|(namespace, key)| !namespace.is_empty() && !key.is_empty() && !key.contains('/'))
+}
+
+fn of_key(path: &str) -> Resource {
+    if path.ends_with("/keyexists") { Resource::KeyExists } else { Resource::Key }
 }
 
 /// `/v4/reloadtask/{id}/start`
@@ -201,6 +232,14 @@ pub(super) async fn dispatch(state: &State, resource: Resource, request: Request
         Resource::EndpointsEnabled => Ok(endpoints_enabled::handle(state)),
         Resource::ActiveUsers => Ok(active_users::names(state, &request)),
         Resource::ActiveUserCount => Ok(active_users::count(state, &request)),
+        Resource::KeyNamespaces => Ok(key_values::namespaces(state)),
+        Resource::KeyList => key_values::list(state, &request),
+        Resource::KeyNamespace if request.method == "POST" => key_values::post(state, &request).await,
+        Resource::KeyNamespace if request.method == "DELETE" => key_values::delete_namespace(state, &request).await,
+        Resource::KeyNamespace => key_values::get(state, &request),
+        Resource::Key => key_values::delete(state, &request).await,
+        Resource::KeyExists if request.method == "DELETE" => key_values::delete(state, &request).await,
+        Resource::KeyExists => key_values::exists(state, &request),
         Resource::NotOffered(key) => Err(not_offered::fault(key)),
         Resource::Livez => Ok(health::livez()),
         Resource::Readyz => Ok(health::readyz(state)),
@@ -241,6 +280,19 @@ mod tests {
         assert!(is_start("/v4/reloadtask/-/start"));
         for path in ["/v4/reloadtask/start", "/v4/reloadtask/a/b/start", "/v4/reloadtask/a", "/v4/reloadtask//start"] {
             assert!(!is_start(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn key_paths() {
+        for (path, key) in [
+            ("/v4/keyvalues/ns/k", Some(Resource::Key)),
+            ("/v4/keyvalues/ns/keyexists", Some(Resource::KeyExists)),
+            ("/v4/keyvalues/keyexists", None),
+            ("/v4/keyvalues/ns/a/b", None),
+            ("/v4/keyvalues/", None),
+        ] {
+            assert_eq!(is_key(path).then(|| of_key(path)), key, "{path}");
         }
     }
 

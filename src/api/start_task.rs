@@ -1,6 +1,7 @@
 //! `PUT` or `POST /v4/reloadtask/{id}/start`: starts the task of the path (`-`: none) and those the body names.
 //!
-//! Body: an array of `{"type","payload"}` with `starttaskid`, `starttasktag`, `starttaskcustomproperty`; absent, empty or `{}` is `[]`.
+//! Body: an array of `{"type","payload"}` with `starttaskid`, `starttasktag`, `starttaskcustomproperty`, `keyvaluestore`; absent, empty or `{}` is
+//! `[]`. Key-value pairs are stored, all of them, before anything is started: whoever is started finds them.
 //! Answer of generation head: 200 with Butler's lists, two blanks of indentation, and, where QRS did not do what was asked, a last field
 //! `errors`; of generation 5.4: 201 `{"taskId"}`, with the same `errors`. Invariants: an item that cannot be read, or asks for what is not
 //! offered, refuses the whole request before anything is started; 503 says that nothing was started and QRS could not be asked.
@@ -16,9 +17,11 @@ use self::{body::Item, lists::Told};
 use super::{
     answer::{Answer, Request},
     fault::{Fault, Kind, Space},
+    key_values,
 };
 use crate::{
     config::settings::Generation,
+    keep::values::{self, Values},
     names::TaskId,
     sense::tasks::{
         Starter,
@@ -33,6 +36,8 @@ pub struct StartTaskState {
     pub generation: Generation,
     /// Who starts.
     pub starter: Starter,
+    /// Where key-value pairs of the body go.
+    pub values: Values,
 }
 
 /// An id as it was asked for: one a task can have, or the text that is none.
@@ -54,6 +59,8 @@ struct Asked {
     ids: Vec<AskedId>,
     /// Tags and custom properties.
     groups: Vec<StartTarget>,
+    /// Key-value pairs to be stored first.
+    pairs: Vec<values::Item>,
 }
 
 /// Answers one request.
@@ -67,7 +74,11 @@ pub async fn handle(state: &StartTaskState, request: &Request) -> Answer {
 async fn carry_out(state: &StartTaskState, request: &Request) -> Result<Answer, Fault> {
     let path_id = path_id(&request.path)?;
     let all_must_exist = all_must_exist(&request.query)?;
-    let asked = Asked::gather(&path_id, body::read(&request.body, state.generation)?);
+    let mut asked = Asked::gather(&path_id, body::read(&request.body, state.generation)?);
+    let pairs = std::mem::take(&mut asked.pairs);
+    if !pairs.is_empty() {
+        state.values.put(pairs).await.map_err(|error| key_values::fault(&error))?;
+    }
     let outcomes = start(state, request, &asked, all_must_exist).await;
     if let Some(why) = nobody_asked(&outcomes) {
         return Err(Fault::new(Kind::SenseUnavailable, why));
@@ -121,6 +132,8 @@ impl Asked {
                 }
                 Item::Group(group) if !asked.groups.contains(&group) => asked.groups.push(group),
                 Item::Group(_) => {}
+                // The last of two with the same key holds.
+                Item::Store(pair) => asked.pairs.push(pair),
             }
         }
         asked
@@ -142,15 +155,8 @@ async fn start(state: &StartTaskState, request: &Request, asked: &Asked, all_mus
         (true, false) => IdRule::AllMustExist,
         (true, true) => IdRule::NoneStarts,
     };
-    let request = StartRequest {
-        targets: asked.targets(),
-        id_rule,
-        transaction: None,
-        redelivery: None,
-        kept: None,
-        door: "rest",
-        requested_by: request.peer.ip().to_canonical().to_string(),
-    };
+    let peer = request.peer.ip().to_canonical().to_string();
+    let request = StartRequest { id_rule, ..StartRequest::new(asked.targets(), "rest", peer) };
     state.starter.start(request).await.outcomes
 }
 
@@ -162,7 +168,7 @@ fn nobody_asked(outcomes: &[StartOutcome]) -> Option<String> {
     }
     let errors = outcomes.iter().filter_map(|outcome| outcome.error.as_ref());
     errors
-        .filter(|error| matches!(error.code, "qrs_unreachable" | "stopping"))
+        .filter(|error| matches!(&*error.code, "qrs_unreachable" | "stopping"))
         .map(|error| error.message.clone())
         .next()
 }

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     bus::{BoxFuture, Bus, desk::Desk},
     config::settings::{Generation, RestSettings},
+    keep::values::Values,
     names::{TopicFilter, TopicName},
     telemetry::readiness::Readiness,
 };
@@ -49,6 +50,8 @@ pub struct Setup {
     pub start_task: StartHandler,
     /// Who is active.
     pub active_users: ActiveUsers,
+    /// The key-value store.
+    pub values: Values,
     /// What `/readyz` says.
     pub readiness: Readiness,
     /// What `/metrics` says.
@@ -99,7 +102,10 @@ impl State {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::config::settings::Endpoints;
+    use crate::{
+        config::settings::Endpoints,
+        keep::{Keep, values::ValueSettings},
+    };
 
     /// Settings of a REST server on 127.0.0.1, port 0, with every endpoint on.
     pub(crate) fn rest_settings() -> RestSettings {
@@ -120,6 +126,7 @@ pub(crate) mod tests {
                 start_task: true,
                 active_user_count: true,
                 active_users: true,
+                key_values: true,
             },
             endpoints_not_offered: Vec::new(),
         }
@@ -129,6 +136,9 @@ pub(crate) mod tests {
     pub(crate) fn state(rest: RestSettings, bus: Bus) -> State {
         let mut registry = Registry::default();
         let counters = Counters::register(&mut registry);
+        let values = Keep::open(None, &mut registry)
+            .and_then(|keep| Values::open(&keep, ValueSettings::default(), &mut registry));
+        let values = values.unwrap();
         State::new(Setup {
             generation: Generation::Head,
             rest,
@@ -140,6 +150,7 @@ pub(crate) mod tests {
             desk: None,
             start_task: Arc::new(|_| Box::pin(async { Answer::json(200, "{}") })),
             active_users: Arc::new(Vec::new),
+            values,
             readiness: Readiness::new(),
             registry: Arc::new(registry),
             counters,

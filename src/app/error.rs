@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use super::holder;
-use crate::{api::ApiError, broker::BrokerError, names::NameError, sense::receiver::ReceiverError};
+use crate::{api::ApiError, broker::BrokerError, keep::KeepError, names::NameError, sense::receiver::ReceiverError};
 
 /// Why the program cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +17,9 @@ pub enum BuildError {
     /// REST or the health port.
     #[error("{}", with_holder(.0.to_string(), .0.taken(), holder::of_tcp, "If that is Butler, stop it or set another `restServerConfig.serverPort`"))]
     Api(#[from] ApiError),
+    /// The program's own file.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     /// A prefix of the program's own topics is too long.
     #[error("mqttConfig.ownTopicsRoot cannot be used: {0}")]
     Name(#[from] NameError),
@@ -28,7 +31,7 @@ impl BuildError {
         match self {
             Self::Broker(error) => matches!(error, BrokerError::Certificate { .. }),
             Self::Api(error) => error.is_configuration(),
-            Self::Receiver(_) => false,
+            Self::Receiver(_) | Self::Keep(_) => false,
             Self::Name(_) => true,
         }
     }

@@ -8,6 +8,7 @@ mod directory;
 mod error;
 mod health;
 pub mod holder;
+mod keep;
 #[cfg(test)]
 mod metrics_table;
 mod probe;
@@ -21,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::{
     carrier::{Buses, Carrier},
+    keep::Kept,
     supervise::{FatalEnds, Stage, Supervisor},
 };
 pub use self::{
@@ -39,13 +41,14 @@ use crate::{
     broker::BrokerHandle,
     bus::{Bus, desk::Desk},
     config::{Loaded, settings::Settings},
+    keep::values::Values,
     names::{NameError, TopicFilter},
     net::certificates::Certificates,
     sense::{
         directory::TaskDirectory,
         qrs::Qrs,
         receiver::{Listening, Receiver},
-        tasks::Starter,
+        tasks::{Patience, Starter},
     },
     telemetry::{
         metrics::{self, Registry},
@@ -88,6 +91,7 @@ pub struct App {
     forwarder: Forwarder,
     status: Status,
     users: ActiveUsers,
+    kept: Kept,
     counters: api::counters::Counters,
     readiness: Readiness,
     certificates: Certificates,
@@ -119,9 +123,12 @@ impl App {
         let api = settings.rest.enable.then(|| api::Server::bind(&settings.rest, &certificates)).transpose()?;
         let docker_health =
             settings.docker_health.enable.then(|| api::DockerHealth::bind(settings.docker_health)).transpose()?;
+        let kept = Kept::open(loaded, &mut registry)?;
         let qrs = Qrs::new(&settings.qrs);
         qrs.metrics().register(&mut registry);
-        let starter = Starter::new(qrs.clone(), settings.start_filter.clone());
+        qrs.tell_certificates(&certificates);
+        let starter =
+            Starter::open(qrs.clone(), settings.start_filter.clone(), kept.keep.shelf("starts"), Patience::default())?;
         starter.metrics().register(&mut registry);
         let buses = carrier.buses();
         let actions = actions(loaded, &buses.bridge, &starter, &mut registry)?;
@@ -162,6 +169,7 @@ impl App {
             forwarder,
             status,
             users,
+            kept,
             counters,
             readiness,
             certificates,
@@ -208,6 +216,8 @@ impl App {
             start_reloads(&supervisor, broker, reloads, &readiness);
         }
         carrier.start(&supervisor, &readiness);
+        let values = self.kept.values.clone();
+        self.kept.start(&supervisor, &readiness);
         let certificates = self.certificates;
         supervisor.restarting(Stage::Doors, "certificates", move |stop| certificates.clone().watch(stop));
         // Also with `mqttConfig.enable: false`: then nothing is forwarded, but REST still tells who is active.
@@ -230,6 +240,7 @@ impl App {
                 desk,
                 starter: self.starter,
                 users: self.users,
+                values,
                 readiness: readiness.clone(),
                 registry: self.registry,
                 counters: self.counters,
@@ -262,6 +273,7 @@ fn actions(loaded: &Loaded, bus: &Bus, starter: &Starter, registry: &mut Registr
         start_topic: mqtt.task_start.clone(),
         own_topics: mqtt.own_topics.clone(),
         protected: loaded.broker.protected_topics.clone(),
+        start_deadline: loaded.settings.start.deadline,
     };
     let actions = Actions::build(&settings, bus.clone(), starter.clone())?;
     actions.metrics().register(registry);
@@ -334,8 +346,10 @@ fn start_actions(supervisor: &Supervisor, actions: Actions, readiness: &Readines
     supervisor.essential(Stage::Work, "actions", move |stop| up(latch, actions.run(stop)));
 }
 
-/// Starts under way by any door are let end.
+/// Starts under way by any door are let end; executions are followed.
 fn start_starter(supervisor: &Supervisor, starter: Starter) {
+    let follower = starter.follower().clone();
+    supervisor.restarting(Stage::Work, "executions", move |stop| follower.clone().run(stop));
     supervisor.essential(Stage::Work, "starter", move |stop| async move {
         stop.cancelled().await;
         if !starter.stop(STARTS_END).await {
@@ -370,6 +384,7 @@ struct Rest {
     desk: Option<Desk>,
     starter: Starter,
     users: ActiveUsers,
+    values: Values,
     readiness: Readiness,
     registry: Registry,
     counters: api::counters::Counters,
@@ -378,7 +393,11 @@ struct Rest {
 impl Rest {
     fn setup(self) -> api::Setup {
         let Self { settings, users, .. } = self;
-        let start = Arc::new(start_task::StartTaskState { generation: settings.generation, starter: self.starter });
+        let start = Arc::new(start_task::StartTaskState {
+            generation: settings.generation,
+            starter: self.starter,
+            values: self.values.clone(),
+        });
         api::Setup {
             generation: settings.generation,
             rest_qos_retain: settings.mqtt.rest_qos_retain,
@@ -393,6 +412,7 @@ impl Rest {
                 Box::pin(async move { start_task::handle(&start, &request).await })
             }),
             active_users: Arc::new(move || users.names().iter().map(ToString::to_string).collect()),
+            values: self.values,
             readiness: self.readiness,
             registry: Arc::new(self.registry),
             counters: self.counters,

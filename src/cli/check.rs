@@ -12,7 +12,7 @@ use crate::{
     config::{
         self, ConfigErrors, EXIT_CODE, LoadOptions, Loaded,
         address::is_loopback,
-        settings::{BrokerChoice, Generation, QrsVerify, Settings},
+        settings::{BrokerChoice, Generation, QrsHost, QrsVerify, Settings},
     },
 };
 
@@ -53,6 +53,7 @@ fn describe(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     broker(settings, &loaded.broker, out)?;
     events(settings, out)?;
     rest(settings, out)?;
+    values(loaded, out)?;
     tasks(settings, out)?;
     writeln!(out, "data        {}", loaded.data_dir.display())?;
     if !loaded.warnings.is_empty() {
@@ -216,19 +217,33 @@ fn rest(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "            publishing and starting tasks: from {from}")
 }
 
+fn values(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
+    let values = &loaded.settings.values;
+    match loaded.keep_dir() {
+        _ if !values.offered => Ok(()),
+        Some(directory) if values.durable => {
+            writeln!(out, "            keeps key-value pairs in {}", directory.join("sense.redb").display())
+        }
+        _ => writeln!(out, "            key-value pairs live in memory: a restart forgets them"),
+    }
+}
+
 fn tasks(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
     let qrs = &settings.qrs;
     let Some(host) = &qrs.host else {
         return writeln!(out, "tasks       cannot be started: configQRS.host is absent");
     };
     let scheme = if qrs.use_tls { "https" } else { "http" };
-    let verify = match &qrs.verify {
+    let verify = |verify: &QrsVerify| match verify {
         QrsVerify::Ca { name: None } => "certificate checked".to_owned(),
         QrsVerify::Ca { name: Some(name) } => format!("certificate checked for the name {name}"),
         QrsVerify::Fingerprint(_) => "certificate compared with its fingerprint".to_owned(),
         QrsVerify::Insecure => "certificate NOT checked".to_owned(),
     };
-    writeln!(out, "tasks       started through {scheme}://{host}:{} ({verify})", qrs.port)?;
+    writeln!(out, "tasks       started through {scheme}://{host}:{} ({})", qrs.port, verify(&qrs.verify))?;
+    for QrsHost { host, port, verify: how } in &qrs.further {
+        writeln!(out, "            if that does not answer, through {scheme}://{host}:{port} ({})", verify(how))?;
+    }
     let filter = &settings.start_filter;
     if filter.enable {
         let (ids, tags, properties) = (filter.task_ids.len(), filter.tags.len(), filter.custom_properties.len());
@@ -290,6 +305,7 @@ mod tests {
             "opens UDP on localhost port 9998",
             "sessions are not received",
             "opens HTTP on localhost port 8080",
+            "keeps key-value pairs in ",
             "https://sense1:4242",
             "keeps sessions and retained messages in ",
             "its schedules will not run; keep Butler for them",

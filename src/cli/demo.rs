@@ -120,6 +120,7 @@ fn point_at(loaded: &mut Loaded, simulator: &Simulator) {
     if let Some(address) = simulator.addresses().qrs.first() {
         qrs.host = Some(address.ip().to_string());
         qrs.port = address.port();
+        qrs.further = Vec::new();
     }
     if let Some(PkiFiles { client, client_key, root, .. }) = simulator.pki() {
         qrs.client_cert = Some(client.clone());
@@ -200,8 +201,11 @@ async fn show_site(mut events: broadcast::Receiver<SimulatorEvent>, stop: Cancel
                     change.execution_id
                 ));
             }
-            // Datagrams are shown by what becomes of them.
-            Some(Ok(SimulatorEvent::Datagram { .. }) | Err(broadcast::error::RecvError::Lagged(_))) => {}
+            // Datagrams and requests are shown by what becomes of them.
+            Some(
+                Ok(SimulatorEvent::Datagram { .. } | SimulatorEvent::Request(_))
+                | Err(broadcast::error::RecvError::Lagged(_)),
+            ) => {}
             Some(Err(broadcast::error::RecvError::Closed)) | None => return,
         }
     }

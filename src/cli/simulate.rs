@@ -15,9 +15,16 @@ use crate::{
     app,
     config::address::{self, AddressError, HostPort},
     sense::simulator::{
-        Change, Profile, Simulator, SimulatorError, SimulatorEvent, SimulatorSettings, SiteSource, Targets, Transport,
+        Asked, Change, Profile, ServerCertificate, Simulator, SimulatorError, SimulatorEvent, SimulatorSettings,
+        SiteSource, Targets, TlsChoices, TlsVersions, Transport,
+        plan::{TaskKind, TaskPlan},
     },
 };
+
+/// Tasks that are listed at the start; sites for measurements have thousands.
+const TASKS_SHOWN: usize = 40;
+/// A key for the commands to try: any 16 letters and digits, the same in header and query.
+const XRFKEY: &str = "0123456789abcdef";
 
 /// Options of `simulate`.
 #[derive(Debug, Clone, Args)]
@@ -34,6 +41,15 @@ pub struct Options {
     /// No TLS
     #[arg(long)]
     pub plain: bool,
+    /// The server's certificate: sound, expired, wrong-name, no-names or unknown-authority
+    #[arg(long, value_name = "KIND", default_value = "sound")]
+    pub certificate: ServerCertificate,
+    /// Versions of TLS: both, 1.2 or 1.3
+    #[arg(long, value_name = "VERSION", default_value = "both")]
+    pub tls: TlsVersions,
+    /// Answer clients without a certificate 403 instead of turning them away in the handshake
+    #[arg(long)]
+    pub soft: bool,
     /// Tasks, durations and outcomes [default: a built-in sample site]
     #[arg(long, value_name = "FILE")]
     pub tasks: Option<PathBuf>,
@@ -55,6 +71,9 @@ pub struct Options {
     /// Factor on how often things happen by themselves, 0 (never) to 1000
     #[arg(long, value_name = "N", default_value_t = 1.0)]
     pub rate: f64,
+    /// Show every request to the repository, too
+    #[arg(long)]
+    pub requests: bool,
 }
 
 /// Runs until stopped by a signal.
@@ -126,12 +145,14 @@ fn settings(options: &Options) -> Result<SimulatorSettings, SimulateError> {
         qrs: listening(&options.qrs)?,
         control: listening(&options.control)?.first().copied(),
         transport,
+        tls: TlsChoices { certificate: options.certificate, versions: options.tls, soft: options.soft },
         site: options.tasks.clone().map_or(SiteSource::BuiltIn, SiteSource::File),
         targets: Targets { tasks: targets(&options.send_to)?, sessions: targets(&options.sessions_to)? },
         profile: options.profile,
         seed: options.seed,
         speed: options.speed,
         rate: options.rate,
+        show_requests: options.requests,
         ..SimulatorSettings::new(&options.pki)
     })
 }
@@ -163,15 +184,14 @@ fn banner(simulator: &Simulator, targets: &Targets, options: &Options) -> String
     let scheme = if options.plain { "http" } else { "https" };
     let list = |all: &[SocketAddr]| all.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ");
     let mut text = format!(
-        "SIMULATED Qlik Sense site (profile {}, {} tasks, clock x{})\n",
-        options.profile,
+        "SIMULATED Qlik Sense site: {} tasks, log appenders of {}, clock x{}\n",
         simulator.plan().tasks.len(),
+        options.profile,
         options.speed
     );
     let mut row = |name: &str, value: String| text.push_str(&format!("  {name:<15}{value}\n"));
-    for address in &addresses.qrs {
-        row("repository", format!("{scheme}://{address}/qrs/"));
-    }
+    let qrs: Vec<String> = addresses.qrs.iter().map(|address| format!("{scheme}://{address}/qrs/")).collect();
+    row("repository", qrs.join("  "));
     if let Some(files) = simulator.pki() {
         row("certificates", format!("{} (client.pem, client_key.pem, root.pem)", files.directory.display()));
     }
@@ -182,9 +202,57 @@ fn banner(simulator: &Simulator, targets: &Targets, options: &Options) -> String
         row(name, if receivers.is_empty() { "to nobody".to_owned() } else { format!("to {}", list(receivers)) });
     }
     row("sample task", format!("id={}", simulator.sample_task()));
-    for task in &simulator.plan().tasks {
-        let state = if task.enabled { "" } else { "  (disabled)" };
-        row("", format!("{}  {}{state}", task.id, task.name));
+    text.push_str("  tasks\n");
+    let tasks = &simulator.plan().tasks;
+    for task in tasks.iter().take(TASKS_SHOWN) {
+        text.push_str(&format!("    {}  {}{}\n", task.id, task.name, remarks(task)));
+    }
+    if let Some(more) = tasks.len().checked_sub(TASKS_SHOWN).filter(|more| *more > 0) {
+        text.push_str(&format!("    and {more} more\n"));
+    }
+    text.push_str(&to_try(simulator));
+    text
+}
+
+/// What is worth knowing of a task beside its name.
+fn remarks(task: &TaskPlan) -> String {
+    let mut remarks = Vec::new();
+    let kind = match task.kind {
+        TaskKind::Reload => None,
+        TaskKind::ExternalProgram => Some("external program"),
+        TaskKind::UserSync => Some("user synchronisation"),
+        TaskKind::Distribute => Some("distribute"),
+        TaskKind::Preload => Some("preload"),
+    };
+    remarks.extend(kind.map(str::to_owned));
+    remarks.extend((!task.enabled).then(|| "disabled".to_owned()));
+    remarks.extend(task.every.map(|every| format!("every {every} s")));
+    remarks.extend((!task.after.is_empty()).then(|| "after other tasks".to_owned()));
+    remarks.extend((task.max_retries > 0).then(|| format!("tried again up to {} times", task.max_retries)));
+    if remarks.is_empty() { String::new() } else { format!("  ({})", remarks.join(", ")) }
+}
+
+/// Three commands that work as they stand.
+fn to_try(simulator: &Simulator) -> String {
+    let addresses = simulator.addresses();
+    let Some(qrs) = addresses.qrs.first() else { return String::new() };
+    let (curl, scheme) = match simulator.pki() {
+        Some(files) => {
+            let [root, client, key] = [&files.root, &files.client, &files.client_key].map(|path| path.display());
+            (format!("curl --cacert \"{root}\" --cert \"{client}\" --key \"{key}\""), "https")
+        }
+        None => ("curl".to_owned(), "http"),
+    };
+    let headers = format!("-H \"X-Qlik-Xrfkey: {XRFKEY}\" -H \"X-Qlik-User: UserDirectory=INTERNAL; UserId=sa_api\"");
+    let call = |path: &str| format!("\"{scheme}://{qrs}/qrs/{path}xrfkey={XRFKEY}\"");
+    let mut text = format!(
+        "\nTo try it, in another window:\n  list tasks\n    {curl} {headers} {}\n  start one\n    {curl} {headers} -X POST -d \"\" {}\n",
+        call("task?"),
+        call(&format!("task/{}/start/synchronous?", simulator.sample_task())),
+    );
+    if let Some(control) = addresses.control {
+        text.push_str(&format!("  see what was started, and by whom\n    curl http://{control}/control/starts\n"));
+        text.push_str(&format!("What else can be made to happen: curl http://{control}/control\n"));
     }
     text
 }
@@ -192,9 +260,19 @@ fn banner(simulator: &Simulator, targets: &Targets, options: &Options) -> String
 fn line(event: &SimulatorEvent) -> String {
     match event {
         SimulatorEvent::State(change) => state_line(change),
+        SimulatorEvent::Request(asked) => request_line(asked),
         SimulatorEvent::Datagram { text, sent: true } => format!("          datagram  {text}"),
         SimulatorEvent::Datagram { text, sent: false } => format!("          datagram could not be sent  {text}"),
     }
+}
+
+fn request_line(asked: &Asked) -> String {
+    let Asked { method, path, query, user, fault, status } = asked;
+    let query = if query.is_empty() { String::new() } else { format!("?{query}") };
+    let user = user.as_deref().map(|user| format!("  by {user}")).unwrap_or_default();
+    let status = status.map_or("no answer".to_owned(), |status| status.to_string());
+    let fault = fault.map(|fault| format!("  (fault: {fault})")).unwrap_or_default();
+    format!("          request   {method} {path}{query}  {status}{user}{fault}")
 }
 
 fn state_line(change: &Change) -> String {
@@ -249,7 +327,8 @@ mod tests {
         let simulator = Simulator::bind(settings(&options).unwrap()).await.unwrap();
         let text = banner(&simulator, &Targets::default(), &options);
         let port = simulator.addresses().qrs.first().unwrap().port();
-        for part in [format!("http://127.0.0.1:{port}/qrs/"), format!("id={}", simulator.sample_task())] {
+        let start = format!("http://127.0.0.1:{port}/qrs/task/{}/start/synchronous?", simulator.sample_task());
+        for part in [format!("http://127.0.0.1:{port}/qrs/"), format!("id={}", simulator.sample_task()), start] {
             assert!(text.contains(&part), "{part} is not in\n{text}");
         }
         let stop = CancellationToken::new();

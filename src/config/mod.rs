@@ -123,6 +123,11 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Where the program keeps its own file; `None`: in memory, as `storage.in_memory` of `broker.toml` says for both stores.
+    pub fn keep_dir(&self) -> Option<&Path> {
+        self.broker.storage.directory.as_ref().map(|_| self.data_dir.as_path())
+    }
+
     /// The settings of a newer text of `broker.toml`, with everything else as it is.
     ///
     /// # Errors

@@ -156,6 +156,18 @@ fn both_generations_are_recognised() {
 }
 
 #[test]
+fn further_hosts_of_the_sense_site_inherit_what_fits_them() {
+    let qrs = load_file(&root().join("config/samples/valid/failover.yaml")).unwrap().settings.qrs;
+    let told: Vec<_> = qrs.further.iter().map(|host| (host.host.as_str(), host.port, host.verify.clone())).collect();
+    let named = |name: Option<&str>| QrsVerify::Ca { name: name.map(str::to_owned) };
+    assert_eq!(told, [("sense2.example.com", 4242, named(None)), ("sense3.example.com", 4243, named(Some("sense3")))]);
+    let unchecked = "Butler:\n  configQRS:\n    host: a\n    port: 5\n    rejectUnauthorized: false\n    hosts: [b, {host: c, rejectUnauthorized: true}]\n";
+    let qrs = load_texts(Some(unchecked), None).unwrap().settings.qrs;
+    let told: Vec<_> = qrs.further.iter().map(|host| (host.host.as_str(), host.port, host.verify.clone())).collect();
+    assert_eq!(told, [("b", 5, QrsVerify::Insecure), ("c", 5, named(None))]);
+}
+
+#[test]
 fn schedules_are_counted() {
     let dir = Dir::new();
     let jobs = "butlerSchedule:\n  - {id: a}\n  - {id: b}\n  - {id: c}\n";

@@ -6,6 +6,7 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use crate::{
+    keep::values::ValueSettings,
     names::{Secret, TaskId, TopicFilter, TopicName},
     telemetry::logging::LogSettings,
 };
@@ -34,12 +35,16 @@ pub struct Settings {
     pub rest: RestSettings,
     /// `startTaskFilter`
     pub start_filter: StartTaskFilter,
+    /// `startTask`
+    pub start: StartSettings,
     /// `configQRS`, `cert`
     pub qrs: QrsSettings,
     /// `logLevel`, `fileLogging`, `logDirectory`
     pub log: LogSettings,
     /// `dockerHealthCheck`
     pub docker_health: DockerHealth,
+    /// `keyValueStore`, and whether its endpoint is on.
+    pub values: ValueSettings,
     /// Things that are switched on in the file and will not happen, in plain words ("30 schedules will not run; keep Butler for them").
     pub not_offered: Vec<String>,
 }
@@ -279,6 +284,18 @@ pub struct Endpoints {
     pub active_user_count: bool,
     /// `activeUsers` (v5.4)
     pub active_users: bool,
+    /// `keyValueStore`
+    pub key_values: bool,
+}
+
+/// `startTask`
+#[derive(Debug, Clone, Copy)]
+pub struct StartSettings {
+    /// `deadlineSeconds`: how long a start message waits for a Qlik Sense that cannot be reached, or for a running task to end, where the
+    /// message does not say.
+    pub deadline: Duration,
+    /// `executionTopics`: whether the states of executions are published.
+    pub execution_topics: bool,
 }
 
 /// `startTaskFilter`
@@ -312,6 +329,19 @@ pub struct QrsSettings {
     /// `cert.clientCertCA`
     pub ca: Option<PathBuf>,
     /// How the server's certificate is judged.
+    pub verify: QrsVerify,
+    /// `hosts`: failover candidates of the same site, asked in this order when the one before does not answer.
+    pub further: Vec<QrsHost>,
+}
+
+/// A further host of the Sense site (an entry of `configQRS.hosts`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QrsHost {
+    /// `host`
+    pub host: String,
+    /// `port`; the same as of the first host unless written.
+    pub port: u16,
+    /// How its certificate is judged.
     pub verify: QrsVerify,
 }
 

@@ -8,5 +8,5 @@ mod qlik;
 mod secret;
 
 pub use mqtt::{ClientId, NameError, QoS, TopicFilter, TopicName, matches};
-pub use qlik::{AppId, ExecutionId, GuidError, TaskId};
+pub use qlik::{AppId, ExecutionId, GuidError, ResultId, SubscriptionHandle, TaskId};
 pub use secret::Secret;

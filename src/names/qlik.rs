@@ -67,6 +67,11 @@ macro_rules! guid_newtype {
                 Self(Guid(value))
             }
 
+            /// Its 128 bits.
+            pub const fn to_u128(self) -> u128 {
+                self.0.0
+            }
+
             /// Whether this is Qlik's "none" (for a synchronous start: the task did not start).
             pub fn is_zero(&self) -> bool {
                 self.0.0 == 0
@@ -118,6 +123,14 @@ guid_newtype!(
 guid_newtype!(
     /// The id of an app in Qlik Sense.
     AppId
+);
+guid_newtype!(
+    /// The id of an execution result: one attempt of an execution (`id` of `executionresult` in QRS).
+    ResultId
+);
+guid_newtype!(
+    /// The handle of a subscription to changes (`value` in the answer of `POST /qrs/notification`).
+    SubscriptionHandle
 );
 
 #[cfg(test)]

@@ -100,6 +100,11 @@ impl Certificates {
         Ok(door)
     }
 
+    /// Tells the end of a certificate that belongs to no door (seconds since 1970, UTC), with the others in the metrics.
+    pub fn note_end(&self, certificate: &str, end: i64) {
+        self.0.expiry.get_or_create(&ByFile { file: certificate.to_owned() }).set(end);
+    }
+
     /// How every certificate is.
     pub fn state(&self) -> Vec<CertificateState> {
         let of = |door: &Arc<TlsDoor>| {

@@ -25,6 +25,10 @@ use sense_butler::{
     },
     bus::{BoxFuture, Bus, Publication, PublishError, Receipt, Routed, Subscription, Transport},
     config::settings::{Endpoints, Generation, RestSettings},
+    keep::{
+        Keep,
+        values::{ValueSettings, Values},
+    },
     names::{TopicFilter, TopicName},
     net::certificates::Certificates,
     telemetry::readiness::Readiness,
@@ -120,6 +124,7 @@ pub fn settings() -> RestSettings {
             start_task: true,
             active_user_count: true,
             active_users: true,
+            key_values: true,
         },
         endpoints_not_offered: Vec::new(),
     }
@@ -154,6 +159,8 @@ pub fn start_with(generation: Generation, rest: RestSettings, change: impl FnOnc
     let users: Arc<Mutex<Vec<String>>> = Arc::default();
     let mut registry = prometheus_client::registry::Registry::default();
     let counters = Counters::register(&mut registry);
+    let keep = Keep::open(None, &mut registry).unwrap();
+    let values = Values::open(&keep, ValueSettings::default(), &mut registry).unwrap();
     let (seen, names) = (starts.clone(), users.clone());
     let mut setup = Setup {
         generation,
@@ -169,6 +176,7 @@ pub fn start_with(generation: Generation, rest: RestSettings, change: impl FnOnc
             Box::pin(async { Answer::json(200, START_ANSWER) })
         }),
         active_users: Arc::new(move || names.lock().unwrap().clone()),
+        values,
         readiness: readiness.clone(),
         registry: Arc::new(registry),
         counters,

@@ -19,7 +19,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sense_butler::config::settings::{QrsSettings, QrsVerify};
+use prometheus_client::registry::Registry;
+use sense_butler::{
+    config::settings::{QrsSettings, QrsVerify, StartTaskFilter},
+    keep::Keep,
+    sense::{
+        qrs::Qrs,
+        tasks::{Patience, Starter},
+    },
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::TcpListener,
@@ -50,6 +58,25 @@ pub enum Mode {
     Refuse,
     /// Every call is answered 200 with a login page.
     LoginPage,
+    /// Every call is answered 503, as by a service that is just starting.
+    Starting,
+    /// Requests are read and never answered.
+    Silent,
+}
+
+/// An answer made by hand, for requests whose method and address fit.
+#[derive(Debug, Clone)]
+pub struct Scripted {
+    /// Method.
+    pub method: &'static str,
+    /// A part of the address as it was sent, but for percent-encoding.
+    pub part: String,
+    /// Status.
+    pub status: u16,
+    /// Content.
+    pub body: Vec<u8>,
+    /// How often it is given; then the next that fits.
+    pub times: usize,
 }
 
 /// A request that arrived.
@@ -59,6 +86,10 @@ pub struct Seen {
     pub method: String,
     /// Path and query without the xrfkey, decoded.
     pub url: String,
+    /// The whole of it, decoded.
+    pub whole: String,
+    /// Content of the request.
+    pub body: String,
     /// `x-qlik-user`
     pub user: Option<String>,
     /// What it was answered; 0: nothing.
@@ -74,6 +105,17 @@ struct State {
     mode: Mutex<Mode>,
     seen: Mutex<Vec<Seen>>,
     connections: Mutex<usize>,
+    scripted: Mutex<Vec<Scripted>>,
+}
+
+impl State {
+    fn scripted(&self, method: &str, url: &str) -> Option<(u16, Vec<u8>)> {
+        let mut all = self.scripted.lock().unwrap();
+        let fits = |answer: &&mut Scripted| answer.method == method && url.contains(&answer.part) && answer.times > 0;
+        let answer = all.iter_mut().find(fits)?;
+        answer.times -= 1;
+        Some((answer.status, answer.body.clone()))
+    }
 }
 
 /// The running service; it ends when this is dropped.
@@ -81,6 +123,16 @@ pub struct FakeQrs {
     pub address: SocketAddr,
     state: Arc<State>,
     accepting: JoinHandle<()>,
+}
+
+/// What a service saw.
+pub struct Record(Arc<State>);
+
+impl Record {
+    /// Ids of the tasks that were asked to start, in order.
+    pub fn starts(&self) -> Vec<String> {
+        started(&self.0.seen.lock().unwrap())
+    }
 }
 
 impl Drop for FakeQrs {
@@ -100,7 +152,20 @@ impl FakeQrs {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         F: Future<Output = io::Result<S>> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on("127.0.0.1:0".parse().unwrap(), wrap).await
+    }
+
+    /// At an address that was used before.
+    pub async fn at(address: SocketAddr) -> Self {
+        Self::on(address, |stream| async move { Ok(stream) }).await
+    }
+
+    async fn on<S, F>(address: SocketAddr, wrap: impl Fn(tokio::net::TcpStream) -> F + Send + Sync + 'static) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Future<Output = io::Result<S>> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State::default());
         let shared = state.clone();
@@ -120,8 +185,24 @@ impl FakeQrs {
         Self { address, state, accepting }
     }
 
+    /// What it saw, also after its end.
+    pub fn record(&self) -> Record {
+        Record(self.state.clone())
+    }
+
     pub fn set(&self, mode: Mode) {
         *self.state.mode.lock().unwrap() = mode;
+    }
+
+    /// Gives an answer made by hand from now on.
+    pub fn script(&self, method: &'static str, part: &str, status: u16, body: impl Into<Vec<u8>>) {
+        self.script_times(method, part, status, body, usize::MAX);
+    }
+
+    /// Gives an answer made by hand so many times.
+    pub fn script_times(&self, method: &'static str, part: &str, status: u16, body: impl Into<Vec<u8>>, times: usize) {
+        let answer = Scripted { method, part: part.to_owned(), status, body: body.into(), times };
+        self.state.scripted.lock().unwrap().push(answer);
     }
 
     /// Everything that arrived so far.
@@ -154,6 +235,7 @@ impl FakeQrs {
             client_key: None,
             ca: None,
             verify: QrsVerify::Ca { name: None },
+            further: Vec::new(),
         }
     }
 }
@@ -193,35 +275,45 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, state: Arc<State>) 
                 _ => {}
             }
         }
-        stream.read_exact(&mut vec![0; length]).await?;
+        let mut content = vec![0; length];
+        stream.read_exact(&mut content).await?;
         let mut words = line.split_whitespace();
         let (method, url) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
         let mode = *state.mode.lock().unwrap();
         let (path, query) = url.split_once('?').unwrap_or((&url, ""));
         let (query_key, filter) = (parameter(query, "xrfkey"), parameter(query, "filter"));
         let shown = filter.as_ref().map_or(path.to_owned(), |filter| format!("{path}?filter={filter}"));
+        let whole = percent_encoding::percent_decode_str(&url).decode_utf8().unwrap().into_owned();
         let (status, body) = if key.is_none() || key != query_key || key.is_some_and(|key| key.len() != 16) {
-            (403, "XSRF prevention check failed. Possible XSRF discovered.".to_owned())
+            (403, b"XSRF prevention check failed. Possible XSRF discovered.".to_vec())
+        } else if let Some(scripted) = state.scripted(&method, &whole) {
+            scripted
         } else {
-            answer(mode, &method, path, filter.as_deref())
+            let (status, body) = answer(mode, &method, path, filter.as_deref());
+            (status, body.into_bytes())
         };
         let broken = mode == Mode::BreakAfterStart && method == "POST";
-        let told = if broken { 0 } else { status };
-        let seen = Seen { method, url: shown, user, status: told, at: Instant::now(), connection };
+        let told = if broken || mode == Mode::Silent { 0 } else { status };
+        let body_sent = String::from_utf8_lossy(&content).into_owned();
+        let seen =
+            Seen { method, url: shown, whole, body: body_sent, user, status: told, at: Instant::now(), connection };
         state.seen.lock().unwrap().push(seen);
+        if mode == Mode::Silent {
+            std::future::pending::<()>().await;
+        }
         if mode == Mode::Slow {
             tokio::time::sleep(Duration::from_millis(800)).await;
         }
         if broken {
             return Ok(());
         }
-        let content = if status < 300 && !body.starts_with('<') { "application/json" } else { "text/html" };
+        let content = if status < 300 && !body.starts_with(b"<") { "application/json" } else { "text/html" };
         let head = if status == 204 {
             format!("HTTP/1.1 {status} X\r\n\r\n")
         } else {
             format!("HTTP/1.1 {status} X\r\ncontent-type: {content}\r\ncontent-length: {}\r\n\r\n", body.len())
         };
-        stream.write_all(format!("{head}{body}").as_bytes()).await?;
+        stream.write_all(&[head.as_bytes(), &body].concat()).await?;
         stream.flush().await?;
         if mode == Mode::CloseAfterAnswer {
             return Ok(());
@@ -239,6 +331,7 @@ fn answer(mode: Mode, method: &str, path: &str, filter: Option<&str>) -> (u16, S
         Mode::AllFail => return (500, "something went wrong".into()),
         Mode::Refuse => return (403, "Forbidden: Your account is inactive.".into()),
         Mode::LoginPage => return (200, "<html>please log in</html>".into()),
+        Mode::Starting => return (503, "The service is starting".into()),
         _ => {}
     }
     if method == "POST" {
@@ -246,6 +339,8 @@ fn answer(mode: Mode, method: &str, path: &str, filter: Option<&str>) -> (u16, S
     }
     match (path, filter) {
         ("/qrs/about", _) => (200, r#"{"buildVersion":"fake","schemaPath":"About"}"#.into()),
+        ("/qrs/task/count", _) => (200, r#"{"value":4}"#.into()),
+        ("/qrs/executionsession" | "/qrs/executionresult/full", Some(_)) => (200, "[]".into()),
         ("/qrs/task" | "/qrs/task/full" | "/qrs/app/full", None) => (400, "Missing parameter value(s)".into()),
         ("/qrs/task", Some(filter)) => found(filter),
         ("/qrs/task/full", Some(filter)) => found(filter),
@@ -325,4 +420,12 @@ fn object(id: &str) -> String {
     format!(
         r#"{{"id":"{id}","name":"{name}","taskType":0,"tags":{tags},"customProperties":{properties},"schemaPath":"ReloadTask"}}"#
     )
+}
+
+/// A starter that keeps nothing over a restart and does not look long for what became of a call.
+pub fn starter_of(qrs: Qrs, filter: StartTaskFilter) -> Starter {
+    let keep = Keep::open(None, &mut Registry::default()).unwrap();
+    let patience =
+        Patience { settle: Duration::from_millis(200), away: Duration::from_secs(2), look: Duration::from_millis(20) };
+    Starter::open(qrs, filter, keep.shelf("starts"), patience).unwrap()
 }

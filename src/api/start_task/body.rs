@@ -6,8 +6,12 @@
 use serde_json::Value;
 
 use crate::{
-    api::fault::{Fault, Kind},
+    api::{
+        fault::{Fault, Kind},
+        key_values,
+    },
     config::settings::Generation,
+    keep::values,
     sense::tasks::request::StartTarget,
 };
 
@@ -21,6 +25,8 @@ pub(super) enum Item {
     Id(String),
     /// A tag or custom property.
     Group(StartTarget),
+    /// A key and value, for whoever is started.
+    Store(values::Item),
 }
 
 /// Reads the body.
@@ -80,15 +86,16 @@ fn item(value: &Value, number: usize, generation: Generation) -> Result<Option<I
             value: text("customPropertyValue")?,
         }),
         Some("keyvaluestore") => {
-            return Err(Fault::new(
-                Kind::Value,
-                format!(
-                    "item {number} of the body wants to store a key and value; the key-value store is not offered by this version, so nothing \
-                 was stored or started"
-                ),
-            ));
+            let payload = fields.get("payload").and_then(Value::as_object).cloned().unwrap_or_default();
+            let in_item =
+                |fault: Fault| Fault::new(fault.kind, format!("item {number} of the body: {}", fault.message));
+            Item::Store(key_values::read_item(text("namespace")?, &payload, generation).map_err(in_item)?)
         }
-        _ => return strange("has an unknown type; starttaskid, starttasktag and starttaskcustomproperty are known"),
+        _ => {
+            return strange(
+                "has an unknown type; starttaskid, starttasktag, starttaskcustomproperty and keyvaluestore are known",
+            );
+        }
     }))
 }
 
@@ -117,12 +124,21 @@ mod tests {
                 r#"[{"type":"starttaskcustomproperty","payload":{"customPropertyName":"a"}}]"#,
                 "payload.customPropertyValue",
             ),
-            (r#"[{"type":"keyvaluestore","payload":{}}]"#, "key-value store"),
+            (r#"[{"type":"keyvaluestore","payload":{}}]"#, "payload.namespace"),
+            (r#"[{"type":"keyvaluestore","payload":{"namespace":"n","value":""}}]"#, "`key` is missing"),
+            (r#"[{"type":"keyvaluestore","payload":{"namespace":"n","key":"k"}}]"#, "`value` of `k` is missing"),
+            (
+                r#"[{"type":"keyvaluestore","payload":{"namespace":"n","key":"k","value":"","ttl":"x"}}]"#,
+                "item 1 of the body: `ttl`",
+            ),
         ];
         for (body, part) in both {
             for generation in [Generation::Head, Generation::V5_4] {
                 let fault = read(body.as_bytes(), generation).unwrap_err();
-                assert!(matches!(fault.kind, Kind::Content | Kind::Value), "{body}: {fault:?}");
+                assert!(
+                    matches!(fault.kind, Kind::Content | Kind::Value | Kind::NoKey | Kind::Missing),
+                    "{body}: {fault:?}"
+                );
                 assert!(fault.message.contains(part), "{body}: {fault:?}");
             }
         }

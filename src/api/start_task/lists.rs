@@ -168,11 +168,11 @@ fn denied_property(target: &StartTarget) -> Option<DeniedProperty<'_>> {
 fn failed(outcome: &StartOutcome) -> Option<Failed<'_>> {
     let error = outcome.error.as_ref()?;
     let task_id = outcome.task_id.map(|id| id.to_string());
-    Some(Failed { task_id, code: error.code, message: &error.message })
+    Some(Failed { task_id, code: &error.code, message: &error.message })
 }
 
 /// Whether the lists alone would hide what happened: they already tell what does not exist and what is not allowed.
 fn is_told(outcome: &StartOutcome) -> bool {
-    let code = outcome.error.as_ref().map(|error| error.code);
+    let code = outcome.error.as_ref().map(|error| &*error.code);
     !matches!(code, Some("unknown_task" | "no_match" | "task_filter" | "not_all_exist"))
 }

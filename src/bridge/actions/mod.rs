@@ -34,6 +34,8 @@ const NAME: &str = "actions";
 const AT_ONCE: usize = 1_024;
 /// Shortest and longest pause before subscribing again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long answers may take that were said when the last start had ended.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How long a stop waits for messages under way.
 const DRAIN: Duration = Duration::from_millis(900);
 
@@ -64,6 +66,8 @@ pub struct ActionSettings {
     pub own_topics: TopicName,
     /// Topics only the program itself publishes on: nobody gets an answer there.
     pub protected: Vec<TopicFilter>,
+    /// `startTask.deadlineSeconds`: how long a start waits for Qlik Sense that does not say.
+    pub start_deadline: Duration,
 }
 
 /// The component: subscribes, dispatches, answers.
@@ -72,14 +76,17 @@ pub struct Actions {
     table: Arc<[Entry]>,
     doors: Arc<Doors>,
     metrics: ActionMetrics,
+    starter: Starter,
+    start: Arc<start::StartTask>,
+    /// Where answers to starts go that are wanted nowhere else.
+    start_answers: TopicName,
+    /// Answers that are still to come, and what ends the waiting for them.
+    answers: (TaskTracker, CancellationToken),
 }
 
-fn table(settings: &ActionSettings, starter: Starter) -> Result<[Entry; 2], NameError> {
+fn table(settings: &ActionSettings, start: Arc<start::StartTask>) -> Result<[Entry; 2], NameError> {
     let ping = settings.own_topics.join("ping")?;
-    Ok([
-        entry(settings.start_topic.clone(), Arc::new(start::StartTask::new(starter)))?,
-        entry(ping, Arc::new(ping::Ping))?,
-    ])
+    Ok([entry(settings.start_topic.clone(), start)?, entry(ping, Arc::new(ping::Ping))?])
 }
 
 fn entry(topic: TopicName, handler: Arc<dyn Handler>) -> Result<Entry, NameError> {
@@ -92,12 +99,24 @@ impl Actions {
     /// # Errors
     /// If a topic made of the configured ones is too long for MQTT.
     pub fn build(settings: &ActionSettings, bus: Bus, starter: Starter) -> Result<Self, NameError> {
-        let table = table(settings, starter)?;
+        let answers = (TaskTracker::new(), CancellationToken::new());
+        let (tracker, stop) = answers.clone();
+        let start = Arc::new(start::StartTask::new(starter.clone(), settings.start_deadline, tracker, stop));
+        let table = table(settings, Arc::clone(&start))?;
         let doors = Doors {
             taken: table.iter().map(|entry| entry.filter.clone()).chain(settings.protected.iter().cloned()).collect(),
             own: settings.own_topics.clone(),
         };
-        Ok(Self { bus, table: table.into(), doors: Arc::new(doors), metrics: ActionMetrics::default() })
+        Ok(Self {
+            bus,
+            table: table.into(),
+            doors: Arc::new(doors),
+            metrics: ActionMetrics::default(),
+            starter,
+            start,
+            start_answers: settings.start_topic.join("response")?,
+            answers,
+        })
     }
 
     /// The counters, to be hung into the registry.
@@ -108,6 +127,7 @@ impl Actions {
     /// Answers messages until told to stop, then lets those under way end.
     pub async fn run(self, stop: CancellationToken) {
         let (running, turns) = (TaskTracker::new(), Arc::new(Semaphore::new(AT_ONCE)));
+        self.resume();
         let mut pause = BACK_OFF.0;
         while !stop.is_cancelled() {
             let filters = self.table.iter().map(|entry| entry.filter.clone()).collect();
@@ -124,6 +144,26 @@ impl Actions {
         running.close();
         if tokio::time::timeout(DRAIN, running.wait()).await.is_err() {
             tracing::warn!(left = running.len(), "stopped before every message was answered");
+        }
+        self.last_answers().await;
+    }
+
+    /// Answers what an earlier life of the program was asked and had not answered.
+    fn resume(&self) {
+        for resumed in self.starter.resume() {
+            let Some(address) = &resumed.request.return_address else { continue };
+            let reply = Reply::back(&self.doors, address, &self.start_answers, &self.bus, &self.metrics);
+            self.start.resume(resumed, reply);
+        }
+    }
+
+    /// What was said before the stop is answered; who waits longer is answered when the program is up again.
+    async fn last_answers(&self) {
+        let (answers, stop) = &self.answers;
+        answers.close();
+        let _ = tokio::time::timeout(DRAIN, self.starter.stopped()).await;
+        if tokio::time::timeout(LAST_WORDS, answers.wait()).await.is_err() {
+            stop.cancel();
         }
     }
 

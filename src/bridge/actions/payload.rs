@@ -1,22 +1,40 @@
 //! What stands in a start message: a bare task id, as Butler takes it, or a JSON object.
 //!
-//! `{"taskId" | "taskIds" | "tag" | "customProperty": {"name", "value"}, "transaction": any, "wait": "started"}`. Invariant: no field is
-//! ignored; one that is unknown, or not offered yet, makes the whole message invalid and says so.
+//! `{"taskId" | "taskIds" | "tag" | "customProperty": {"name", "value"}, "transaction": any, "wait": "started" | "finished",
+//! "onRunning": "skip" | "queue" | "start", "deadlineSeconds": number}`. Invariant: no field is ignored; one that is unknown, or not offered
+//! yet, makes the whole message invalid and says so.
+
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::{names::TaskId, sense::tasks::request::StartTarget};
+use crate::{
+    names::TaskId,
+    sense::tasks::request::{OnRunning, StartTarget, Wait},
+};
 
 /// Longest start message, bytes.
 const MAX_BYTES: usize = 64 << 10;
 /// Most ids in one message.
 const MAX_IDS: usize = 1_000;
+/// Longest deadline: a day.
+const MAX_DEADLINE: u64 = 24 * 3_600;
 
 /// What a message asks for.
 #[derive(Debug, PartialEq)]
 pub(super) struct Wish {
     pub targets: Vec<StartTarget>,
     pub transaction: Option<Value>,
+    pub wait: Wait,
+    pub on_running: OnRunning,
+    /// As far as the message says how long it may wait.
+    pub deadline: Option<Duration>,
+}
+
+impl Wish {
+    fn of(targets: Vec<StartTarget>) -> Self {
+        Self { targets, transaction: None, wait: Wait::default(), on_running: OnRunning::default(), deadline: None }
+    }
 }
 
 /// Why a message cannot be read.
@@ -44,7 +62,7 @@ pub(super) fn parse(payload: &[u8]) -> Result<Wish, Problem> {
         return Err(problem("empty", "the start message is empty; it should be the id of a task, or a JSON object"));
     }
     match task_id(text) {
-        Ok(id) => Ok(Wish { targets: vec![StartTarget::Id(id)], transaction: None }),
+        Ok(id) => Ok(Wish::of(vec![StartTarget::Id(id)])),
         Err(_) if text.starts_with('{') => json(text),
         Err(problem) => Err(problem),
     }
@@ -70,51 +88,60 @@ fn json(text: &str) -> Result<Wish, Problem> {
         return Err(problem("bad_json", "the start message is no JSON object"));
     };
     let transaction = fields.get("transaction").filter(|value| !value.is_null()).cloned();
-    match targets(&fields) {
-        Ok(targets) => Ok(Wish { targets, transaction }),
+    match wish(&fields) {
+        Ok(wish) => Ok(Wish { transaction, ..wish }),
         Err(problem) => Err(Problem { transaction, ..problem }),
     }
 }
 
-fn targets(fields: &Map<String, Value>) -> Result<Vec<StartTarget>, Problem> {
-    let mut found = None;
+fn wish(fields: &Map<String, Value>) -> Result<Wish, Problem> {
+    let (mut wish, mut found) = (Wish::of(Vec::new()), None);
     for (key, value) in fields {
         let targets = match key.as_str() {
             "taskId" => vec![id(key, value)?],
             "taskIds" => ids(key, value)?,
             "tag" => vec![StartTarget::Tag(text(key, value)?)],
             "customProperty" => vec![property(value)?],
-            "transaction" => continue,
-            "wait" => {
-                wait(value)?;
-                continue;
-            }
-            "onRunning" | "deadlineSeconds" | "parameters" => return Err(not_offered(&format!("`{key}`"))),
+            "parameters" => return Err(not_offered(&format!("`{key}`"))),
             _ => {
-                return Err(problem(
-                    "unknown_field",
-                    format!("the start message has an unknown field `{}`", short(key)),
-                ));
+                manner(&mut wish, key, value)?;
+                continue;
             }
         };
         if found.replace(targets).is_some() {
-            return Err(problem(
-                "bad_request",
-                "a start message has one of taskId, taskIds, tag and customProperty, not several",
-            ));
+            let why = "a start message has one of taskId, taskIds, tag and customProperty, not several";
+            return Err(problem("bad_request", why));
         }
     }
-    found.ok_or_else(|| {
+    let targets = found.ok_or_else(|| {
         problem("bad_request", "the start message names no task: taskId, taskIds, tag or customProperty is needed")
-    })
+    })?;
+    Ok(Wish { targets, ..wish })
 }
 
-fn wait(value: &Value) -> Result<(), Problem> {
-    match value.as_str() {
-        Some("started") => Ok(()),
-        Some("finished") => Err(not_offered("`wait: \"finished\"`")),
-        _ => Err(problem("bad_request", "`wait` may be \"started\"")),
+/// How it is to be done.
+fn manner(wish: &mut Wish, key: &str, value: &Value) -> Result<(), Problem> {
+    let one_of = |words: &str| problem("bad_request", format!("`{key}` may be {words}"));
+    match (key, value.as_str()) {
+        ("transaction", _) => {}
+        ("wait", Some("started")) => wish.wait = Wait::Started,
+        ("wait", Some("finished")) => wish.wait = Wait::Finished,
+        ("wait", _) => return Err(one_of("\"started\" or \"finished\"")),
+        ("onRunning", Some("skip")) => wish.on_running = OnRunning::Skip,
+        ("onRunning", Some("queue")) => wish.on_running = OnRunning::Queue,
+        ("onRunning", Some("start")) => wish.on_running = OnRunning::Start,
+        ("onRunning", _) => return Err(one_of("\"skip\", \"queue\" or \"start\"")),
+        ("deadlineSeconds", _) => {
+            let seconds = value.as_u64().filter(|seconds| *seconds <= MAX_DEADLINE);
+            let wrong = || one_of(&format!("a whole number of seconds from 0 (do not wait) to {MAX_DEADLINE}"));
+            wish.deadline = Some(Duration::from_secs(seconds.ok_or_else(wrong)?));
+        }
+        _ => {
+            let why = format!("the start message has an unknown field `{}`", short(key));
+            return Err(problem("unknown_field", why));
+        }
     }
+    Ok(())
 }
 
 fn not_offered(what: &str) -> Problem {
@@ -167,7 +194,7 @@ mod tests {
         let upper = ID.to_uppercase();
         let forms = [ID.to_owned(), upper, format!("\u{feff}{ID}\r\n"), format!(" {{{ID}}}\n"), format!("{{ {ID} }}")];
         for form in forms {
-            assert_eq!(parse(form.as_bytes()), Ok(Wish { targets: vec![target(ID)], transaction: None }), "{form:?}");
+            assert_eq!(parse(form.as_bytes()), Ok(Wish::of(vec![target(ID)])), "{form:?}");
         }
     }
 
@@ -186,8 +213,17 @@ mod tests {
             ),
         ];
         for (object, targets, transaction) in cases {
-            assert_eq!(parse(object.to_string().as_bytes()), Ok(Wish { targets, transaction }), "{object}");
+            let wish = Wish { transaction, ..Wish::of(targets) };
+            assert_eq!(parse(object.to_string().as_bytes()), Ok(wish), "{object}");
         }
+    }
+
+    #[test]
+    fn how_it_is_to_be_done() {
+        let object = json!({"taskId": ID, "wait": "finished", "onRunning": "queue", "deadlineSeconds": 5});
+        let wish = parse(object.to_string().as_bytes()).unwrap();
+        let deadline = Some(Duration::from_secs(5));
+        assert_eq!((wish.wait, wish.on_running, wish.deadline), (Wait::Finished, OnRunning::Queue, deadline));
     }
 
     #[test]
@@ -209,10 +245,11 @@ mod tests {
             (json!({"customProperty": {"name": "a"}}).to_string(), "bad_request"),
             (json!({"customProperty": {"name": "a", "value": "b", "c": 1}}).to_string(), "bad_request"),
             (json!({"taskId": ID, "tsak": 1}).to_string(), "unknown_field"),
-            (json!({"taskId": ID, "wait": "finished"}).to_string(), "not_offered"),
             (json!({"taskId": ID, "wait": 1}).to_string(), "bad_request"),
-            (json!({"taskId": ID, "onRunning": "skip"}).to_string(), "not_offered"),
-            (json!({"taskId": ID, "deadlineSeconds": 5}).to_string(), "not_offered"),
+            (json!({"taskId": ID, "onRunning": "wait"}).to_string(), "bad_request"),
+            (json!({"taskId": ID, "deadlineSeconds": -1}).to_string(), "bad_request"),
+            (json!({"taskId": ID, "deadlineSeconds": MAX_DEADLINE + 1}).to_string(), "bad_request"),
+            (json!({"taskId": ID, "deadlineSeconds": 0.5}).to_string(), "bad_request"),
             (json!({"taskId": ID, "parameters": {}}).to_string(), "not_offered"),
             ("x".repeat(MAX_BYTES + 1), "too_large"),
         ];
@@ -220,7 +257,7 @@ mod tests {
             assert_eq!(parse(payload.as_bytes()).unwrap_err().code, code, "{payload:.80}");
         }
         assert_eq!(parse(&[0xff, 0xfe, 0]).unwrap_err().code, "not_text");
-        let wish = json!({"transaction": {"n": 1}, "taskId": ID, "onRunning": "skip"}).to_string();
+        let wish = json!({"transaction": {"n": 1}, "taskId": ID, "onRunning": "sk"}).to_string();
         assert_eq!(parse(wish.as_bytes()).unwrap_err().transaction, Some(json!({"n": 1})));
     }
 }

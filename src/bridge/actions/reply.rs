@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use serde_json::{Value, json};
 
 use super::metrics::ActionMetrics;
 use crate::{
@@ -56,6 +57,33 @@ impl Reply {
             bus: bus.clone(),
             topic: wanted.unwrap_or(default).clone(),
             correlation_data: delivery.properties.correlation_data.clone(),
+            metrics: metrics.clone(),
+        }
+    }
+
+    /// The way back, as it is kept over a restart.
+    pub fn address(&self) -> Value {
+        let correlation = self.correlation_data.as_ref().map(|data| data.to_vec());
+        json!({"topic": self.topic.as_str(), "correlation": correlation})
+    }
+
+    /// The way back of an earlier life of the program; to `default` where it cannot be read, or must not be gone any more.
+    pub(super) fn back(
+        doors: &Doors,
+        address: &Value,
+        default: &TopicName,
+        bus: &Bus,
+        metrics: &ActionMetrics,
+    ) -> Self {
+        let topic = address.get("topic").and_then(Value::as_str).and_then(|topic| TopicName::new(topic).ok());
+        let bytes = address.get("correlation").and_then(Value::as_array);
+        let byte = |byte: &Value| byte.as_u64().and_then(|byte| u8::try_from(byte).ok());
+        Self {
+            bus: bus.clone(),
+            topic: topic.filter(|topic| doors.may_answer(topic)).unwrap_or_else(|| default.clone()),
+            correlation_data: bytes
+                .and_then(|bytes| bytes.iter().map(byte).collect::<Option<Vec<u8>>>())
+                .map(Bytes::from),
             metrics: metrics.clone(),
         }
     }

@@ -4,11 +4,12 @@
 //! `{"status","taskId","taskName","executionId","transaction","error":{"code","message"},"door","requestedBy","at"}`.
 //! Invariants: every message gets an answer, also one that cannot be read; a retained message of the past starts nothing.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use serde::Serialize;
 use serde_json::Value;
-use time::{OffsetDateTime, macros::format_description};
+use time::OffsetDateTime;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Handler,
@@ -19,14 +20,21 @@ use crate::{
     bus::{BoxFuture, Delivery, Origin},
     names::{ClientId, ExecutionId, TaskId},
     sense::tasks::{
-        Starter,
-        request::{IdRule, Redelivery, StartError, StartOutcome, StartRequest, StartStatus},
+        Resumed, Starter, Ticket,
+        end::{ExecutionEnd, timestamp},
+        request::{Redelivery, StartError, StartOutcome, StartRequest, StartStatus},
     },
 };
 
 /// Starts what messages ask for.
 pub(super) struct StartTask {
     starter: Starter,
+    /// How long a request waits that does not say.
+    deadline: Duration,
+    /// Requests whose answers are still to come; the starter bounds them.
+    answers: TaskTracker,
+    /// The program stops: who still waits for an answer gets it when it is up again.
+    stop: CancellationToken,
 }
 
 /// The answer, in the order of the wire.
@@ -42,6 +50,8 @@ struct Answer<'a> {
     door: &'static str,
     requested_by: &'a str,
     at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    execution: Option<&'a ExecutionEnd>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     duplicate: bool,
 }
@@ -65,21 +75,29 @@ impl Context {
             door: self.door,
             requested_by: &self.requested_by,
             at: now(),
+            execution: outcome.end.as_deref(),
             duplicate,
         };
         // Texts, ids and a value that was JSON: writing them as JSON cannot fail.
         serde_json::to_string(&answer).unwrap_or_default()
     }
+
+    /// Answers word by word, until everything was said.
+    async fn tell(self, mut ticket: Ticket, reply: Reply) {
+        while let Some(word) = ticket.next().await {
+            reply.send(self.answer(&word.outcome, ticket.duplicate)).await;
+        }
+    }
 }
 
 impl StartTask {
-    pub(super) fn new(starter: Starter) -> Self {
-        Self { starter }
+    pub(super) fn new(starter: Starter, deadline: Duration, answers: TaskTracker, stop: CancellationToken) -> Self {
+        Self { starter, deadline, answers, stop }
     }
 
-    async fn answer(&self, delivery: &Delivery, kept: Option<Redelivery>, reply: &Reply) {
+    async fn answer(&self, delivery: &Delivery, kept: Option<Redelivery>, reply: Reply) {
         let (door, requested_by) = (delivery.origin.door.as_str(), requester(&delivery.origin));
-        let Wish { targets, transaction } = match read(delivery) {
+        let wish = match read(delivery) {
             Ok(wish) => wish,
             Err((status, Problem { code, message, transaction })) => {
                 tracing::info!(door, requested_by, status = status.as_str(), why = message, "start request refused");
@@ -87,14 +105,32 @@ impl StartTask {
                 return reply.send(Context { transaction, door, requested_by }.answer(&outcome, false)).await;
             }
         };
-        let context = Context { transaction: transaction.clone(), door, requested_by: requested_by.clone() };
-        let redelivery = redelivery(delivery);
-        let request =
-            StartRequest { targets, id_rule: IdRule::EachOnItsOwn, transaction, redelivery, kept, door, requested_by };
-        let report = self.starter.start(request).await;
-        for outcome in &report.outcomes {
-            reply.send(context.answer(outcome, report.duplicate)).await;
-        }
+        let context = Context { transaction: wish.transaction.clone(), door, requested_by: requested_by.clone() };
+        let Wish { targets, transaction, wait, on_running, deadline } = wish;
+        let request = StartRequest {
+            transaction,
+            wait,
+            on_running,
+            redelivery: redelivery(delivery),
+            kept,
+            patience: deadline.unwrap_or(self.deadline),
+            return_address: Some(reply.address()),
+            ..StartRequest::new(targets, door, requested_by)
+        };
+        let ticket = self.starter.submit(request).await;
+        self.tell(context, ticket, reply);
+    }
+
+    /// The answers may take as long as the task runs; the message is dealt with.
+    fn tell(&self, context: Context, ticket: Ticket, reply: Reply) {
+        let stop = self.stop.clone();
+        self.answers.spawn(async move { stop.run_until_cancelled(context.tell(ticket, reply)).await });
+    }
+
+    /// Answers what an earlier life of the program was asked.
+    pub(super) fn resume(&self, resumed: Resumed, reply: Reply) {
+        let StartRequest { transaction, door, requested_by, .. } = resumed.request;
+        self.tell(Context { transaction, door, requested_by }, resumed.ticket, reply);
     }
 }
 
@@ -104,7 +140,7 @@ impl Handler for StartTask {
     }
 
     fn handle(&self, delivery: Delivery, kept: Option<Redelivery>, reply: Reply) -> BoxFuture<'_, ()> {
-        Box::pin(async move { self.answer(&delivery, kept, &reply).await })
+        Box::pin(async move { self.answer(&delivery, kept, reply).await })
     }
 }
 
@@ -148,7 +184,5 @@ fn redelivery(delivery: &Delivery) -> Option<Redelivery> {
 
 /// The present time, UTC, RFC 3339 with milliseconds.
 pub(super) fn now() -> String {
-    let form = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-    // All components exist in a date with time: formatting cannot fail.
-    OffsetDateTime::now_utc().format(form).unwrap_or_default()
+    timestamp(OffsetDateTime::now_utc())
 }

@@ -11,7 +11,7 @@ use super::{
     apply::Written,
     ballast::Ballast,
     debt::Debts,
-    disk::Place,
+    disk::{self, Place},
     health::{Chart, StoreHealth},
     inbox::Inbox,
     ledger::Ledger,
@@ -21,10 +21,12 @@ use super::{
     record::{Damaged, FORMAT, Kind},
     recover,
     tables::{Fault, guarded},
-    vault::Vault,
     writer::{Condition, Writer},
 };
-use crate::broker::{envelope::now_ms, session::Session, settings::Storage};
+use crate::{
+    broker::{envelope::now_ms, session::Session, settings::Storage},
+    keep::vault::Vault,
+};
 
 /// Why the store does not open.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +97,7 @@ impl Store {
         settings: &Storage,
         registry: &mut Registry,
     ) -> Result<(Arc<Self>, Recovered), StoreError> {
-        Self::open_at(Place::of(settings.directory.as_deref()), settings, registry)
+        Self::open_at(disk::place(settings.directory.as_deref()), settings, registry)
     }
 
     /// The same at a given place.
@@ -202,7 +204,7 @@ impl Store {
 impl Store {
     /// A store in memory, the same one at every opening.
     pub(in crate::broker) fn openings() -> impl Fn() -> (Arc<Self>, Recovered) {
-        let place = Place::of(None);
+        let place = disk::place(None);
         move || Self::open_at(place.clone(), &Storage::default(), &mut Registry::default()).unwrap()
     }
 
@@ -260,8 +262,7 @@ struct Opened {
 
 fn attempt(place: &Place) -> Result<(Database, Recovered, Ledger), Fault> {
     guarded(|| {
-        let database = place.open()?;
-        recover::prepare(&database)?;
+        let database = place.open(recover::prepare)?;
         let (recovered, ledger) = recover::recover(&database, now_ms())?;
         Ok((database, recovered, ledger))
     })
@@ -297,19 +298,12 @@ fn open(place: &Place, ballast: &Ballast) -> Result<Opened, StoreError> {
 
 /// Faults that say nothing about what is in the file: the administrator decides.
 fn refusal(place: &Place, fault: &Fault) -> Option<StoreError> {
-    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
     let place = place.to_string();
     match fault {
         Fault::Database(redb::Error::DatabaseAlreadyOpen) => Some(StoreError::InUse { place }),
         Fault::Damaged(Damaged::Newer { kind: Kind::Format, found }) => {
             Some(StoreError::Newer { place, found: *found, known: FORMAT })
         }
-        fault => {
-            let outside = matches!(
-                fault.io(),
-                Some(IsADirectory | NotADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem)
-            );
-            (outside || fault.is_full()).then(|| StoreError::Unusable { place, why: fault.to_string() })
-        }
+        fault => fault.is_from_outside().then(|| StoreError::Unusable { place, why: fault.to_string() }),
     }
 }

@@ -29,7 +29,6 @@ mod recover;
 mod tables;
 #[cfg(test)]
 mod tests;
-mod vault;
 mod writer;
 
 #[cfg(test)]

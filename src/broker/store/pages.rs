@@ -21,10 +21,10 @@ use super::{
     metrics::StoreMetrics,
     record::{batch::Batch, queue::Queued},
     tables::{Fault, MSG, QUEUE, Record, consult, guarded},
-    vault::Vault,
 };
 use crate::{
     broker::{envelope::Message, session::Session},
+    keep::vault::Vault,
     telemetry::throttle::Throttle,
 };
 

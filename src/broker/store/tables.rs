@@ -13,11 +13,11 @@
 //!
 //! There is no table from client ids to sessions: a session's record names its client, and all of them are read at the start.
 
-use std::io;
-
 use redb::{ReadableDatabase, Table, TableDefinition, WriteTransaction};
 
 use super::record::Damaged;
+use crate::keep::fault;
+pub(super) use crate::keep::fault::guarded;
 
 /// A sealed record.
 pub(super) type Record = &'static [u8];
@@ -36,71 +36,12 @@ pub(super) const META_FORMAT: &str = "format";
 pub(super) const META_NEXT_SID: &str = "next_sid";
 
 /// Why a transaction did not succeed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
-    #[error(transparent)]
-    Database(redb::Error),
-    #[error(transparent)]
-    Damaged(#[from] Damaged),
-    #[error("a defect: {0}")]
-    Panic(String),
-    #[error("the database is closed")]
-    Closed,
-    #[error("{0}")]
-    TooLarge(&'static str),
-}
+pub(super) type Fault = fault::Fault<Damaged>;
 
-macro_rules! from_redb {
-    ($($error:ty),+) => { $(impl From<$error> for Fault {
-        fn from(error: $error) -> Self {
-            Self::Database(error.into())
-        }
-    })+ };
-}
-
-from_redb!(
-    redb::StorageError,
-    redb::TableError,
-    redb::TransactionError,
-    redb::CommitError,
-    redb::DatabaseError,
-    redb::SetDurabilityError
-);
-
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Self {
-        Self::Database(redb::Error::Io(error))
+impl From<Damaged> for Fault {
+    fn from(damaged: Damaged) -> Self {
+        Self::Damaged(damaged)
     }
-}
-
-impl Fault {
-    /// What the system said, if it was the system.
-    pub(super) fn io(&self) -> Option<io::ErrorKind> {
-        match self {
-            Self::Database(redb::Error::Io(error)) => Some(error.kind()),
-            _ => None,
-        }
-    }
-
-    /// After this the database refuses everything until it is opened again.
-    pub(super) fn latches(&self) -> bool {
-        matches!(self, Self::Database(redb::Error::Io(_) | redb::Error::PreviousIo))
-    }
-
-    /// There is no room: the disk is full, or a quota of the system is used up.
-    pub(super) fn is_full(&self) -> bool {
-        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        matches!(self.io(), Some(StorageFull | QuotaExceeded | FileTooLarge))
-    }
-}
-
-/// Runs something that may panic: bytes that redb did not write can make it.
-pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Err(Fault::Panic(text.unwrap_or_else(|| "a panic in the database".to_owned())))
-    })
 }
 
 /// The tables of one write transaction; those every commit needs stay open.
@@ -153,10 +94,7 @@ pub(super) fn transact<T>(
     database: &redb::Database,
     work: impl FnOnce(&mut Tables<'_>) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
-    let mut txn = database.begin_write()?;
-    txn.set_durability(redb::Durability::Immediate)?;
-    // The file opens at once after a crash, however large it is.
-    txn.set_quick_repair(true);
+    let txn = fault::begin(database)?;
     let mut tables = Tables::new(&txn);
     let done = work(&mut tables)?;
     drop(tables);

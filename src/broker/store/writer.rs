@@ -22,9 +22,11 @@ use super::{
     quota::Quota,
     recover,
     tables::{Fault, guarded, transact},
-    vault::Vault,
 };
-use crate::broker::{session::Session, settings::QueuePolicy};
+use crate::{
+    broker::{session::Session, settings::QueuePolicy},
+    keep::vault::Vault,
+};
 
 /// A store that failed is opened again so often.
 const RETRY: Duration = if cfg!(test) { Duration::from_millis(5) } else { Duration::from_secs(1) };
@@ -280,8 +282,7 @@ impl Writer {
     fn reopen(&mut self, full: bool) {
         let Self { place, ledger, debts, undo, .. } = self;
         let opened = guarded(|| {
-            let database = place.open()?;
-            recover::prepare(&database)?;
+            let database = place.open(recover::prepare)?;
             let mut known = recover::ledger(&database)?;
             transact(&database, |tables| {
                 let mut none = Written::default();

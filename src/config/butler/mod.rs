@@ -5,6 +5,7 @@
 //! them.
 
 mod broker_choice;
+mod key_values;
 mod mqtt;
 mod not_offered;
 mod qrs;
@@ -13,12 +14,15 @@ pub(super) mod rules;
 mod topics;
 mod udp;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
     LoadOptions, Overrides,
     diagnostic::Report,
-    settings::{DockerHealth, Generation, Settings},
+    settings::{DockerHealth, Generation, Settings, StartSettings},
     tree::{Node, Value},
     walk::Section,
 };
@@ -68,9 +72,12 @@ pub(super) fn decode(root: Option<&Node>, mut cx: Context<'_>) -> Option<Setting
     let udp = udp::decode(butler.section("udpServerConfig"), &cx);
     let rest = rest::decode(&butler, &cx);
     let start_filter = qrs::start_filter(butler.section("startTaskFilter"));
+    let start = start_task(butler.section("startTask"));
     let qrs = qrs::decode(&butler, &cx);
     let log = log(&butler, &cx);
     let docker_health = docker_health(butler.section("dockerHealthCheck"));
+    let offered = rest.as_ref().is_some_and(|(rest, _)| rest.enable && rest.endpoints.key_values);
+    let values = key_values::decode(butler.section("keyValueStore"), offered);
     let mut not_offered = not_offered::collect(&butler, &cx);
     finish_top(&butler);
     let (rest, unbuilt) = rest?;
@@ -82,9 +89,11 @@ pub(super) fn decode(root: Option<&Node>, mut cx: Context<'_>) -> Option<Setting
         udp: udp?,
         rest,
         start_filter,
+        start,
         qrs: qrs?,
         log,
         docker_health,
+        values,
         not_offered,
     };
     rules::check(&settings, &cx);
@@ -119,6 +128,15 @@ fn log(butler: &Section<'_>, cx: &Context<'_>) -> LogSettings {
         to_file: butler.flag("fileLogging", false),
         directory: butler.path("logDirectory", &cx.base).unwrap_or_else(|| cx.data_dir.join("log")),
     }
+}
+
+fn start_task(section: Section<'_>) -> StartSettings {
+    let start = StartSettings {
+        deadline: Duration::from_secs(section.number("deadlineSeconds", 0..=86_400, 300)),
+        execution_topics: section.flag("executionTopics", true),
+    };
+    section.finish();
+    start
 }
 
 fn docker_health(section: Section<'_>) -> DockerHealth {
@@ -157,4 +175,6 @@ pub(super) const OWN_SECTIONS: &[&str] = &[
     "fileLogging",
     "logDirectory",
     "dockerHealthCheck",
+    "keyValueStore",
+    "startTask",
 ];

@@ -13,7 +13,7 @@ use crate::config::{
 };
 
 /// Butler's sections this program does not own, and what will not happen when they are on. `None`: nothing anybody would miss.
-const SECTIONS: [(&str, Option<&str>); 31] = [
+const SECTIONS: [(&str, Option<&str>); 30] = [
     ("scheduler", Some("its schedules will not run")),
     ("emailNotification", Some("no e-mails will be sent")),
     ("slackNotification", Some("no Slack messages will be sent")),
@@ -31,7 +31,6 @@ const SECTIONS: [(&str, Option<&str>); 31] = [
     ("qlikSenseLicense", Some("licences will not be watched")),
     ("qlikSenseVersion", Some("the version of Qlik Sense will not be watched")),
     ("qlikSenseCloud", Some("nothing of Qlik Cloud will be forwarded")),
-    ("keyValueStore", Some("the key-value store is not there")),
     ("configVisualisation", Some("the configuration will not be shown on a web page")),
     ("restServerApiDocGenerate", None),
     ("restServerEndpointsConfig", None),

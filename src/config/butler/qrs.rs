@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use super::Context;
 use crate::config::{
     address::check_host,
-    settings::{Generation, QrsSettings, QrsVerify, StartTaskFilter},
+    settings::{Generation, QrsHost, QrsSettings, QrsVerify, StartTaskFilter},
+    tree::Value,
     walk::{Item, Section},
 };
 
@@ -21,14 +22,54 @@ pub(super) fn decode(butler: &Section<'_>, cx: &Context<'_>) -> Option<QrsSettin
     let port = section.port("port", 4242);
     let use_tls = section.flag("useSSL", true);
     let headers = headers(&section, cx.generation);
-    let verify = verify(&section);
+    let verify = verify(&section, true);
+    let further = further(&section, port, verify.as_ref());
+    if host.is_none() && !further.is_empty() {
+        section
+            .report()
+            .error(&section.path_of("hosts"), "these are asked when `host` does not answer; write the first one there");
+    }
     section.finish();
-    let (host, port) = match &cx.overrides.qrs {
-        Some(address) => (Some(address.host.clone()), address.port),
-        None => (host, port),
+    let (host, port, further) = match &cx.overrides.qrs {
+        Some(address) => (Some(address.host.clone()), address.port, Vec::new()),
+        None => (host, port, further),
     };
     let [client_cert, client_key, ca] = certificates(butler.section("cert").used(host.is_some()), cx, use_tls);
-    Some(QrsSettings { host, port, use_tls, headers, client_cert, client_key, ca, verify: verify? })
+    Some(QrsSettings { host, port, use_tls, headers, client_cert, client_key, ca, verify: verify?, further })
+}
+
+/// `hosts`: names, or sections for those whose port or certificate differs.
+fn further(section: &Section<'_>, port: u16, first: Option<&QrsVerify>) -> Vec<QrsHost> {
+    let host = |item: &Item<'_>| {
+        let entry = match item.value() {
+            Value::Map(_) => {
+                let section = item.section();
+                let host = section.text("host").map(str::to_owned);
+                if host.is_none() {
+                    item.error("`host` is needed");
+                }
+                let port = section.port("port", port);
+                let verify = verify(&section, first != Some(&QrsVerify::Insecure));
+                section.finish();
+                QrsHost { host: host?, port, verify: verify? }
+            }
+            _ => QrsHost { host: item.text()?.to_owned(), port, verify: inherited(first)? },
+        };
+        if matches!(first, Some(QrsVerify::Fingerprint(_))) && !matches!(entry.verify, QrsVerify::Fingerprint(_)) {
+            item.error("each host has a certificate of its own, so the `fingerprint` above does not fit this one; write `host` and `fingerprint` here");
+        }
+        check_host(&entry.host).inspect_err(|error| item.error(error.to_string())).ok()?;
+        Some(entry)
+    };
+    section.list("hosts").iter().filter_map(host).collect()
+}
+
+/// How a host is judged of which only the name is known: as the first, under its own name.
+fn inherited(first: Option<&QrsVerify>) -> Option<QrsVerify> {
+    Some(match first? {
+        QrsVerify::Insecure => QrsVerify::Insecure,
+        _ => QrsVerify::Ca { name: None },
+    })
 }
 
 /// The certificates of QRS may come later than the start: what is missing makes the task part unhealthy, nothing else.
@@ -75,10 +116,11 @@ fn pair(item: &Item<'_>) -> Option<(String, String)> {
     pair
 }
 
-fn verify(section: &Section<'_>) -> Option<QrsVerify> {
+/// `checked`: whether certificates are verified where `rejectUnauthorized` does not say so.
+fn verify(section: &Section<'_>, checked: bool) -> Option<QrsVerify> {
     let name = section.text("verifyName").map(str::to_owned);
     let fingerprint = section.text("fingerprint");
-    let checked = section.flag("rejectUnauthorized", true);
+    let checked = section.flag("rejectUnauthorized", checked);
     match (checked, fingerprint) {
         (false, Some(_)) => {
             let message = "`rejectUnauthorized: false` would switch this check off; remove one of the two";

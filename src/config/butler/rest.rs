@@ -7,7 +7,7 @@ use crate::config::{
 };
 
 /// Butler's endpoints that are not offered here: their routes answer 501 when the file switches them on.
-const NOT_OFFERED: [&str; 12] = [
+const NOT_OFFERED: [&str; 11] = [
     "base62ToBase16",
     "base16ToBase62",
     "createDir",
@@ -15,7 +15,6 @@ const NOT_OFFERED: [&str; 12] = [
     "fileDelete",
     "fileMove",
     "fileCopy",
-    "keyValueStore",
     "senseAppReload",
     "senseAppDump",
     "senseListApps",
@@ -83,6 +82,7 @@ fn endpoints(section: Section<'_>) -> (Endpoints, Vec<String>) {
         start_task: section.flag("senseStartTask", true),
         active_user_count: section.flag("activeUserCount", true),
         active_users: section.flag("activeUsers", true),
+        key_values: section.flag("keyValueStore", true),
     };
     let on = |section: &Section<'_>, prefix: &str, keys: &[&'static str]| {
         keys.iter().filter(|key| section.flag(key, false)).map(|key| format!("{prefix}{key}")).collect::<Vec<_>>()

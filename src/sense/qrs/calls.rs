@@ -1,6 +1,9 @@
-//! The calls this program makes, one function each. Paths and answers: Qlik Sense Repository Service API.
+//! The calls that find and start tasks, one function each, and what all calls share. Paths and answers: Qlik Sense Repository Service API.
+
+use std::{str::FromStr, time::Duration};
 
 use bytes::Bytes;
+use reqwest::Method;
 use serde_json::Value;
 
 use super::{
@@ -9,7 +12,10 @@ use super::{
     filter::Filter,
     model::{Task, custom_properties, tags},
 };
-use crate::names::{AppId, ExecutionId, TaskId};
+use crate::{
+    names::{AppId, ExecutionId, TaskId},
+    telemetry::throttle::Throttle,
+};
 
 /// QRS's word on a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +32,7 @@ impl Qrs {
     /// # Errors
     /// If QRS gives no usable answer.
     pub async fn task(&self, id: TaskId) -> Result<Option<Task>, QrsError> {
-        let found = self.list("find_task", Purpose::Start, "task", &Filter::task(id)).await?;
+        let found = self.tasks("find_task", "task", &Filter::task(id)).await?;
         Ok(found.iter().filter_map(Task::read).find(|task| task.id == id))
     }
 
@@ -35,7 +41,7 @@ impl Qrs {
     /// # Errors
     /// If no tag can have that name, or QRS gives no usable answer.
     pub async fn tasks_with_tag(&self, tag: &str) -> Result<Vec<Task>, QrsError> {
-        let found = self.list("find_tag", Purpose::Start, "task/full", &Filter::tag(tag)?).await?;
+        let found = self.tasks("find_tag", "task/full", &Filter::tag(tag)?).await?;
         // QRS compares without regard to case.
         let exact = |task: &&Value| tags(task).iter().any(|name| name == tag);
         Ok(found.iter().filter(exact).filter_map(Task::read).collect())
@@ -47,7 +53,7 @@ impl Qrs {
     /// If no property can have that name or value, or QRS gives no usable answer.
     pub async fn tasks_with_property(&self, name: &str, value: &str) -> Result<Vec<Task>, QrsError> {
         let filter = Filter::custom_property(name, value)?;
-        let found = self.list("find_property", Purpose::Start, "task/full", &filter).await?;
+        let found = self.tasks("find_property", "task/full", &filter).await?;
         // QRS may match the name of one property with the value of another, and compares without regard to case.
         let exact = |task: &&Value| custom_properties(task).iter().any(|(n, v)| n == name && v == value);
         Ok(found.iter().filter(exact).filter_map(Task::read).collect())
@@ -75,7 +81,8 @@ impl Qrs {
     /// # Errors
     /// If QRS refuses or gives no usable answer; [`QrsError::may_have_arrived`] tells whether the task may run nevertheless.
     pub async fn start(&self, id: TaskId) -> Result<StartReply, QrsError> {
-        let answer = self.act("start", &format!("task/{id}/start/synchronous"), "{}").await?;
+        let path = format!("task/{id}/start/synchronous");
+        let answer = self.act("start", Purpose::Start, Method::POST, &path, "{}").await?;
         if answer.is_empty() {
             return Ok(self.sensible(StartReply::Started(None)));
         }
@@ -97,33 +104,70 @@ impl Qrs {
         Ok(self.sensible(self.parse(&answer)?))
     }
 
-    async fn list(
+    /// Tasks to be started.
+    async fn tasks(&self, op: &'static str, path: &str, filter: &Filter) -> Result<Vec<Value>, QrsError> {
+        let found = self.list(op, Purpose::Start, path, filter).await?;
+        self.kinds().note(&found);
+        Ok(found)
+    }
+
+    pub(super) async fn list(
         &self,
         op: &'static str,
         purpose: Purpose,
         path: &str,
         filter: &Filter,
     ) -> Result<Vec<Value>, QrsError> {
-        let answer = self.read(op, purpose, &format!("{path}?filter={}", filter.encoded())).await?;
+        self.list_at(op, purpose, &format!("{path}?filter={}", filter.encoded())).await
+    }
+
+    /// A list; `path` may have a query, made of nothing but [`Filter`]s and words of this program.
+    pub(super) async fn list_at(&self, op: &'static str, purpose: Purpose, path: &str) -> Result<Vec<Value>, QrsError> {
+        let answer = self.read(op, purpose, path).await?;
         match self.parse(&answer)? {
             Value::Array(objects) => Ok(self.sensible(objects)),
             _ => Err(self.unexpected("a list was expected")),
         }
     }
 
-    fn parse(&self, answer: &Bytes) -> Result<Value, QrsError> {
-        serde_json::from_slice(answer)
-            .map_err(|_| self.unexpected("it is not JSON (a login page of the proxy, perhaps)"))
+    /// The entries of a list that can be read; the others are skipped, counted, and told now and then.
+    pub(super) fn entries<T>(&self, op: &'static str, objects: &[Value], read: impl Fn(&Value) -> Option<T>) -> Vec<T> {
+        static TOLD: Throttle = Throttle::every(Duration::from_secs(60));
+        let entries: Vec<T> = objects.iter().filter_map(read).collect();
+        let skipped = objects.len() - entries.len();
+        if skipped > 0 {
+            self.metrics().skip(op, skipped);
+            if let Some(before) = TOLD.pass() {
+                tracing::warn!(
+                    op,
+                    skipped,
+                    before,
+                    "entries of a list of the Qlik Repository Service are skipped: they have no id or no state; is this version of Qlik Sense known?"
+                );
+            }
+        }
+        entries
+    }
+
+    /// The `{"value": "<id>"}` of an answer.
+    pub(super) fn value_of<T: FromStr>(&self, answer: &Bytes) -> Result<T, QrsError> {
+        let object = self.parse(answer)?;
+        let value = object.get("value").and_then(Value::as_str).and_then(|text| text.parse().ok());
+        value.map(|value| self.sensible(value)).ok_or_else(|| self.unexpected("an id was expected"))
+    }
+
+    pub(super) fn parse(&self, answer: &Bytes) -> Result<Value, QrsError> {
+        serde_json::from_slice(answer).map_err(|_| self.unexpected("it is not JSON"))
     }
 
     /// Notes that QRS is well: it gave an answer that makes sense.
-    fn sensible<T>(&self, answer: T) -> T {
+    pub(super) fn sensible<T>(&self, answer: T) -> T {
         self.note(Ok(()));
         answer
     }
 
-    fn unexpected(&self, cause: &str) -> QrsError {
-        let error = self.http().bad_answer(cause);
+    pub(super) fn unexpected(&self, cause: &str) -> QrsError {
+        let error = QrsError::BadAnswer { at: self.all_hosts().at().to_owned(), cause: cause.to_owned() };
         self.note(Err(&error));
         error
     }

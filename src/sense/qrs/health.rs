@@ -17,6 +17,8 @@ pub enum QrsHealth {
     Ok {
         /// Since when.
         since: SystemTime,
+        /// Host and port of the one that answers.
+        at: String,
     },
     /// The last call was not answered as it should.
     Failing {
@@ -37,36 +39,16 @@ impl QrsHealth {
     pub fn sentence(&self) -> String {
         match self {
             Self::Untried => "The Qlik Repository Service was not called yet.".into(),
-            Self::Ok { .. } => "The Qlik Repository Service answers.".into(),
+            Self::Ok { at, .. } => format!("The Qlik Repository Service at {at} answers."),
             Self::Failing { error, .. } => format!("Tasks cannot be started: {error}."),
         }
     }
 
     /// What the administrator can do about it; `None`: nothing to do.
-    pub fn remedy(&self) -> Option<&'static str> {
-        let Self::Failing { error, .. } = self else { return None };
-        match error {
-            QrsError::NotConfigured | QrsError::Settings(_) => Some("Correct the section `configQRS` of butler.yaml."),
-            QrsError::CertificateFile { .. } => Some(
-                "Put the exported certificates where the section `cert` says; they are read again at the next call.",
-            ),
-            QrsError::Trust { .. } => Some(
-                "Check that client.pem, client_key.pem and root.pem were exported from this very Sense site and have not expired, and that \
-                 `configQRS.host` is the name in the server's certificate (else set `configQRS.verifyName`).",
-            ),
-            QrsError::Connect { .. } | QrsError::NoAnswer { .. } | QrsError::Busy { .. } => Some(
-                "Check that the service \"Qlik Sense Repository Service\" runs on the central node, that host and port in `configQRS` are \
-                 right and that no firewall stands between.",
-            ),
-            QrsError::Status { status: 401 | 403, .. } => Some(
-                "QRS refuses this user or certificate: check the X-Qlik-User header in `configQRS.headers.static` and that user's roles in \
-                 the QMC.",
-            ),
-            QrsError::Status { .. } => Some("Look into the log of the Qlik Sense Repository Service at this time."),
-            QrsError::BadAnswer { .. } => {
-                Some("Check that `configQRS.port` is the port of the repository service (4242), not that of the proxy.")
-            }
-            QrsError::Filter(_) => None,
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Failing { error, .. } => error.remedy(),
+            _ => None,
         }
     }
 }
@@ -84,13 +66,13 @@ impl HealthCell {
         self.0.lock().clone()
     }
 
-    /// Takes note of a call. True if that changed the state, so that the change can be logged once.
-    pub(super) fn note(&self, outcome: Result<(), &QrsError>) -> bool {
+    /// Takes note of a call to the host `at`. True if that changed the state, so that the change can be logged once.
+    pub(super) fn note(&self, outcome: Result<(), &QrsError>, at: &str) -> bool {
         let mut state = self.0.lock();
         let since = SystemTime::now();
         let next = match (outcome, &*state) {
-            (Ok(()), QrsHealth::Ok { .. }) => return false,
-            (Ok(()), _) => QrsHealth::Ok { since },
+            (Ok(()), QrsHealth::Ok { at: before, .. }) if before == at => return false,
+            (Ok(()), _) => QrsHealth::Ok { since, at: at.to_owned() },
             (Err(error), QrsHealth::Failing { error: before, .. }) if same_kind(error, before) => return false,
             (Err(error), _) => QrsHealth::Failing { since, error: error.clone() },
         };
@@ -104,6 +86,8 @@ fn same_kind(one: &QrsError, other: &QrsError) -> bool {
     match (one, other) {
         (QrsError::CertificateFile { path: a, .. }, QrsError::CertificateFile { path: b, .. }) => a == b,
         (QrsError::Status { status: a, .. }, QrsError::Status { status: b, .. }) => a == b,
+        (QrsError::Trust { problem: a, .. }, QrsError::Trust { problem: b, .. }) => a == b,
+        (QrsError::Connect { problem: a, .. }, QrsError::Connect { problem: b, .. }) => a == b,
         _ => one.word() == other.word(),
     }
 }
@@ -111,21 +95,29 @@ fn same_kind(one: &QrsError, other: &QrsError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sense::qrs::error::ConnectProblem;
 
     #[test]
     fn a_state_keeps_the_time_it_began_and_changes_are_told_once() {
         let cell = HealthCell::new(QrsHealth::Untried);
-        let refused = QrsError::Connect { at: "sense:4242".into(), cause: "refused".into() };
-        assert!(cell.note(Err(&refused)));
+        let at = "sense:4242";
+        let failed = |problem| QrsError::Connect { at: at.into(), problem };
+        let refused = failed(ConnectProblem::Refused);
+        assert!(cell.note(Err(&refused), at));
         let before = cell.get();
-        let other_words = QrsError::Connect { at: "sense:4242".into(), cause: "no route".into() };
-        assert!(!cell.note(Err(&other_words)));
+        assert!(!cell.note(Err(&refused), at));
         assert_eq!(cell.get(), before);
         assert!(before.sentence().contains("sense:4242"));
-        assert!(before.remedy().is_some());
-        assert!(cell.note(Ok(())));
-        assert!(!cell.note(Ok(())));
+        assert!(before.remedy().unwrap().contains("Start the service"));
+        assert!(
+            cell.note(Err(&failed(ConnectProblem::UnknownName("none".into()))), at),
+            "something else is to be done"
+        );
+        assert!(cell.note(Ok(()), at));
+        assert!(!cell.note(Ok(()), at));
         assert!(cell.get().is_ok());
         assert_eq!(cell.get().remedy(), None);
+        assert!(cell.note(Ok(()), "other:4242"), "another host answers");
+        assert!(cell.get().sentence().contains("other:4242"));
     }
 }

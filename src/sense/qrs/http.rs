@@ -1,23 +1,30 @@
-//! HTTP towards QRS: the connection pool, its TLS, and what its failures mean.
+//! HTTP towards one host of QRS: the connection pool, its TLS, and what its failures mean.
 //!
-//! Invariants: the certificate files are read at the first call and again after a failure of trust, never at start-up; a request is
-//! handed to the network once. The HTTP library's own repetition is switched off (`retry::never`). Below it, hyper-util takes another
+//! Invariants: the certificate files are read at the first call, again after a failure of trust, and when they changed ([`Http::follow`]), never
+//! at start-up; files that were changed for the worse leave the good ones in force; a request is handed to the network once. The HTTP library's own repetition is switched off (`retry::never`). Below it, hyper-util takes another
 //! pooled connection only for a request that hyper handed back unstarted, that is, whose first byte was never written because the idle
 //! connection closed before the request was taken off its queue; such a request cannot have reached QRS. Whatever breaks later comes out
 //! of here as [`QrsError::NoAnswer`], and nobody repeats a start after it.
 
-use std::{error::Error as StdError, io, net::Ipv6Addr, sync::Arc, time::Duration};
+use std::{error::Error as StdError, io, net::Ipv6Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use reqwest::{
     Client, Method, Response,
     header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
 use tokio::sync::Mutex;
 
-use super::{error::QrsError, tls};
-use crate::config::settings::QrsSettings;
+use super::{
+    certificate::now,
+    error::{ConnectProblem, QrsError},
+    page::{is_page, words},
+    tls,
+    trust::{Circumstances, TrustProblem, judge},
+    verify::Seen,
+};
+use crate::config::settings::{QrsSettings, QrsVerify};
 
 /// Time to open a connection, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,8 +34,68 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(30);
 /// Largest answer, bytes: ten thousand tasks in full need about 50 MB.
 const MAX_ANSWER: usize = 64 << 20;
-/// How much of QRS's own words is kept, characters.
-const MAX_WORDS: usize = 300;
+/// How much of an answer that is no success is read, bytes: a web page's words may stand behind its style sheets.
+const MAX_REFUSAL: usize = 16 << 10;
+/// Largest answer of which only the end is kept, bytes.
+const MAX_PASSED: usize = 512 << 20;
+/// Time for a call of which only the end is kept.
+const LONG_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The path of the short question.
+const PROBE: &str = "about";
+
+/// What is sent; its path begins behind `/qrs/` and may have a query.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    method: Method,
+    path: &'a str,
+    body: Option<Bytes>,
+    /// Of the answer, only so many bytes of its end are wanted.
+    end: Option<usize>,
+    /// Time for the whole call.
+    patience: Duration,
+}
+
+impl<'a> Request<'a> {
+    /// Reads.
+    pub fn get(path: &'a str) -> Self {
+        Self { method: Method::GET, path, body: None, end: None, patience: CALL_TIMEOUT }
+    }
+
+    /// Asks whether QRS is there at all.
+    pub fn probe() -> Self {
+        Self { patience: CONNECT_TIMEOUT, ..Self::get(PROBE) }
+    }
+
+    /// Reads, keeps the last `kept` bytes.
+    pub fn end_of(path: &'a str, kept: usize) -> Self {
+        Self { end: Some(kept), patience: LONG_TIMEOUT, ..Self::get(path) }
+    }
+
+    /// Changes something; the body is JSON, or empty.
+    pub fn act(method: Method, path: &'a str, body: Bytes) -> Self {
+        Self { method, body: Some(body), ..Self::get(path) }
+    }
+
+    /// Whether it is the short question.
+    pub fn is_probe(&self) -> bool {
+        self.path == PROBE
+    }
+
+    /// Whether it changes nothing.
+    pub fn only_reads(&self) -> bool {
+        self.method == Method::GET
+    }
+}
+
+/// What was kept of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// The bytes.
+    pub body: Bytes,
+    /// Whether there was more before them.
+    pub is_cut: bool,
+}
 
 /// A call that gave no usable answer.
 #[derive(Debug)]
@@ -50,8 +117,22 @@ pub struct Http {
     settings: QrsSettings,
     /// `host:port`, for messages.
     at: String,
-    client: ArcSwapOption<Client>,
+    pool: ArcSwapOption<Pool>,
     building: Mutex<()>,
+    /// The files with certificates as they were read last, and the earliest end of validity in each.
+    ends: parking_lot::Mutex<Ends>,
+    /// What was in the files when they were found unfit last.
+    refused: parking_lot::Mutex<Option<[u8; 32]>>,
+    seen: Arc<Seen>,
+}
+
+/// Files with certificates, and the earliest end of validity in each, seconds since 1970.
+type Ends = Vec<(PathBuf, i64)>;
+
+/// The connections, and what the files had in them when they were made.
+struct Pool {
+    client: Client,
+    digest: [u8; 32],
 }
 
 impl Http {
@@ -59,7 +140,15 @@ impl Http {
         let host = settings.host.as_deref().unwrap_or_default();
         let host = if host.parse::<Ipv6Addr>().is_ok() { format!("[{host}]") } else { host.to_owned() };
         let at = format!("{host}:{}", settings.port);
-        Self { settings: settings.clone(), at, client: ArcSwapOption::empty(), building: Mutex::new(()) }
+        Self {
+            settings: QrsSettings { further: Vec::new(), ..settings.clone() },
+            at,
+            pool: ArcSwapOption::empty(),
+            building: Mutex::new(()),
+            ends: parking_lot::Mutex::default(),
+            refused: parking_lot::Mutex::default(),
+            seen: Arc::default(),
+        }
     }
 
     /// `host:port`.
@@ -67,81 +156,191 @@ impl Http {
         &self.at
     }
 
-    /// Sends one request, once, and reads its answer; `path` begins behind `/qrs/` and may have a query.
-    pub async fn send(&self, method: Method, path: &str, body: Option<&'static str>) -> Result<Bytes, Fault> {
-        let client = self.client().await?;
-        let (scheme, key) = (if self.settings.use_tls { "https" } else { "http" }, xrfkey());
-        let and = if path.contains('?') { '&' } else { '?' };
-        let url = format!("{scheme}://{}/qrs/{path}{and}xrfkey={key}", self.at);
-        let mut request = client.request(method, url).header("x-qlik-xrfkey", key);
-        if let Some(body) = body {
-            request = request.header(CONTENT_TYPE, "application/json").body(body);
-        }
-        let response = request.send().await.map_err(|error| self.fault(error))?;
-        self.read(response).await
+    /// When the certificates this client works with end, seconds since 1970: of the files as they are in force, and of the server's as it was
+    /// shown last (as `host:port`).
+    pub fn ends(&self) -> Vec<(String, i64)> {
+        let ends = self.ends.lock().clone();
+        let files = ends.into_iter().map(|(file, end)| (file.display().to_string(), end));
+        let seen = self.seen.get().map(|seen| (self.at.clone(), seen.until));
+        files.chain(seen).collect()
     }
 
-    async fn client(&self) -> Result<Arc<Client>, QrsError> {
-        if let Some(client) = self.client.load_full() {
-            return Ok(client);
+    /// Sends a request, once, and reads its answer.
+    pub async fn send(&self, request: &Request<'_>) -> Result<Taken, Fault> {
+        let pool = self.pool().await?;
+        let (scheme, key) = (if self.settings.use_tls { "https" } else { "http" }, xrfkey());
+        let and = if request.path.contains('?') { '&' } else { '?' };
+        let url = format!("{scheme}://{}/qrs/{}{and}xrfkey={key}", self.at, request.path);
+        let mut sent = pool.client.request(request.method.clone(), url).header("x-qlik-xrfkey", key);
+        if let Some(body) = &request.body {
+            sent = sent.header(CONTENT_TYPE, "application/json").body(body.clone());
+        }
+        let response = sent.timeout(request.patience).send().await;
+        let response = response.map_err(|error| self.fault(error, request.patience))?;
+        self.take(response, request).await
+    }
+
+    async fn pool(&self) -> Result<Arc<Pool>, QrsError> {
+        if let Some(pool) = self.pool.load_full() {
+            return Ok(pool);
         }
         let _one_builds = self.building.lock().await;
-        if let Some(client) = self.client.load_full() {
-            return Ok(client);
+        if let Some(pool) = self.pool.load_full() {
+            return Ok(pool);
         }
-        let settings = self.settings.clone();
-        let built = tokio::task::spawn_blocking(move || build(&settings)).await;
-        let client = Arc::new(built.map_err(|error| QrsError::Settings(error.to_string()))??);
-        self.client.store(Some(client.clone()));
-        Ok(client)
+        let (settings, seen) = (self.settings.clone(), self.seen.clone());
+        let built = tokio::task::spawn_blocking(move || build(&settings, &seen)).await;
+        let (pool, ends) = built.map_err(|error| QrsError::Settings(error.to_string()))??;
+        Ok(self.take_over(pool, ends))
     }
 
-    async fn read(&self, mut response: Response) -> Result<Bytes, Fault> {
-        let status = response.status();
-        let limit = if status.is_success() { MAX_ANSWER } else { 4 * MAX_WORDS };
-        let mut body = BytesMut::new();
+    fn take_over(&self, pool: Pool, ends: Ends) -> Arc<Pool> {
+        let pool = Arc::new(pool);
+        *self.ends.lock() = ends;
+        self.pool.store(Some(pool.clone()));
+        pool
+    }
+
+    /// Looks whether the certificate files changed, and takes the new ones if they are good. Files that are not stay unused, and the error is
+    /// told, once for the same content; the ones before stay in force.
+    ///
+    /// # Errors
+    /// Names the file that cannot be used.
+    pub async fn follow(&self) -> Result<bool, QrsError> {
+        let Some(before) = self.pool.load_full().map(|pool| pool.digest) else { return Ok(false) };
+        let _one_builds = self.building.lock().await;
+        let (settings, seen, refused) = (self.settings.clone(), self.seen.clone(), *self.refused.lock());
+        let looked = tokio::task::spawn_blocking(move || {
+            let digest = tls::digest(&settings);
+            let is_new = digest != before && Some(digest) != refused;
+            (digest, is_new.then(|| build(&settings, &seen)))
+        });
+        match looked.await.map_err(|error| QrsError::Settings(error.to_string()))? {
+            (_, None) => Ok(false),
+            (_, Some(Ok((pool, ends)))) => {
+                self.take_over(pool, ends);
+                Ok(true)
+            }
+            (digest, Some(Err(error))) => {
+                *self.refused.lock() = Some(digest);
+                Err(error)
+            }
+        }
+    }
+
+    async fn take(&self, mut response: Response, request: &Request<'_>) -> Result<Taken, Fault> {
+        let (status, end) = (response.status(), request.end);
+        let limit = match end {
+            _ if !status.is_success() => MAX_REFUSAL,
+            None => MAX_ANSWER,
+            Some(_) => MAX_PASSED,
+        };
+        let (mut body, mut passed) = (BytesMut::new(), 0);
         loop {
             match response.chunk().await {
-                Ok(Some(chunk)) if body.len() + chunk.len() <= limit => body.extend_from_slice(&chunk),
+                Ok(Some(chunk)) if passed + chunk.len() <= limit => {
+                    passed += chunk.len();
+                    body.extend_from_slice(&chunk);
+                    // Moved seldom: only when as much again has come.
+                    if let Some(kept) = end.filter(|kept| body.len() > 2 * kept) {
+                        body.advance(body.len() - kept);
+                    }
+                }
                 Ok(None) => break,
                 // What an error says beyond its first sentences is not worth reading.
                 _ if !status.is_success() => break,
-                Ok(Some(_)) => return Err(self.bad_answer(format!("more than {MAX_ANSWER} bytes")).into()),
-                Err(error) => return Err(self.fault(error)),
+                Ok(Some(_)) => return Err(QrsError::TooMuch { at: self.at.clone(), limit }.into()),
+                Err(error) => return Err(self.fault(error, request.patience)),
             }
         }
-        if status.is_success() {
-            return Ok(body.freeze());
+        if let Some(error) = self.refusal(status.as_u16(), &body, end.is_none()) {
+            return Err(error.into());
         }
-        Err(QrsError::Status { status: status.as_u16(), text: words(&body) }.into())
+        if let Some(kept) = end {
+            body.advance(body.len().saturating_sub(kept));
+        }
+        Ok(Taken { is_cut: passed > body.len(), body: body.freeze() })
     }
 
-    /// A success that makes no sense.
-    pub fn bad_answer(&self, cause: impl Into<String>) -> QrsError {
-        QrsError::BadAnswer { at: self.at.clone(), cause: cause.into() }
+    /// What an answer says that is none; a web page may be the text that was asked for if it is not JSON (`json`) that is wanted.
+    fn refusal(&self, status: u16, body: &[u8], json: bool) -> Option<QrsError> {
+        let (at, is_page) = (self.at.clone(), is_page(body));
+        match status {
+            200..300 if is_page && json => Some(QrsError::Page { at, status, text: words(body) }),
+            200..300 => None,
+            // A redirection leads to a log-in.
+            300..400 => Some(QrsError::Page { at, status, text: words(body) }),
+            400..500 if is_page => Some(QrsError::Page { at, status, text: words(body) }),
+            _ => Some(QrsError::Status { at, status, text: words(body) }),
+        }
     }
 
-    fn fault(&self, error: reqwest::Error) -> Fault {
+    fn fault(&self, error: reqwest::Error, patience: Duration) -> Fault {
         let (connecting, timeout) = (error.is_connect(), error.is_timeout());
         // The address carries the key of the request; it says nothing the message does not say.
         let error = error.without_url();
         let at = self.at.clone();
-        if let Some(cause) = tls_cause(&error).and_then(|tls| trust(tls, connecting)) {
+        if let Some(problem) = tls_cause(&error).and_then(|tls| judge(tls, connecting, &self.circumstances())) {
             // New certificates may have been put in place: the next call reads the files again.
-            self.client.store(None);
-            return QrsError::Trust { at, cause }.into();
+            self.pool.store(None);
+            return QrsError::Trust { at, problem: Box::new(problem) }.into();
+        }
+        if connecting {
+            return self.no_connection(&error, timeout).into();
         }
         let cause = root_cause(&error);
-        match (connecting, timeout) {
-            (true, true) => QrsError::Connect { at, cause: format!("no connection within {CONNECT_TIMEOUT:?}") }.into(),
-            (true, false) => QrsError::Connect { at, cause }.into(),
-            (false, true) => QrsError::NoAnswer { at, cause: format!("nothing within {CALL_TIMEOUT:?}") }.into(),
-            (false, false) => Fault { error: QrsError::NoAnswer { at, cause }, broke: true },
+        match timeout {
+            true => QrsError::NoAnswer { at, cause: format!("nothing within {} seconds", patience.as_secs()) }.into(),
+            false => Fault { error: QrsError::NoAnswer { at, cause }, broke: true },
+        }
+    }
+
+    fn no_connection(&self, error: &reqwest::Error, timeout: bool) -> QrsError {
+        let at = self.at.clone();
+        let system = chain(error).filter_map(|error| error.downcast_ref::<io::Error>()).last().map(innermost);
+        let problem = match system {
+            _ if error.is_dns() => ConnectProblem::UnknownName(root_cause(error)),
+            _ if timeout => ConnectProblem::TimedOut(CONNECT_TIMEOUT),
+            // The connection was there and went away again, before any request: so ends a handshake that somebody does not want.
+            Some(error) if self.settings.use_tls && went_away(error) => {
+                return QrsError::Trust { at, problem: Box::new(TrustProblem::Closed) };
+            }
+            Some(error) => ConnectProblem::of(error, CONNECT_TIMEOUT),
+            None => ConnectProblem::Other(root_cause(error)),
+        };
+        QrsError::Connect { at, problem }
+    }
+
+    fn circumstances(&self) -> Circumstances {
+        let settings = &self.settings;
+        let wanted = match &settings.verify {
+            QrsVerify::Ca { name: Some(name) } => Some(name),
+            _ => settings.host.as_ref(),
+        };
+        let client = settings.client_cert.clone().unwrap_or_default();
+        let client_until = self.ends.lock().iter().find(|(file, _)| *file == client).map(|(_, end)| *end);
+        Circumstances {
+            wanted: wanted.cloned().unwrap_or_default(),
+            root: settings.ca.clone().unwrap_or_default(),
+            client,
+            client_until,
+            seen: self.seen.get(),
+            now: now(),
         }
     }
 }
 
-fn build(settings: &QrsSettings) -> Result<Client, QrsError> {
+/// The system's own error: there may be several wrappers around it, which do not name what they wrap as their source.
+fn innermost(error: &io::Error) -> &io::Error {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>()).map_or(error, innermost)
+}
+
+fn went_away(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(error.kind(), Kind::ConnectionReset | Kind::ConnectionAborted | Kind::UnexpectedEof | Kind::BrokenPipe)
+}
+
+fn build(settings: &QrsSettings, seen: &Arc<Seen>) -> Result<(Pool, Ends), QrsError> {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     for (name, value) in &settings.headers {
@@ -152,8 +351,11 @@ fn build(settings: &QrsSettings) -> Result<Client, QrsError> {
             HeaderValue::from_str(value).map_err(|_| wrong())?,
         );
     }
-    Client::builder()
-        .tls_backend_preconfigured(tls::load(settings)?)
+    // Before the files are read: what changes between is then found by the next look.
+    let digest = tls::digest(settings);
+    let tls = tls::load(settings, seen)?;
+    let client = Client::builder()
+        .tls_backend_preconfigured(tls.config)
         .http1_only()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
@@ -164,7 +366,8 @@ fn build(settings: &QrsSettings) -> Result<Client, QrsError> {
         .tcp_nodelay(true)
         .default_headers(headers)
         .build()
-        .map_err(|error| QrsError::Settings(root_cause(&error)))
+        .map_err(|error| QrsError::Settings(root_cause(&error)))?;
+    Ok((Pool { client, digest }, tls.ends))
 }
 
 /// 16 characters `0-9a-f`, new for every request; QRS only compares header and query.
@@ -193,34 +396,6 @@ fn unwrapped<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Erro
     }
 }
 
-/// What a TLS failure means to the administrator; `None`: nothing about trust (a connection that broke later).
-fn trust(error: &rustls::Error, connecting: bool) -> Option<String> {
-    use rustls::CertificateError as Certificate;
-    Some(match error {
-        rustls::Error::InvalidCertificate(Certificate::ApplicationVerificationFailure) => {
-            "the server's certificate is not the one whose fingerprint is configured".into()
-        }
-        // A bad signature under the right name: the site's authority was made anew since the export.
-        rustls::Error::InvalidCertificate(Certificate::UnknownIssuer | Certificate::BadSignature) => {
-            "the server's certificate was not issued by the authority in root.pem".into()
-        }
-        rustls::Error::InvalidCertificate(why) => format!("the server's certificate is not accepted: {why}"),
-        // The server's word on our certificate; with TLS 1.3 it arrives after the handshake, in place of an answer.
-        rustls::Error::AlertReceived(alert) => {
-            format!("the server refused the client certificate or the connection ({alert:?})")
-        }
-        other if connecting => other.to_string(),
-        _ => return None,
-    })
-}
-
-/// The beginning of an error's body as one line of text.
-fn words(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body);
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if text.is_empty() { "(no further words)".into() } else { text.chars().take(MAX_WORDS).collect() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,12 +405,5 @@ mod tests {
         let (one, other) = (xrfkey(), xrfkey());
         assert!(one.len() == 16 && one.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{one}");
         assert_ne!(one, other);
-    }
-
-    #[test]
-    fn words_are_one_short_line() {
-        assert_eq!(words(b"XSRF  prevention\r\ncheck failed."), "XSRF prevention check failed.");
-        assert_eq!(words(b""), "(no further words)");
-        assert_eq!(words("å".repeat(5_000).as_bytes()).chars().count(), MAX_WORDS);
     }
 }

@@ -1,10 +1,12 @@
 //! Judging the server's certificate: against Qlik's own authority under another name, by fingerprint, or not at all.
 //!
 //! Qlik's certificates carry the machine name that was given at installation, often only the short one, so the name to verify may differ
-//! from the host that is called. Invariant: whichever way the certificate is judged, the handshake's signature is verified against it.
+//! from the host that is called. Invariants: whichever way the certificate is judged, the handshake's signature is verified against it; what was
+//! shown is kept, so that a refusal can say what it refused.
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, SignatureScheme, SupportedCipherSuite,
     client::{
@@ -14,6 +16,19 @@ use rustls::{
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
+
+use super::certificate::Facts;
+
+/// The certificate a server showed last, whatever was thought of it.
+#[derive(Debug, Default)]
+pub struct Seen(Mutex<Option<Facts>>);
+
+impl Seen {
+    /// What it says of itself.
+    pub fn get(&self) -> Option<Facts> {
+        self.0.lock().clone()
+    }
+}
 
 /// SHA-256 of a certificate as the provider computes it; `None` if the provider has no SHA-256.
 pub fn fingerprint(provider: &CryptoProvider, certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
@@ -28,7 +43,9 @@ pub fn fingerprint(provider: &CryptoProvider, certificate: &CertificateDer<'_>) 
 
 /// How the certificate itself is judged.
 #[derive(Debug)]
-enum Judgement {
+pub enum Judgement {
+    /// By Qlik's authority, for the host's name.
+    Host(Arc<WebPkiServerVerifier>),
     /// By Qlik's authority, for this name instead of the host's.
     Named(Arc<WebPkiServerVerifier>, ServerName<'static>),
     /// It is this one.
@@ -37,32 +54,15 @@ enum Judgement {
     Anybody,
 }
 
-/// A verifier for the cases rustls does not have.
+/// A verifier that remembers whom it saw.
 #[derive(Debug)]
 pub struct Verifier {
-    judgement: Judgement,
-    provider: Arc<CryptoProvider>,
-}
-
-impl Verifier {
-    /// Signed by an authority of `authorities`, for `name`.
-    pub fn named(
-        authorities: Arc<WebPkiServerVerifier>,
-        name: ServerName<'static>,
-        provider: Arc<CryptoProvider>,
-    ) -> Self {
-        Self { judgement: Judgement::Named(authorities, name), provider }
-    }
-
-    /// The certificate with this SHA-256, whoever signed it, whatever its dates and names.
-    pub fn pinned(fingerprint: [u8; 32], provider: Arc<CryptoProvider>) -> Self {
-        Self { judgement: Judgement::Pinned(fingerprint), provider }
-    }
-
-    /// Every certificate (`rejectUnauthorized: false`).
-    pub fn anybody(provider: Arc<CryptoProvider>) -> Self {
-        Self { judgement: Judgement::Anybody, provider }
-    }
+    /// What is asked of the certificate.
+    pub judgement: Judgement,
+    /// Where it is noted.
+    pub seen: Arc<Seen>,
+    /// What signatures are verified with.
+    pub provider: Arc<CryptoProvider>,
 }
 
 impl ServerCertVerifier for Verifier {
@@ -70,11 +70,15 @@ impl ServerCertVerifier for Verifier {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _host: &ServerName<'_>,
+        host: &ServerName<'_>,
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        *self.seen.0.lock() = Facts::read(end_entity, &self.provider);
         match &self.judgement {
+            Judgement::Host(authorities) => {
+                authorities.verify_server_cert(end_entity, intermediates, host, ocsp_response, now)
+            }
             Judgement::Named(authorities, name) => {
                 authorities.verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
             }

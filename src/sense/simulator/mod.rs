@@ -1,11 +1,11 @@
 //! A Qlik Sense site without Qlik Sense: a repository (QRS) with mutual TLS, tasks that run and end, and the log datagrams a real site would send.
 //!
 //! For the demo, for tests, and for trying a configuration before the real server is touched. What it is not: a copy of the product. It knows the
-//! endpoints a task starter needs and what is publicly known of their behaviour; where that is not known, the plan file says what to do. Chains
-//! of tasks and change notifications are not simulated.
+//! endpoints a task starter needs and what is publicly known of their behaviour; where that is not known, the plan file says what to do.
 //!
 //! Rooms: [`plan`] (the YAML), [`site`] (the state machine, without clock and network), [`filter`] (the filter language), [`datagram`] and
-//! [`outlet`] (what is sent), [`qrs`] and [`control`] (the two doors), [`pki`], [`fault`], [`journal`].
+//! [`outlet`] (what is sent), [`notifier`] (who is called), [`qrs`] and [`control`] (the two doors) over [`http`], [`reply`] and [`line`],
+//! [`outage`], [`fault`], [`pki`] and [`tls`], [`journal`].
 //!
 //! Invariants: the site is changed only under its lock, which is never held across an await; every change is noticed by the one driver task,
 //! which alone sends datagrams in order.
@@ -17,13 +17,18 @@ mod fault;
 pub mod filter;
 mod http;
 mod journal;
+mod line;
+mod notifier;
+mod outage;
 mod outlet;
 mod pki;
 pub mod plan;
 mod qrs;
+mod reply;
 mod rng;
 mod settings;
 mod site;
+mod tls;
 
 use std::{
     net::SocketAddr,
@@ -38,7 +43,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     net::TcpListener,
-    sync::{Notify, broadcast},
+    sync::{Notify, broadcast, watch},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -49,6 +54,8 @@ use self::{
     fault::Faults,
     http::Door,
     journal::Journal,
+    notifier::Notifier,
+    outage::Outage,
     outlet::Outlet,
     plan::Plan,
     site::{Effect, Site, SiteOptions},
@@ -59,6 +66,7 @@ pub use self::{
     pki::PkiFiles,
     settings::{SimulatorSettings, SiteSource, Transport},
     site::{Change, status::Status},
+    tls::{ServerCertificate, TlsChoices, TlsVersions},
 };
 use crate::{
     names::TaskId,
@@ -140,6 +148,8 @@ pub struct SimulatorAddresses {
 pub enum SimulatorEvent {
     /// An execution took a step.
     State(Box<Change>),
+    /// The repository was asked something, and it was asked to be shown.
+    Request(Box<Asked>),
     /// A datagram was sent.
     Datagram {
         /// Its content.
@@ -147,6 +157,23 @@ pub enum SimulatorEvent {
         /// Whether the system took it for all targets.
         sent: bool,
     },
+}
+
+/// A request to the repository, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Method.
+    pub method: String,
+    /// Path.
+    pub path: String,
+    /// Query, decoded, without the Xrfkey.
+    pub query: String,
+    /// `DIR\user`, if the call named one and was let in.
+    pub user: Option<String>,
+    /// The fault that befell it.
+    pub fault: Option<&'static str>,
+    /// Status of the answer; `None`: there was none.
+    pub status: Option<u16>,
 }
 
 /// The simulator, bound and not yet running.
@@ -177,12 +204,19 @@ impl std::fmt::Debug for TlsAcceptorOf {
 struct Shared {
     plan: Plan,
     profile: Profile,
+    seed: u64,
+    show_requests: bool,
+    tls: bool,
     site: Mutex<Site>,
     clock: Clock,
     calendar: Calendar,
     wake: Notify,
     faults: Faults,
     journal: Journal,
+    outage: Outage,
+    notifier: Notifier,
+    log_delays: qrs::LogDelays,
+    selections: qrs::Selections,
     outlet: Outlet,
     burst: tokio::sync::Mutex<()>,
     burst_number: AtomicU64,
@@ -217,7 +251,7 @@ impl Simulator {
         let tls = match &settings.transport {
             Transport::MutualTls { directory } => {
                 let host = settings.host.clone().unwrap_or_else(pki::machine_name);
-                let (files, config) = pki::prepare(directory, &host)?;
+                let (files, config) = pki::prepare(directory, &host, settings.tls)?;
                 Some((files, TlsAcceptorOf(TlsAcceptor::from(Arc::new(config)))))
             }
             Transport::Plain => None,
@@ -271,32 +305,45 @@ impl Simulator {
         let seed = settings.seed.unwrap_or_else(|| rng::Rng::from_system().next_u64());
         info!(seed, tasks = plan.tasks.len(), profile = %settings.profile, "simulated site starts");
         let options = SiteOptions { profile: settings.profile, seed, rate: settings.rate, calendar };
+        let tracker = TaskTracker::new();
         let shared = Arc::new(Shared {
             profile: settings.profile,
+            seed,
+            show_requests: settings.show_requests,
+            tls: tls.is_some(),
             site: Mutex::new(Site::new(&plan, options)),
-            plan,
             clock: Clock::start(settings.speed),
             calendar,
             wake: Notify::new(),
-            faults: Faults::default(),
+            faults: Faults::new(seed, &plan.faults),
             journal: Journal::default(),
+            outage: Outage::default(),
+            notifier: Notifier::new(plan.notifications.batch, tracker.clone(), stop.clone()),
+            log_delays: qrs::LogDelays::default(),
+            selections: qrs::Selections::default(),
+            plan,
             outlet,
             burst: tokio::sync::Mutex::new(()),
             burst_number: AtomicU64::new(0),
             events,
         });
-        let tracker = TaskTracker::new();
         let repository = Arc::new(qrs::Repository(Arc::clone(&shared)));
         for listener in qrs {
             let tls = tls.as_ref().map(|(_, acceptor)| acceptor.0.clone());
-            let door = Door { listener, tls, handler: Arc::clone(&repository) };
+            let door = Door { listener, tls, handler: Arc::clone(&repository), open: shared.outage.watch() };
             tracker.spawn(door.serve(tracker.clone(), stop.clone()));
         }
+        // Outages are the repository's alone.
+        let always = watch::Sender::new(true);
         if let Some(listener) = control {
-            let door = Door { listener, tls: None, handler: Arc::new(control::Control(Arc::clone(&shared))) };
+            let handler = Arc::new(control::Control(Arc::clone(&shared)));
+            let door = Door { listener, tls: None, handler, open: always.subscribe() };
             tracker.spawn(door.serve(tracker.clone(), stop.clone()));
         }
-        drive(&shared, &stop).await;
+        tokio::select! {
+            () = drive(&shared, &stop) => {}
+            () = shared.outage.keep() => {}
+        }
         tracker.close();
         tracker.wait().await;
         Ok(())
@@ -335,9 +382,10 @@ async fn carry_out(shared: &Shared, effect: Effect) {
     let event = match effect {
         Effect::Changed(change) => SimulatorEvent::State(change),
         Effect::Send { node, kind, text } => {
-            let sent = shared.outlet.send(node, kind, &text).await;
+            let sent = shared.outlet.send_and_keep(node, kind, &text).await;
             SimulatorEvent::Datagram { text, sent }
         }
+        Effect::Notify { url, entry } => return shared.notifier.tell(&url, *entry),
     };
     // Nobody may be listening.
     let _ = shared.events.send(event);

@@ -24,7 +24,10 @@ use rustls::{
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
-use super::SimulatorError;
+use super::{
+    SimulatorError,
+    tls::{ServerCertificate, TlsChoices},
+};
 use crate::net::pem;
 
 /// Validity of what is made: Qlik's exported certificates live about as long.
@@ -72,16 +75,18 @@ struct Bundle {
     server_key: String,
 }
 
-/// Uses the files of `directory` if they are fit for `host`, or makes them, and gives what the TLS listener needs.
-pub fn prepare(directory: &Path, host: &str) -> Result<(PkiFiles, ServerConfig), SimulatorError> {
+/// Uses the files of `directory` if they are fit for `host`, or makes them, and gives what the TLS listener needs. Where the server's
+/// certificate is to have a fault, all are made anew.
+pub fn prepare(directory: &Path, host: &str, tls: TlsChoices) -> Result<(PkiFiles, ServerConfig), SimulatorError> {
     let files = PkiFiles::of(directory);
-    if let Some(bundle) = load(&files)
-        && let Ok(config) = server_config(&bundle, host)
+    if tls.certificate == ServerCertificate::Sound
+        && let Some(bundle) = load(&files)
+        && let Ok(config) = server_config(&bundle, host, tls)
     {
         return Ok((files, config));
     }
-    let bundle = make(host)?;
-    let config = server_config(&bundle, host)?;
+    let bundle = make(host, tls.certificate)?;
+    let config = server_config(&bundle, host, tls)?;
     store(&files, &bundle)?;
     Ok((files, config))
 }
@@ -130,16 +135,20 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     options.open(path)?.write_all(text.as_bytes())
 }
 
-fn make(host: &str) -> Result<Bundle, SimulatorError> {
+fn make(host: &str, kind: ServerCertificate) -> Result<Bundle, SimulatorError> {
     let wrong = |error: rcgen::Error| SimulatorError::Certificates(error.to_string());
     let root_key = KeyPair::generate().map_err(wrong)?;
     let root = CertifiedIssuer::self_signed(root_params(host), root_key).map_err(wrong)?;
-    let issue = |params: CertificateParams| -> Result<(String, String), rcgen::Error> {
-        let key = KeyPair::generate()?;
-        Ok((params.signed_by(&key, &root)?.pem(), key.serialize_pem()))
-    };
-    let (server, server_key) = issue(server_params(host).map_err(wrong)?).map_err(wrong)?;
-    let (client, client_key) = issue(client_params()).map_err(wrong)?;
+    let other_key = KeyPair::generate().map_err(wrong)?;
+    let other = CertifiedIssuer::self_signed(root_params("other"), other_key).map_err(wrong)?;
+    let issue =
+        |params: CertificateParams, by: &CertifiedIssuer<'_, KeyPair>| -> Result<(String, String), rcgen::Error> {
+            let key = KeyPair::generate()?;
+            Ok((params.signed_by(&key, by)?.pem(), key.serialize_pem()))
+        };
+    let by = if kind == ServerCertificate::UnknownAuthority { &other } else { &root };
+    let (server, server_key) = issue(server_params(host, kind).map_err(wrong)?, by).map_err(wrong)?;
+    let (client, client_key) = issue(client_params(), &root).map_err(wrong)?;
     Ok(Bundle { client, client_key, root: root.pem(), server, server_key })
 }
 
@@ -160,14 +169,22 @@ fn root_params(host: &str) -> CertificateParams {
     params
 }
 
-fn server_params(host: &str) -> Result<CertificateParams, rcgen::Error> {
+fn server_params(host: &str, kind: ServerCertificate) -> Result<CertificateParams, rcgen::Error> {
     let mut params = named(host);
-    params.subject_alt_names = vec![
-        SanType::DnsName(host.try_into()?),
-        SanType::DnsName("localhost".try_into()?),
-        SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        SanType::IpAddress(IpAddr::V6(Ipv6Addr::LOCALHOST)),
-    ];
+    params.subject_alt_names = match kind {
+        ServerCertificate::NoNames => Vec::new(),
+        ServerCertificate::WrongName => vec![SanType::DnsName("other.example".try_into()?)],
+        _ => vec![
+            SanType::DnsName(host.try_into()?),
+            SanType::DnsName("localhost".try_into()?),
+            SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            SanType::IpAddress(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+        ],
+    };
+    if kind == ServerCertificate::Expired {
+        params.not_before = (SystemTime::now() - 3 * BACKDATED).into();
+        params.not_after = (SystemTime::now() - 2 * BACKDATED).into();
+    }
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     Ok(params)
@@ -184,20 +201,23 @@ fn wrong(error: &dyn std::fmt::Display) -> SimulatorError {
     SimulatorError::Certificates(error.to_string())
 }
 
-/// The listener's TLS settings, after checking that every part fits the others today.
-fn server_config(bundle: &Bundle, host: &str) -> Result<ServerConfig, SimulatorError> {
+/// The listener's TLS settings, after checking that every part fits the others today (the server's certificate only if it is to be sound).
+fn server_config(bundle: &Bundle, host: &str, tls: TlsChoices) -> Result<ServerConfig, SimulatorError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let root = pem::authorities_in(bundle.root.as_bytes(), Path::new("root.pem")).map_err(|error| wrong(&error))?;
     let roots = Arc::new(root);
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
+    let clients = if tls.soft { clients.allow_unauthenticated() } else { clients };
     let clients = clients.build().map_err(|error| wrong(&error))?;
     let server = certificates(&bundle.server, "server.pem")?;
-    check_server(&server, &roots, &provider, host)?;
+    if tls.certificate == ServerCertificate::Sound {
+        check_server(&server, &roots, &provider, host)?;
+    }
     check_client(bundle, clients.as_ref(), &provider)?;
     let key = pem::private_key_in(bundle.server_key.as_bytes(), Path::new("server_key.pem"));
     let key = key.map_err(|error| wrong(&error))?;
     ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(&tls.versions.list())
         .map_err(|error| wrong(&error))?
         .with_client_cert_verifier(clients)
         .with_single_cert(server, key)
@@ -239,6 +259,13 @@ fn check_client(
     rustls::sign::CertifiedKey::from_der(chain, key, provider).map_err(|error| wrong(&error)).map(|_| ())
 }
 
+/// The common name in a certificate.
+pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    use x509_parser::prelude::{FromDer as _, X509Certificate};
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    certificate.subject().iter_common_name().next()?.as_str().ok().map(str::to_owned)
+}
+
 /// The name of this machine, lower case; `localhost` where the system does not tell or the name cannot stand in a certificate.
 pub fn machine_name() -> String {
     let told = std::env::var("COMPUTERNAME")
@@ -261,19 +288,25 @@ mod tests {
     #[test]
     fn what_fits_is_used_again_and_what_does_not_is_replaced() {
         let directory = directory("reuse");
-        let (files, _) = prepare(&directory, "sense-1").unwrap();
+        let (files, _) = prepare(&directory, "sense-1", TlsChoices::default()).unwrap();
         let read =
             || [&files.root, &files.client_key, &files.server].map(|path| std::fs::read_to_string(path).unwrap());
         let first = read();
-        prepare(&directory, "sense-1").unwrap();
+        prepare(&directory, "sense-1", TlsChoices::default()).unwrap();
         assert_eq!(read(), first, "the same files are used again");
         // For another name the server certificate does not fit.
-        prepare(&directory, "other").unwrap();
+        prepare(&directory, "other", TlsChoices::default()).unwrap();
         let second = read();
         assert_ne!(second, first);
+        let expired = TlsChoices { certificate: ServerCertificate::Expired, ..TlsChoices::default() };
+        // One with a fault is not used again by who wants a sound one.
+        prepare(&directory, "other", expired).unwrap();
+        let odd = read();
+        prepare(&directory, "other", TlsChoices::default()).unwrap();
+        assert_ne!(read(), odd);
         // A key of another pair does not fit either.
         std::fs::copy(&files.server_key, &files.client_key).unwrap();
-        prepare(&directory, "other").unwrap();
+        prepare(&directory, "other", TlsChoices::default()).unwrap();
         assert_ne!(read(), second);
         std::fs::remove_dir_all(&directory).unwrap();
     }
@@ -285,7 +318,7 @@ mod tests {
         let directory = directory("rights");
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::write(directory.join("client_key.pem"), "old").unwrap();
-        let (files, _) = prepare(&directory, "sense-1").unwrap();
+        let (files, _) = prepare(&directory, "sense-1", TlsChoices::default()).unwrap();
         for path in [&files.client, &files.client_key, &files.root, &files.server, &files.server_key] {
             assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
         }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Profile, SimulatorError, Targets,
+    Profile, SimulatorError, Targets, TlsChoices,
     plan::{DEFAULT_SITE, Plan},
 };
 
@@ -61,6 +61,8 @@ pub struct SimulatorSettings {
     pub transport: Transport,
     /// Name in the server certificate; `None`: this machine's. `localhost` and both loopback addresses are always in it.
     pub host: Option<String>,
+    /// What is odd about TLS, if anything.
+    pub tls: TlsChoices,
     /// The site.
     pub site: SiteSource,
     /// Where datagrams go.
@@ -73,6 +75,8 @@ pub struct SimulatorSettings {
     pub speed: f64,
     /// Factor on how often things happen by themselves, 0 to 1,000; 0: never.
     pub rate: f64,
+    /// Whether requests to the repository are events, too.
+    pub show_requests: bool,
 }
 
 impl SimulatorSettings {
@@ -84,12 +88,14 @@ impl SimulatorSettings {
             control: Some((v4, CONTROL_PORT).into()),
             transport: Transport::MutualTls { directory: directory.into() },
             host: None,
+            tls: TlsChoices::default(),
             site: SiteSource::BuiltIn,
             targets: Targets::default(),
             profile: Profile::default(),
             seed: None,
             speed: 1.0,
             rate: 1.0,
+            show_requests: false,
         }
     }
 

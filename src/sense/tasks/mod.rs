@@ -1,14 +1,32 @@
 //! Starting tasks: one way in for all doors.
 //!
-//! A [`request::StartRequest`] comes from MQTT or REST; [`Starter`] checks the filter, asks QRS whether the tasks exist, starts them and
-//! answers with one [`request::StartOutcome`] per task.
+//! A [`request::StartRequest`] comes from MQTT or REST; [`Starter`] writes it down, checks the filter, asks QRS whether the tasks exist and
+//! run, starts them, has them followed and tells every step to the holder of the [`Ticket`]. What must survive the program is in the
+//! `journal`; what became of a call nobody answered is found out in `settle`; [`Follower`] follows executions to their end.
 
+pub mod end;
+pub mod follow;
 pub mod metrics;
 pub mod request;
 
 mod allow;
+mod journal;
+mod lines;
 mod memory;
+mod settle;
+mod start;
 mod starter;
+mod story;
+mod words;
 mod work;
 
-pub use starter::{StartReport, Starter};
+pub use follow::{Execution, Follower};
+pub use settle::Patience;
+pub use starter::{Resumed, StartReport, Starter};
+pub use story::{Ticket, Word};
+
+/// Milliseconds since 1970.
+fn wall_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

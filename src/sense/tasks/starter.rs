@@ -1,8 +1,8 @@
 //! [`Starter`]: from a start request to what became of every task it names.
 //!
-//! Invariants: a task is asked of QRS at most once per request, and the call that starts it is never repeated; a duplicate of a request
-//! gets the first one's answer and starts nothing; work that has begun ends whether or not the asker still waits; every request gets an
-//! answer, also when QRS is absent, the work panics or the program is stopping.
+//! Invariants: a request is on disk before its asker gets a ticket; a task is asked of QRS at most once per request, over restarts, too; a
+//! duplicate of a request hears the first one's last words and starts nothing; work that has begun ends whether or not the asker still
+//! waits; every request gets an answer, also when QRS is absent, the work panics or the program is stopping.
 
 use std::{
     sync::Arc,
@@ -10,33 +10,54 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    memory::{Answer, Key, Memory},
+    follow::Follower,
+    journal::{Ended, Interrupted, Journal, Keys, Left, RequestId},
+    memory::{Key, Memory},
     metrics::StartMetrics,
     request::{StartOutcome, StartRequest, StartStatus},
-    work::Work,
+    settle::Patience,
+    story::{Listener, Teller, Ticket, Word, told},
+    wall_ms,
+    words::not_kept,
+    work::{Order, Work},
 };
-use crate::{config::settings::StartTaskFilter, sense::qrs::Qrs};
+use crate::{
+    config::settings::StartTaskFilter,
+    keep::{KeepError, Shelf},
+    sense::qrs::Qrs,
+};
 
-/// Requests worked on at a time; more wait for their turn.
-const REQUESTS: usize = 1_024;
+/// Requests under way at a time, the waiting ones included.
+const OPEN: usize = 10_000;
 /// Requests remembered, and outcomes of all of them together.
 const REMEMBERED: (usize, usize) = (10_000, 100_000);
 /// How long a transaction is known.
 const TRANSACTION: Duration = Duration::from_secs(24 * 3_600);
 /// How long a delivery is known.
 const DELIVERY: Duration = Duration::from_secs(60);
+/// How long it is known what the broker may hand over again: far longer than it takes to write down that it need not.
+const KEPT: Duration = Duration::from_secs(600);
 
 /// The answer to a start request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StartReport {
     /// One per task, in the order of the request's targets; one for a target that led to no task.
     pub outcomes: Vec<StartOutcome>,
     /// The request was one already answered: these are the first answer's outcomes.
     pub duplicate: bool,
+}
+
+/// A request of an earlier life of the program that goes on.
+#[derive(Debug)]
+pub struct Resumed {
+    /// What was asked.
+    pub request: StartRequest,
+    /// What is said about it from here on.
+    pub ticket: Ticket,
 }
 
 /// Starts tasks. Cheap to clone; all clones share memory and limits.
@@ -47,45 +68,47 @@ struct Inner {
     work: Work,
     /// One lock for both: looking a request up and remembering it is one step, or two duplicates could both be the first.
     known: Mutex<Known>,
-    turns: Semaphore,
+    open: Arc<Semaphore>,
     running: TaskTracker,
     metrics: StartMetrics,
+    interrupted: Mutex<Vec<Interrupted>>,
 }
 
 /// The requests of the last while.
 struct Known {
     transactions: Memory,
     deliveries: Memory,
+    kept: Memory,
 }
-
-/// What a request is remembered by.
-#[derive(Clone, Copy, Default)]
-struct Keys {
-    transaction: Option<Key>,
-    delivery: Option<Key>,
-    kept: Option<Key>,
-}
-
-impl Keys {
-    fn deliveries(self) -> impl Iterator<Item = Key> {
-        [self.delivery, self.kept].into_iter().flatten()
-    }
-}
-
-/// Where the answer of a request is to be told.
-type Teller = watch::Sender<Option<Arc<[StartOutcome]>>>;
 
 impl Starter {
-    /// A starter that asks this QRS and obeys this filter.
-    pub fn new(qrs: Qrs, filter: StartTaskFilter) -> Self {
+    /// A starter that asks this QRS, obeys this filter and keeps on this shelf what must survive the program.
+    ///
+    /// # Errors
+    /// If the shelf cannot be read.
+    pub fn open(qrs: Qrs, filter: StartTaskFilter, shelf: Shelf, patience: Patience) -> Result<Self, KeepError> {
+        let (journal, Left { interrupted, ended }) = Journal::open(shelf)?;
         let memory = |age| Memory::new(REMEMBERED.0, REMEMBERED.1, age);
-        Self(Arc::new(Inner {
-            work: Work::new(qrs, filter),
-            known: Mutex::new(Known { transactions: memory(TRANSACTION), deliveries: memory(DELIVERY) }),
-            turns: Semaphore::new(REQUESTS),
+        let mut known = Known { transactions: memory(TRANSACTION), deliveries: memory(DELIVERY), kept: memory(KEPT) };
+        known.recall(ended);
+        journal.forget(known.forgotten());
+        let work = Work {
+            follower: Follower::new(qrs.clone()),
+            qrs,
+            filter,
+            journal: Arc::new(journal),
+            lines: Arc::default(),
+            patience,
+            calls: TaskTracker::new(),
+        };
+        Ok(Self(Arc::new(Inner {
+            work,
+            known: Mutex::new(known),
+            open: Arc::new(Semaphore::new(OPEN)),
             running: TaskTracker::new(),
             metrics: StartMetrics::default(),
-        }))
+            interrupted: Mutex::new(interrupted),
+        })))
     }
 
     /// The counters, to be hung into the registry.
@@ -93,92 +116,179 @@ impl Starter {
         &self.0.metrics
     }
 
+    /// Who follows what was started.
+    pub fn follower(&self) -> &Follower {
+        &self.0.work.follower
+    }
+
     /// Carries a request out and says what became of it. Dropping the future does not stop the work.
     pub async fn start(&self, request: StartRequest) -> StartReport {
-        let door = request.door;
-        let (tell, answer) = watch::channel(None);
-        let (answer, duplicate) = match self.admit(&request, &answer) {
-            Ok(keys) => {
-                self.begin(request, keys, tell);
-                (answer, false)
+        let ticket = self.submit(request).await;
+        let duplicate = ticket.duplicate;
+        StartReport { outcomes: ticket.finals().await, duplicate }
+    }
+
+    /// Takes a request. When this returns, it is on disk, or its ticket says why not. Dropping the future or the ticket does not stop the work.
+    pub async fn submit(&self, request: StartRequest) -> Ticket {
+        let (teller, story) = Teller::new();
+        let id = self.0.work.journal.new_id();
+        let keys = match self.admit(&request, id, &story) {
+            Ok(keys) => keys,
+            Err(first) => {
+                self.0.metrics.duplicate();
+                return Ticket::new(first, true);
             }
-            Err(first) => (first, true),
         };
-        let outcomes = finished(answer).await;
-        if duplicate {
-            self.0.metrics.duplicate();
-        } else {
-            outcomes.iter().for_each(|outcome| self.0.metrics.count(door, outcome.status));
+        let place = Arc::clone(&self.0.open).try_acquire_owned();
+        let refused = match &place {
+            _ if self.0.work.calls.is_closed() => {
+                Some((StartStatus::Unreachable, "stopping", "the program is stopping"))
+            }
+            Ok(_) => None,
+            Err(_) => Some((StartStatus::Denied, "busy", "too many start requests are waiting already")),
+        };
+        if let Some((status, code, why)) = refused {
+            self.refuse(&request, keys, &teller, &|| {
+                StartOutcome::failed(status, code, format!("{why}; nothing was started, ask again later"))
+            });
+        } else if let Ok(place) = place {
+            let now = wall_ms();
+            let deadline = now.saturating_add(u64::try_from(request.patience.as_millis()).unwrap_or(u64::MAX));
+            let order = Order { id, request, deadline, steps: Default::default(), teller, resumed: false };
+            let (asked, is_asked) = oneshot::channel();
+            self.0.running.spawn(self.clone().ask(order, keys, now, place, asked));
+            // The work cannot end without a word.
+            let _ = is_asked.await;
         }
-        StartReport { outcomes, duplicate }
+        Ticket::new(story, false)
     }
 
-    /// Takes no new requests and waits for those under way, at most `limit`. True if all ended.
+    /// Goes on with what an earlier life of the program left undone. To be called once, when the program runs.
+    pub fn resume(&self) -> Vec<Resumed> {
+        let interrupted = std::mem::take(&mut *self.0.interrupted.lock());
+        interrupted.into_iter().filter_map(|request| self.resume_one(request)).collect()
+    }
+
+    /// What was started is answered; nothing is begun any more. Waits for calls under way, at most `limit`; true if all ended. Requests that
+    /// wait, or are followed, go on when the program is up again.
     pub async fn stop(&self, limit: Duration) -> bool {
-        self.0.running.close();
-        tokio::time::timeout(limit, self.0.running.wait()).await.is_ok()
+        self.0.work.calls.close();
+        tokio::time::timeout(limit, self.0.work.calls.wait()).await.is_ok()
     }
 
-    /// Remembers a request as the first of its kind, or gives the answer of the one it repeats.
-    fn admit(&self, request: &StartRequest, answer: &Answer) -> Result<Keys, Answer> {
+    /// Waits until the program stops and no call is under way any more.
+    pub async fn stopped(&self) {
+        self.0.work.calls.wait().await;
+    }
+
+    /// Remembers a request as the first of its kind, or gives the story of the one it repeats.
+    fn admit(&self, request: &StartRequest, id: RequestId, story: &Listener) -> Result<Keys, Listener> {
         let (mut known, now, mut keys) = (self.known(), Instant::now(), Keys::default());
-        for (delivery, place) in [(&request.redelivery, &mut keys.delivery), (&request.kept, &mut keys.kept)] {
+        for (delivery, kept) in [(&request.redelivery, false), (&request.kept, true)] {
             let Some(delivery) = delivery else { continue };
-            let key = known.deliveries.key(&delivery.mark);
+            let key = Key::of(&[if kept { "kept" } else { "delivery" }, &delivery.mark]);
+            let (place, memory) = match kept {
+                true => (&mut keys.kept, &mut known.kept),
+                false => (&mut keys.delivery, &mut known.deliveries),
+            };
             *place = Some(key);
             // Packet ids are used again: only the network's word makes a second delivery of it.
             if delivery.repeated
-                && let Some(first) = known.deliveries.find(key, now)
+                && let Some(first) = memory.find(key, now)
             {
                 return Err(first);
             }
         }
         if let Some(transaction) = request.transaction.as_ref().filter(|value| !value.is_null()) {
-            let key = known.transactions.key(&(request.door, &request.requested_by, transaction.to_string()));
+            let key = Key::of(&["transaction", request.door, &request.requested_by, &transaction.to_string()]);
             keys.transaction = Some(key);
             if let Some(first) = known.transactions.find(key, now) {
                 return Err(first);
             }
         }
-        for key in keys.deliveries() {
-            known.deliveries.insert(key, answer.clone(), now);
-        }
-        if let Some(key) = keys.transaction {
-            known.transactions.insert(key, answer.clone(), now);
-        }
+        known.remember(keys, id, story, now);
         Ok(keys)
     }
 
-    /// Begins the work; the answer is told later.
-    fn begin(&self, request: StartRequest, keys: Keys, tell: Teller) {
-        if self.0.running.is_closed() {
-            let why = "the program is stopping; nothing was started, ask again when it is up";
-            tell.send_replace(Some([StartOutcome::failed(StartStatus::Unreachable, "stopping", why)].into()));
-            return;
+    async fn ask(self, order: Order, keys: Keys, now: u64, place: OwnedSemaphorePermit, asked: oneshot::Sender<()>) {
+        let kept = self.0.work.journal.ask(order.id, keys, &order.request, (now, order.deadline)).await;
+        if let Err(error) = &kept {
+            self.refuse(&order.request, keys, &order.teller, &|| not_kept(error));
         }
-        let starter = self.clone();
-        self.0.running.spawn(async move {
-            // The semaphore is never closed, so this waits for a turn and cannot fail.
-            let _turn = starter.0.turns.acquire().await;
-            let outcomes: Arc<[StartOutcome]> = starter.0.work.run(request).await.into();
-            starter.settle(keys, &outcomes);
-            tell.send_replace(Some(outcomes));
-        });
+        // The asker may be gone.
+        let _ = asked.send(());
+        if kept.is_ok() {
+            self.carry_out(order, keys).await;
+        }
+        drop(place);
+    }
+
+    async fn carry_out(self, order: Order, keys: Keys) {
+        let order = Arc::new(order);
+        self.0.work.run(Arc::clone(&order)).await;
+        let words = order.teller.finals();
+        let keys = self.settle(keys, &words, order.request.door);
+        self.0.work.journal.end(order.id, keys, &words, wall_ms());
+        order.teller.done();
+        let forgotten = self.known().forgotten();
+        self.0.work.journal.forget(forgotten);
+    }
+
+    /// Refuses a request that was not written down.
+    fn refuse(&self, request: &StartRequest, keys: Keys, teller: &Teller, why: &dyn Fn() -> StartOutcome) {
+        for (place, target) in request.targets.iter().enumerate() {
+            teller.say(Word { place, last: true, outcome: why().of(target) });
+        }
+        let words = teller.finals();
+        words.iter().for_each(|word| self.0.metrics.count(request.door, word.outcome.status));
+        teller.done();
+        let mut known = self.known();
+        keys.transaction.into_iter().for_each(|key| known.transactions.remove(key));
+        keys.delivery.into_iter().for_each(|key| known.deliveries.remove(key));
+        keys.kept.into_iter().for_each(|key| known.kept.remove(key));
+    }
+
+    fn resume_one(&self, kept: Interrupted) -> Option<Resumed> {
+        let Interrupted { id, keys, deadline, mut request, steps } = kept;
+        if request.return_address.is_none() && keys.transaction.is_none() {
+            // Whoever asked has gone with the connection, and will ask again.
+            let (door, requested_by) = (request.door, &request.requested_by);
+            tracing::warn!(
+                door,
+                requested_by,
+                called = steps.len(),
+                "a start request was interrupted; its asker has gone"
+            );
+            self.0.work.journal.end(id, Keys::default(), &[], wall_ms());
+            return None;
+        }
+        request.patience = Duration::from_millis(deadline.saturating_sub(wall_ms()));
+        let (teller, story) = Teller::new();
+        self.known().remember(keys, id, &story, Instant::now());
+        let order = Order { id, request: request.clone(), deadline, steps, teller, resumed: true };
+        self.0.running.spawn(self.clone().carry_out(order, keys));
+        Some(Resumed { request, ticket: Ticket::new(story, false) })
     }
 
     /// Notes what an answer came to. A transaction that started nothing because QRS was away may be tried again under its own name; a
     /// redelivery is the network's doing and gets the same answer.
-    fn settle(&self, keys: Keys, outcomes: &[StartOutcome]) {
+    fn settle(&self, mut keys: Keys, words: &[Word], door: &'static str) -> Keys {
+        words.iter().for_each(|word| self.0.metrics.count(door, word.outcome.status));
         let (mut known, now) = (self.known(), Instant::now());
-        for key in keys.deliveries() {
-            known.deliveries.weigh(key, outcomes.len(), now);
+        if let Some(key) = keys.kept {
+            known.kept.weigh(key, words.len(), now);
         }
-        let away = outcomes.iter().all(|outcome| outcome.status == StartStatus::Unreachable);
-        match keys.transaction {
-            Some(key) if away => known.transactions.remove(key),
-            Some(key) => known.transactions.weigh(key, outcomes.len(), now),
-            None => {}
+        if let Some(key) = keys.delivery {
+            known.deliveries.weigh(key, words.len(), now);
         }
+        let away = words.iter().all(|word| word.outcome.status == StartStatus::Unreachable);
+        if let Some(key) = keys.transaction.take_if(|_| away) {
+            known.transactions.remove(key);
+        }
+        if let Some(key) = keys.transaction {
+            known.transactions.weigh(key, words.len(), now);
+        }
+        keys
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -186,13 +296,40 @@ impl Starter {
     }
 }
 
-/// Waits for the answer; work that ended without one (it panicked) leaves the request undecided.
-async fn finished(mut answer: Answer) -> Vec<StartOutcome> {
-    if let Ok(outcomes) = answer.wait_for(Option::is_some).await
-        && let Some(outcomes) = &*outcomes
-    {
-        return outcomes.to_vec();
+impl Known {
+    fn remember(&mut self, keys: Keys, id: RequestId, story: &Listener, now: Instant) {
+        if let Some(key) = keys.kept {
+            let owner = keys.transaction.is_none().then_some(id);
+            // The time the program was down does not count: the broker was so, too.
+            self.kept.insert(key, owner, story.clone(), Instant::now());
+        }
+        if let Some(key) = keys.delivery {
+            // With a transaction, its record lives as long as that.
+            let owner = (keys.transaction.is_none() && keys.kept.is_none()).then_some(id);
+            self.deliveries.insert(key, owner, story.clone(), now);
+        }
+        if let Some(key) = keys.transaction {
+            self.transactions.insert(key, Some(id), story.clone(), now);
+        }
     }
-    let why = "the work on this request ended without a result; look in the QMC whether the task runs before starting it again";
-    vec![StartOutcome::failed(StartStatus::Unknown, "interrupted", why)]
+
+    /// Takes up what was done in an earlier life of the program, oldest first.
+    fn recall(&mut self, mut ended: Vec<Ended>) {
+        ended.sort_by_key(|ended| ended.at);
+        let (now, wall) = (Instant::now(), wall_ms());
+        for Ended { id, at, keys, words } in ended {
+            let age = Duration::from_millis(wall.saturating_sub(at));
+            // A machine that has run for a shorter time than that knows no such moment; then it is remembered for longer.
+            let since = now.checked_sub(age).unwrap_or(now);
+            self.remember(keys, id, &told(words), since);
+        }
+    }
+
+    /// Requests nobody can repeat any more.
+    fn forgotten(&mut self) -> Vec<RequestId> {
+        let mut forgotten = self.transactions.take_forgotten();
+        forgotten.extend(self.deliveries.take_forgotten());
+        forgotten.extend(self.kept.take_forgotten());
+        forgotten
+    }
 }

@@ -1,23 +1,41 @@
-//! The work on one start request: check the filter, find the tasks, start them, say what happened.
+//! The work on one start request: check the filter, find the tasks, start them, follow them, say what happened.
 //!
 //! Invariants: nothing is started before every target was looked up; a task that several targets lead to is started once and belongs to
-//! the first of them; outcomes come in the order of the targets, a tag's tasks in QRS's order.
+//! the first of them; last words are numbered in the order of the targets, a tag's tasks in QRS's order; the call that starts a task is
+//! written down before it is made, what became of it before it is told, and it is never repeated.
 
-use std::{collections::HashSet, future::Future};
+use std::{
+    collections::{HashMap, HashSet},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::task::JoinSet;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use super::{
     allow,
-    request::{IdRule, StartOutcome, StartRequest, StartStatus, StartTarget},
+    end::verdict,
+    follow::{Execution, Follower},
+    journal::{Journal, RequestId, Step},
+    lines::Lines,
+    request::{IdRule, StartOutcome, StartRequest, StartStatus, StartTarget, Wait},
+    settle::{self, Patience},
+    story::{Teller, Word, lost},
+    wall_ms,
+    words::{accepted_for, audit, may_pass, not_found_out, started, too_late, undecided, unfollowed, unknown},
 };
 use crate::{
     config::settings::StartTaskFilter,
-    sense::qrs::{Qrs, QrsError, StartReply, model::Task},
+    names::{ExecutionId, TaskId},
+    sense::qrs::{Qrs, QrsError, model::Task},
 };
 
 /// Calls to QRS one request may have under way at a time.
 const AT_ONCE: usize = 16;
+/// Shortest and longest pause before a QRS that cannot be reached is asked again.
+pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
 /// What looking a target up led to.
 enum Found {
@@ -25,33 +43,117 @@ enum Found {
     Task(StartTarget, Task),
     /// The final word.
     Done(StartOutcome),
+    /// Nobody could be asked.
+    Later(StartTarget, QrsError),
+}
+
+/// A request on its way.
+pub(super) struct Order {
+    pub id: RequestId,
+    pub request: StartRequest,
+    /// Milliseconds since 1970.
+    pub deadline: u64,
+    /// What an earlier life of the program did of it.
+    pub steps: HashMap<TaskId, Step>,
+    pub teller: Teller,
+    /// An earlier life of the program began it.
+    pub resumed: bool,
+}
+
+impl Order {
+    /// Pauses before the next try; false: it would be too late then.
+    pub(super) async fn pause(&self, pause: &mut Duration) -> bool {
+        let left = self.deadline.saturating_sub(wall_ms());
+        if left == 0 {
+            return false;
+        }
+        tokio::time::sleep((*pause).min(Duration::from_millis(left))).await;
+        *pause = (*pause * 2).min(PAUSES.1);
+        true
+    }
+
+    fn say(&self, place: usize, last: bool, outcome: StartOutcome) {
+        if last {
+            audit(&outcome, &self.request);
+        }
+        self.teller.say(Word { place, last, outcome });
+    }
+
+    /// It was interrupted, and by now it is too late for it.
+    pub(super) fn is_late(&self) -> bool {
+        self.resumed && wall_ms() >= self.deadline
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        self.request.patience > Duration::ZERO
+    }
 }
 
 /// Carries requests out.
 #[derive(Clone)]
 pub(super) struct Work {
-    qrs: Qrs,
-    filter: StartTaskFilter,
+    pub qrs: Qrs,
+    pub filter: StartTaskFilter,
+    pub follower: Follower,
+    pub journal: Arc<Journal>,
+    pub lines: Arc<Lines>,
+    pub patience: Patience,
+    /// What a stop waits for: calls under way.
+    pub calls: TaskTracker,
 }
 
 impl Work {
-    pub(super) fn new(qrs: Qrs, filter: StartTaskFilter) -> Self {
-        Self { qrs, filter }
+    /// Carries a request out, from the filter to the last word on its last task.
+    pub(super) async fn run(&self, order: Arc<Order>) {
+        let (mut found, call) = self.find_all(&order).await;
+        hold_back(&mut found, order.request.id_rule);
+        let (mut running, mut places) = (JoinSet::new(), HashMap::new());
+        for (place, step) in once_each(found).into_iter().enumerate() {
+            match step {
+                Found::Done(outcome) => order.say(place, true, outcome),
+                Found::Later(target, error) => order.say(place, true, too_late(order.waits(), &target, &error)),
+                Found::Task(target, task) => {
+                    let (work, order, call) = (self.clone(), Arc::clone(&order), call.clone());
+                    let handle = running.spawn(async move { work.carry_out(&order, place, target, task, call).await });
+                    places.insert(handle.id(), place);
+                }
+            }
+        }
+        drop(call);
+        while let Some(ended) = running.join_next().await {
+            if let Err(error) = ended {
+                // It panicked; nobody cancels it.
+                let place = places.get(&error.id()).copied().unwrap_or_default();
+                order.say(place, true, lost());
+            }
+        }
     }
 
-    /// Carries a request out, from the filter to the last start.
-    pub(super) async fn run(&self, request: StartRequest) -> Vec<StartOutcome> {
-        let StartRequest { targets, id_rule, door, requested_by, .. } = request;
-        let work = self.clone();
-        let found = in_order(targets, move |target| work.clone().find(target)).await;
-        let mut found: Vec<Found> =
-            found.into_iter().flat_map(|list| list.unwrap_or_else(|| vec![Found::Done(lost())])).collect();
-        hold_back(&mut found, id_rule);
-        let qrs = self.qrs.clone();
-        let outcomes = in_order(once_each(found), move |step| carry_out(qrs.clone(), step)).await;
-        let outcomes: Vec<_> = outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect();
-        outcomes.iter().for_each(|outcome| audit(outcome, door, &requested_by));
-        outcomes
+    /// Looks every target up; while QRS cannot be asked, until the deadline.
+    async fn find_all(&self, order: &Order) -> (Vec<Found>, TaskTrackerToken) {
+        let (mut pause, mut accepted) = (PAUSES.0, false);
+        loop {
+            let call = self.call().await;
+            let work = self.clone();
+            let found = in_order(order.request.targets.clone(), move |target| work.clone().find(target)).await;
+            let found: Vec<Found> =
+                found.into_iter().flat_map(|list| list.unwrap_or_else(|| vec![Found::Done(lost())])).collect();
+            let later = found.iter().enumerate().filter_map(|(place, step)| match step {
+                Found::Later(target, error) => Some((place, accepted_for(target, error))),
+                _ => None,
+            });
+            let later: Vec<_> = later.collect();
+            if later.is_empty() || !order.waits() {
+                return (found, call);
+            }
+            if !std::mem::replace(&mut accepted, true) {
+                later.into_iter().for_each(|(place, outcome)| order.say(place, false, outcome));
+            }
+            drop(call);
+            if !order.pause(&mut pause).await {
+                return (found, self.call().await);
+            }
+        }
     }
 
     /// The tasks a target leads to, or its final word.
@@ -65,10 +167,104 @@ impl Work {
             StartTarget::CustomProperty { name, value } => self.qrs.tasks_with_property(name, value).await,
         };
         match tasks {
+            Err(error) if may_pass(&error) => vec![Found::Later(target, error)],
             Err(error) => vec![Found::Done(not_found_out(&error).of(&target))],
             Ok(tasks) if tasks.is_empty() => vec![Found::Done(unknown(&target).of(&target))],
             Ok(tasks) => tasks.into_iter().map(|task| Found::Task(target.clone(), task)).collect(),
         }
+    }
+
+    /// One task, to its last word.
+    async fn carry_out(&self, order: &Order, place: usize, target: StartTarget, task: Task, call: TaskTrackerToken) {
+        let named = |outcome: StartOutcome| {
+            let mut outcome = outcome.of(&target);
+            (outcome.task_id, outcome.task_name) = (Some(task.id), Some(task.name.clone()));
+            outcome
+        };
+        let (outcome, call) = match order.steps.get(&task.id) {
+            Some(Step::Done(outcome)) => (outcome.clone(), call),
+            Some(Step::Calling { before, .. }) => {
+                let line = self.lines.of(task.id);
+                let _alone = line.lock().await;
+                let why = "the program was interrupted while it asked for the start";
+                (self.settled(order, task.id, before, why, &named).await, call)
+            }
+            None => {
+                let mut said = false;
+                let mut accepted = |outcome: StartOutcome| {
+                    if !std::mem::replace(&mut said, true) {
+                        order.say(place, false, named(outcome));
+                    }
+                };
+                let (outcome, call) = self.start(order, &task, call, &mut accepted).await;
+                (self.noted(order, task.id, named(outcome)).await, call)
+            }
+        };
+        self.finish(order, place, outcome, call).await;
+    }
+
+    /// Writes down what became of a task; what cannot be written is told all the same.
+    async fn noted(&self, order: &Order, task: TaskId, outcome: StartOutcome) -> StartOutcome {
+        if let Err(error) = self.journal.step(order.id, task, &Step::Done(outcome.clone())).await {
+            tracing::error!(%error, %task, "what became of a start could not be written down");
+        }
+        outcome
+    }
+
+    /// What became of a call that nobody answered.
+    async fn settled(
+        &self,
+        order: &Order,
+        task: TaskId,
+        before: &[ExecutionId],
+        why: &str,
+        named: &impl Fn(StartOutcome) -> StartOutcome,
+    ) -> StartOutcome {
+        let outcome = match settle::find_out(&self.qrs, task, before, self.patience).await {
+            Some(execution) => started(Some(execution)),
+            None => undecided(why),
+        };
+        self.noted(order, task, named(outcome)).await
+    }
+
+    /// The last word on a task that was started, or not.
+    async fn finish(&self, order: &Order, place: usize, outcome: StartOutcome, call: TaskTrackerToken) {
+        let (StartStatus::Started, Some(task)) = (outcome.status, outcome.task_id) else {
+            return order.say(place, true, outcome);
+        };
+        let wait = order.request.wait == Wait::Finished;
+        let Some(id) = outcome.execution_id else {
+            let unfollowed = wait.then(|| unfollowed("QRS told no execution id", &outcome));
+            return order.say(place, true, unfollowed.unwrap_or(outcome));
+        };
+        let execution = Execution {
+            id,
+            task,
+            task_name: outcome.task_name.clone(),
+            started_by: Some((order.request.door, order.request.requested_by.clone())),
+            status: None,
+            end: None,
+            over: false,
+        };
+        let followed = self.follower.follow(execution);
+        if !wait {
+            return order.say(place, true, outcome);
+        }
+        order.say(place, false, outcome.clone());
+        // It is followed on when the program is up again.
+        drop(call);
+        let Some(mut followed) = followed else {
+            return order.say(place, true, unfollowed("too many executions are followed already", &outcome));
+        };
+        let over = followed.wait_for(|execution| execution.over).await.map(|execution| execution.clone());
+        let last = match over {
+            Ok(Execution { status: Some(status), end: Some(end), .. }) => {
+                StartOutcome { status: verdict(status), end: Some(Box::new(end)), ..outcome }
+            }
+            _ => unfollowed("Qlik Sense has no trace of it any more", &outcome),
+        };
+        let last = self.noted(order, task, last).await;
+        order.say(place, true, last);
     }
 }
 
@@ -78,7 +274,8 @@ fn hold_back(found: &mut [Found], rule: IdRule) {
         Found::Done(outcome) => {
             outcome.status != StartStatus::Denied && matches!(outcome.target, Some(StartTarget::Id(_)))
         }
-        Found::Task(..) => false,
+        Found::Later(StartTarget::Id(_), _) => true,
+        Found::Task(..) | Found::Later(..) => false,
     };
     let hold = match rule {
         IdRule::EachOnItsOwn => false,
@@ -101,87 +298,10 @@ fn once_each(found: Vec<Found>) -> Vec<Found> {
     let mut first = |step: &Found| match step {
         Found::Task(_, task) => tasks.insert(task.id),
         Found::Done(outcome) => outcome.task_id.is_none_or(|id| failed.insert(id)),
+        Found::Later(StartTarget::Id(id), _) => failed.insert(*id),
+        Found::Later(..) => true,
     };
     found.into_iter().filter(|step| first(step)).collect()
-}
-
-async fn carry_out(qrs: Qrs, step: Found) -> StartOutcome {
-    let (target, task) = match step {
-        Found::Task(target, task) => (target, task),
-        Found::Done(outcome) => return outcome,
-    };
-    let mut outcome = match qrs.start(task.id).await {
-        Ok(StartReply::Started(execution_id)) => StartOutcome {
-            status: StartStatus::Started,
-            task_id: None,
-            task_name: None,
-            execution_id,
-            target: None,
-            error: None,
-        },
-        Ok(StartReply::NotStarted) => StartOutcome::failed(
-            StartStatus::NotStarted,
-            "not_started",
-            "QRS did not start the task: it may be disabled, its app missing, no scheduler free, or it runs already",
-        ),
-        Err(error) => not_started(&error),
-    };
-    outcome = outcome.of(&target);
-    (outcome.task_id, outcome.task_name) = (Some(task.id), Some(task.name));
-    outcome
-}
-
-/// The outcome when the task could not be looked up: nothing was started.
-fn not_found_out(error: &QrsError) -> StartOutcome {
-    let (status, code) = match error {
-        QrsError::Filter(_) => (StartStatus::Invalid, "bad_name"),
-        QrsError::Status { .. } => (StartStatus::Unreachable, "qrs_refused"),
-        _ => (StartStatus::Unreachable, "qrs_unreachable"),
-    };
-    StartOutcome::failed(status, code, format!("nothing was started: {error}"))
-}
-
-/// The outcome when the start itself failed.
-fn not_started(error: &QrsError) -> StartOutcome {
-    if error.may_have_arrived() {
-        let why = format!("whether the task started is not known: {error}. Look in the QMC before starting it again");
-        return StartOutcome::failed(StartStatus::Unknown, "undecided", why);
-    }
-    let (status, code) = match error {
-        QrsError::Status { status: 404, .. } => (StartStatus::UnknownTask, "qrs_refused"),
-        QrsError::Status { status: 401 | 403, .. } => (StartStatus::Unreachable, "qrs_refused"),
-        QrsError::Status { .. } => (StartStatus::NotStarted, "qrs_refused"),
-        _ => (StartStatus::Unreachable, "qrs_unreachable"),
-    };
-    StartOutcome::failed(status, code, format!("the task was not started: {error}"))
-}
-
-fn unknown(target: &StartTarget) -> StartOutcome {
-    let (code, message) = match target {
-        StartTarget::Id(id) => {
-            ("unknown_task", format!("Qlik Sense has no task {id}, or hides it from the user of `configQRS`"))
-        }
-        StartTarget::Tag(tag) => ("no_match", format!("no task has the tag `{tag}` (upper and lower case count)")),
-        StartTarget::CustomProperty { name, value } => (
-            "no_match",
-            format!("no task has the value `{value}` of the custom property `{name}` (upper and lower case count)"),
-        ),
-    };
-    StartOutcome::failed(StartStatus::UnknownTask, code, message)
-}
-
-/// The outcome of a step that panicked.
-fn lost() -> StartOutcome {
-    let why = "the work on this task ended without a result; look in the QMC whether it runs before starting it again";
-    StartOutcome::failed(StartStatus::Unknown, "interrupted", why)
-}
-
-/// One line per task and request: who started what by which door.
-fn audit(outcome: &StartOutcome, door: &str, requested_by: &str) {
-    let task = outcome.task_id.map(|id| id.to_string()).unwrap_or_default();
-    let (name, status) = (outcome.task_name.as_deref().unwrap_or_default(), outcome.status.as_str());
-    let why = outcome.error.as_ref().map(|error| error.message.as_str()).unwrap_or_default();
-    tracing::info!(door, requested_by, task, name, status, why, "start request");
 }
 
 /// Runs `step` on every item, [`AT_ONCE`] at a time; results in the order of the items, `None` for one that panicked.
@@ -216,7 +336,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::TaskId;
+    use TaskId;
 
     #[tokio::test]
     async fn results_keep_the_order_of_the_items_and_a_panic_costs_only_its_own() {

@@ -270,7 +270,7 @@ fn sessions_that_expired_are_gone_and_wills_are_not() {
 
 #[test]
 fn a_queue_is_handed_over_with_the_rows_that_take_its_place() {
-    let place = disk::Place::of(None);
+    let place = disk::place(None);
     let (store, _) = open_at(place.clone(), &Storage::default());
     let mut group = Group::new(1);
     let filter = TopicFilter::new("$share/g/t").unwrap();
@@ -299,7 +299,7 @@ fn a_queue_is_handed_over_with_the_rows_that_take_its_place() {
 
 #[test]
 fn what_nobody_waits_for_does_not_keep_its_space() {
-    let place = disk::Place::of(None);
+    let place = disk::place(None);
     let mut registry = Registry::default();
     let (store, _) = Store::open_at(place.clone(), &Storage::default(), &mut registry).unwrap();
     let (here, away) = (Sid(1), Sid(2));

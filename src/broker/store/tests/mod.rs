@@ -1,7 +1,6 @@
 //! Tests of the store: it alone, without a stream or sockets.
 
 mod basics;
-mod disks;
 mod failures;
 mod model;
 mod speed;
@@ -21,6 +20,7 @@ use crate::{
         settings::Storage,
         stream::Asked,
     },
+    keep::tests::disks,
     names::{ClientId, QoS},
 };
 

@@ -181,7 +181,7 @@ fn the_store_agrees_with_its_model_across_restarts() {
     let rounds = std::env::var("BUTLER_STORE_ROUNDS").map_or(12, |rounds| rounds.parse().unwrap());
     println!("seed {seed}, {rounds} rounds");
     let (mut random, mut model) = (Random(seed), Model::default());
-    let place = disk::Place::of(None);
+    let place = disk::place(None);
     let mut registry = Registry::default();
     let (mut store, _) = Store::open_at(place.clone(), &Storage::default(), &mut registry).unwrap();
     let mut compacted = 0;

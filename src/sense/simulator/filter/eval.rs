@@ -25,6 +25,7 @@ fn reach(value: &Value, path: &str, test: &dyn Fn(&Value) -> bool) -> bool {
     let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
     match (value.get(first), rest) {
         (Some(inner), Some(rest)) => reach(inner, rest, test),
+        (Some(Value::Array(members)), None) => members.iter().any(test),
         (Some(found), None) => test(found),
         (None, _) => false,
     }

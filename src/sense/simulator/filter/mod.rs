@@ -82,19 +82,45 @@ impl Filter {
         eval::matches(&self.0, object)
     }
 
-    /// The text that `path` must equal for anything to pass, if the filter says so; lets callers look only where it can be.
-    pub fn pinned(&self, path: &str) -> Option<&str> {
-        let pin = |expression: &'_ Expression| match expression {
-            Expression::Compare { path: this, operator: Operator::Eq, operand: Operand::Text(_) } => *this == path,
-            _ => false,
-        };
-        let found = match &self.0 {
-            Expression::All(parts) => parts.iter().find(|part| pin(part))?,
-            other => Some(other).filter(|other| pin(other))?,
-        };
-        match found {
-            Expression::Compare { operand: Operand::Text(text), .. } => Some(text),
-            _ => None,
+    /// The texts of which one of `paths` must equal one for anything to pass, if the filter says so; lets callers look only where it can be.
+    pub fn among(&self, paths: &[&str]) -> Option<Vec<&str>> {
+        self.0.among(paths)
+    }
+
+    /// The date before which none of `paths` may be for anything to pass, if the filter says so, as QRS writes it.
+    pub fn not_before(&self, paths: &[&str]) -> Option<&str> {
+        self.0.not_before(paths)
+    }
+}
+
+impl Expression {
+    fn among(&self, paths: &[&str]) -> Option<Vec<&str>> {
+        match self {
+            Self::Compare { path, operator: Operator::Eq, operand: Operand::Text(text) } if paths.contains(path) => {
+                Some(vec![text.as_str()])
+            }
+            Self::Compare { .. } => None,
+            Self::All(parts) => parts.iter().find_map(|part| part.among(paths)),
+            Self::Any(parts) => {
+                let each: Option<Vec<Vec<&str>>> = parts.iter().map(|part| part.among(paths)).collect();
+                each.map(|each| each.into_iter().flatten().collect())
+            }
+        }
+    }
+
+    fn not_before(&self, paths: &[&str]) -> Option<&str> {
+        match self {
+            Self::Compare {
+                path,
+                operator: Operator::Gt | Operator::Ge | Operator::Eq,
+                operand: Operand::Date(date),
+            } if paths.contains(path) => Some(date),
+            Self::Compare { .. } => None,
+            Self::All(parts) => parts.iter().filter_map(|part| part.not_before(paths)).max(),
+            Self::Any(parts) => {
+                let each: Option<Vec<&str>> = parts.iter().map(|part| part.not_before(paths)).collect();
+                each.and_then(|each| each.into_iter().min())
+            }
         }
     }
 }

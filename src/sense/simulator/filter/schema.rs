@@ -26,6 +26,10 @@ const TASK_TYPES: &[(&str, i64)] =
     &[("Reload", 0), ("ExternalProgram", 1), ("UserSync", 2), ("Distribute", 3), ("Preload", 4)];
 const ABORT_REASONS: &[(&str, i64)] = &[("Undefined", 0), ("Manual", 1), ("Timeout", 2), ("DeletedTask", 3)];
 
+const EVENT_TYPES: &[(&str, i64)] = &[("Schema", 0), ("Composite", 1)];
+const RULE_STATES: &[(&str, i64)] = &[("Undefined", 0), ("TaskSuccessful", 1), ("TaskFail", 2)];
+const CHANGE_TYPES: &[(&str, i64)] = &[("Undefined", 0), ("Add", 1), ("Update", 2), ("Delete", 3)];
+
 /// Tasks of all kinds.
 pub const TASK: &Schema = &[
     ("id", Kind::Guid),
@@ -101,6 +105,8 @@ pub const RESULT: &Schema = &[
 /// Execution sessions.
 pub const SESSION: &Schema = &[
     ("id", Kind::Guid),
+    ("createdDate", Kind::Date),
+    ("modifiedDate", Kind::Date),
     ("abortAt", Kind::Date),
     ("abortReason", Kind::Enumeration(ABORT_REASONS)),
     ("executingNode.id", Kind::Guid),
@@ -113,6 +119,69 @@ pub const SESSION: &Schema = &[
     ("externalProgramTask.name", Kind::Text),
     ("userSyncTask.id", Kind::Guid),
     ("userSyncTask.name", Kind::Text),
+];
+
+/// Tags.
+pub const TAG: &Schema =
+    &[("id", Kind::Guid), ("name", Kind::Text), ("createdDate", Kind::Date), ("modifiedDate", Kind::Date)];
+
+/// Custom property definitions.
+pub const PROPERTY: &Schema = &[
+    ("id", Kind::Guid),
+    ("name", Kind::Text),
+    ("createdDate", Kind::Date),
+    ("modifiedDate", Kind::Date),
+    ("valueType", Kind::Text),
+    ("choiceValues", Kind::Text),
+    ("objectTypes", Kind::Text),
+];
+
+/// Users.
+pub const USER: &Schema = &[
+    ("id", Kind::Guid),
+    ("name", Kind::Text),
+    ("createdDate", Kind::Date),
+    ("modifiedDate", Kind::Date),
+    ("userId", Kind::Text),
+    ("userDirectory", Kind::Text),
+    ("roles", Kind::Text),
+    ("inactive", Kind::Truth),
+];
+
+/// Triggers: schema events and composite events.
+pub const EVENT: &Schema = &[
+    ("id", Kind::Guid),
+    ("name", Kind::Text),
+    ("createdDate", Kind::Date),
+    ("modifiedDate", Kind::Date),
+    ("enabled", Kind::Truth),
+    ("eventType", Kind::Enumeration(EVENT_TYPES)),
+    ("reloadTask.id", Kind::Guid),
+    ("reloadTask.name", Kind::Text),
+    ("externalProgramTask.id", Kind::Guid),
+    ("externalProgramTask.name", Kind::Text),
+    ("userSyncTask.id", Kind::Guid),
+    ("userSyncTask.name", Kind::Text),
+    ("compositeRules.reloadTask.id", Kind::Guid),
+    ("compositeRules.reloadTask.name", Kind::Text),
+    ("compositeRules.ruleState", Kind::Enumeration(RULE_STATES)),
+];
+
+/// Streams.
+pub const STREAM: &Schema =
+    &[("id", Kind::Guid), ("name", Kind::Text), ("createdDate", Kind::Date), ("modifiedDate", Kind::Date)];
+
+/// An enumeration: its name, what it is used by, its values.
+pub type Enumeration = (&'static str, &'static [&'static str], &'static [(&'static str, i64)]);
+
+/// The enumerations, as `about/api/enums` tells them.
+pub const ENUMERATIONS: &[Enumeration] = &[
+    ("StatusEnum", &["ExecutionResult.Status"], STATUS_NAMES),
+    ("TaskTypeEnum", &["ReloadTask.TaskType", "ExternalProgramTask.TaskType", "UserSyncTask.TaskType"], TASK_TYPES),
+    ("AbortReasonEnum", &["ExecutionSession.AbortReason"], ABORT_REASONS),
+    ("EventTypeEnum", &["SchemaEvent.EventType", "CompositeEvent.EventType"], EVENT_TYPES),
+    ("RuleStateEnum", &["CompositeEventRule.RuleState"], RULE_STATES),
+    ("ChangeTypeEnum", &["ExternalChangeInfo.ChangeType"], CHANGE_TYPES),
 ];
 
 /// The property of this name, whatever its case.

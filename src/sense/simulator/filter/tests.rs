@@ -111,17 +111,35 @@ fn nesting_and_length_are_bounded() {
 }
 
 #[test]
-fn a_pinned_id_is_found_only_where_nothing_else_can_pass() {
+fn ids_are_pinned_only_where_nothing_else_can_pass() {
     let pin = |filter: &str| {
         let filter = Filter::parse(filter, schema::TASK).unwrap();
-        filter.pinned("id").map(str::to_owned)
+        filter.among(&["id", "app.id"]).map(|ids| ids.into_iter().map(str::to_owned).collect::<Vec<_>>())
     };
-    let id = "5a1e5000-0000-4000-8000-000000000001";
-    assert_eq!(pin(&format!("id eq {id}")).as_deref(), Some(id));
-    assert_eq!(pin(&format!("enabled eq true and ID eq {}", id.to_uppercase())).as_deref(), Some(id));
+    let (id, other) = ("5a1e5000-0000-4000-8000-000000000001", "5a1e5000-0000-4000-8000-000000000002");
+    let one = Some(vec![id.to_owned()]);
+    assert_eq!(pin(&format!("id eq {id}")), one);
+    assert_eq!(pin(&format!("enabled eq true and ID eq {}", id.to_uppercase())), one);
+    assert_eq!(pin(&format!("id eq {id} or id eq {other}")), Some(vec![id.to_owned(), other.to_owned()]));
+    assert_eq!(pin(&format!("(id eq {id}) or (app.id eq {other})")), Some(vec![id.to_owned(), other.to_owned()]));
+    assert_eq!(pin(&format!("(id eq {id} or enabled eq true) and id eq {id}")), one);
     assert_eq!(pin(&format!("id eq {id} or enabled eq true")), None);
     assert_eq!(pin(&format!("id ne {id}")), None);
     assert_eq!(pin("name eq 'id'"), None);
+}
+
+#[test]
+fn the_earliest_date_that_can_pass_is_known() {
+    let bound = |filter: &str| {
+        let filter = Filter::parse(filter, schema::TASK).unwrap();
+        filter.not_before(&["modifiedDate", "createdDate"]).map(str::to_owned)
+    };
+    let (may, june) = ("2024-05-01T00:00:00.000Z", "2024-06-01T00:00:00.000Z");
+    assert_eq!(bound("modifiedDate gt '2024-05-01'").as_deref(), Some(may));
+    assert_eq!(bound("modifiedDate ge '2024-05-01' and createdDate ge '2024-06-01'").as_deref(), Some(june));
+    assert_eq!(bound("modifiedDate ge '2024-05-01' or createdDate ge '2024-06-01'").as_deref(), Some(may));
+    assert_eq!(bound("modifiedDate ge '2024-05-01' or enabled eq true"), None);
+    assert_eq!(bound("modifiedDate lt '2024-05-01'"), None);
 }
 
 /// As a careful client writes a string: backslash first, then the quote.

@@ -4,11 +4,13 @@
 //! the rooms behind check nothing of it again.
 
 mod check;
+mod task;
 
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::rng::Rng;
+pub use self::task::{AfterPlan, Outcome, OutcomePlan, Seconds, TaskKind, TaskPlan, Weights, millis};
+use super::fault::Fault;
 use crate::names::TaskId;
 
 /// The site that is used when no file is named; the same text as `config/simulator.yaml`.
@@ -30,6 +32,15 @@ pub struct Plan {
     /// What a call without `X-Qlik-User` may do.
     #[serde(default)]
     pub on_missing_user: OnMissingUser,
+    /// How script logs are fetched.
+    #[serde(default)]
+    pub script_log: ScriptLogPlan,
+    /// How changes are announced.
+    #[serde(default)]
+    pub notifications: NotificationsPlan,
+    /// What goes wrong from the start, as at `/control/fault`.
+    #[serde(default)]
+    pub faults: Vec<Fault>,
     /// The task that is shown to newcomers.
     pub sample_task: TaskId,
     /// Scheduler nodes; the first is the central one.
@@ -76,6 +87,51 @@ pub enum OnMissingUser {
     Forbidden,
 }
 
+/// How script logs are fetched.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct ScriptLogPlan {
+    /// Which calls there are.
+    pub api: ScriptLogApi,
+    /// So long after the call that names the log its download is 404, milliseconds of ours.
+    pub delay_millis: u64,
+}
+
+impl Default for ScriptLogPlan {
+    fn default() -> Self {
+        Self { api: ScriptLogApi::Both, delay_millis: 400 }
+    }
+}
+
+/// Generations of the calls that name a script log; the older was deprecated in May 2025.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ScriptLogApi {
+    /// `scriptlog?fileReferenceId=`
+    Old,
+    /// `scriptlogfile?executionResultId=`
+    New,
+    /// Both.
+    #[default]
+    Both,
+}
+
+/// How changes are announced to subscribers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct NotificationsPlan {
+    /// Most changes in one call.
+    pub batch: usize,
+    /// How likely a change is announced twice, 0 to 1.
+    pub duplicates: f64,
+}
+
+impl Default for NotificationsPlan {
+    fn default() -> Self {
+        Self { batch: 5, duplicates: 0.0 }
+    }
+}
+
 /// A node with a scheduler.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,6 +160,8 @@ pub struct UserPlan {
 pub enum Role {
     /// Everything.
     Admin,
+    /// Everything but users, licence, external programs and user synchronisations.
+    ContentAdmin,
     /// Nothing: lists are empty, single objects are not found.
     None,
     /// Refused.
@@ -153,193 +211,4 @@ pub struct AppPlan {
 fn read_uuid<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Uuid, D::Error> {
     let text = String::deserialize(deserializer)?;
     Uuid::try_parse(&text).map_err(|error| serde::de::Error::custom(format!("`{text}` is not a GUID: {error}")))
-}
-
-/// The kinds of task of the repository; the numbers are `taskType` in its JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum TaskKind {
-    /// 0
-    #[default]
-    Reload,
-    /// 1
-    ExternalProgram,
-    /// 2
-    UserSync,
-    /// 3
-    Distribute,
-    /// 4
-    Preload,
-}
-
-impl TaskKind {
-    /// `taskType`
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Reload => 0,
-            Self::ExternalProgram => 1,
-            Self::UserSync => 2,
-            Self::Distribute => 3,
-            Self::Preload => 4,
-        }
-    }
-
-    /// `schemaPath`; distribute and preload are served as reload tasks.
-    pub fn schema_path(self) -> &'static str {
-        match self {
-            Self::Reload | Self::Distribute | Self::Preload => "ReloadTask",
-            Self::ExternalProgram => "ExternalProgramTask",
-            Self::UserSync => "UserSyncTask",
-        }
-    }
-}
-
-/// A task.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct TaskPlan {
-    /// Its id.
-    pub id: TaskId,
-    /// Its name: free text, not unique.
-    pub name: String,
-    /// Its kind.
-    #[serde(default, rename = "type")]
-    pub kind: TaskKind,
-    /// Name of its app; external programs and user synchronisations have none.
-    pub app: Option<String>,
-    /// Whether it can be started.
-    #[serde(default = "default_enabled")]
-    pub enabled: bool,
-    /// Tags.
-    #[serde(default)]
-    pub tags: Vec<String>,
-    /// Custom properties with their values.
-    #[serde(default)]
-    pub custom_properties: std::collections::BTreeMap<String, Vec<String>>,
-    /// Starts by itself every so many seconds; absent: never.
-    pub every: Option<f64>,
-    /// How long a run takes.
-    pub duration: Seconds,
-    /// How a run ends.
-    #[serde(default)]
-    pub outcome: OutcomePlan,
-    /// `maxRetries`, 0 to 20.
-    #[serde(default)]
-    pub max_retries: u32,
-    /// `taskSessionTimeout`, minutes.
-    #[serde(default = "default_timeout")]
-    pub timeout_minutes: u32,
-}
-
-fn default_enabled() -> bool {
-    true
-}
-
-fn default_timeout() -> u32 {
-    1440
-}
-
-/// A time: fixed, or even between two bounds; seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(untagged)]
-pub enum Seconds {
-    /// Always the same.
-    Fixed(f64),
-    /// From, to.
-    Range(f64, f64),
-}
-
-impl Default for Seconds {
-    fn default() -> Self {
-        Self::Fixed(1.0)
-    }
-}
-
-impl Seconds {
-    /// One draw, milliseconds.
-    pub fn draw(self, rng: &mut Rng) -> u64 {
-        let seconds = match self {
-            Self::Fixed(seconds) => seconds,
-            Self::Range(from, to) => from + (to - from) * rng.unit(),
-        };
-        millis(seconds)
-    }
-}
-
-/// Seconds as whole milliseconds; negative and absurd values become 0 and the longest time.
-pub fn millis(seconds: f64) -> u64 {
-    // In range by the clamp, so the cast only cuts the fraction.
-    (seconds.clamp(0.0, LONGEST_SECONDS) * 1000.0) as u64
-}
-
-/// How a run of a task ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Outcome {
-    /// `FinishedSuccess`
-    #[default]
-    Success,
-    /// `FinishedFail`
-    Fail,
-    /// Somebody stops it.
-    Abort,
-}
-
-/// How the runs of a task end.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub enum OutcomePlan {
-    /// Always the same.
-    Always(Outcome),
-    /// One after the other, from the start again at the end; every attempt of a retried run counts.
-    Script(Vec<Outcome>),
-    /// By chance.
-    Weights(Weights),
-}
-
-/// Weights of the outcomes.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Weights {
-    /// Of success.
-    #[serde(default)]
-    pub success: f64,
-    /// Of failure.
-    #[serde(default)]
-    pub fail: f64,
-    /// Of being stopped.
-    #[serde(default)]
-    pub abort: f64,
-}
-
-impl Default for OutcomePlan {
-    fn default() -> Self {
-        Self::Always(Outcome::Success)
-    }
-}
-
-impl OutcomePlan {
-    /// How run number `turn` (from 0) ends.
-    pub fn draw(&self, turn: usize, rng: &mut Rng) -> Outcome {
-        match self {
-            Self::Always(outcome) => *outcome,
-            Self::Script(script) => {
-                turn.checked_rem(script.len()).and_then(|at| script.get(at)).copied().unwrap_or_default()
-            }
-            Self::Weights(weights) => weights.draw(rng),
-        }
-    }
-}
-
-impl Weights {
-    fn draw(&self, rng: &mut Rng) -> Outcome {
-        let mark = rng.unit() * (self.success + self.fail + self.abort);
-        if mark < self.success {
-            Outcome::Success
-        } else if mark < self.success + self.fail {
-            Outcome::Fail
-        } else {
-            Outcome::Abort
-        }
-    }
 }

@@ -1,8 +1,9 @@
 //! Who may pass: the Xrfkey that keeps foreign web pages out, and the user the call is made for.
 
 use super::super::{
-    http::{Call, Reply},
-    plan::{OnMissingUser, Plan, Role},
+    http::Call,
+    plan::{OnMissingUser, Plan, Role, TaskKind},
+    reply::Reply,
 };
 use super::query::xrfkey;
 
@@ -11,13 +12,35 @@ pub const XSRF: &str = "XSRF prevention check failed. Possible XSRF discovered."
 /// Who a call without a user header is made for.
 const CERTIFICATE_USER: &str = r"INTERNAL\sa_repository";
 
+/// What a caller sees and may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// Everything.
+    All,
+    /// Everything but users, licence, external programs and user synchronisations.
+    Content,
+    /// Nothing.
+    None,
+}
+
+impl Rights {
+    /// Whether tasks of a kind are seen, started and changed.
+    pub fn cover(self, kind: TaskKind) -> bool {
+        match self {
+            Self::All => true,
+            Self::Content => kind.has_app(),
+            Self::None => false,
+        }
+    }
+}
+
 /// For whom a call is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// `DIR\user`
     pub name: String,
-    /// Whether the caller sees and may do anything.
-    pub rights: bool,
+    /// What the caller sees and may do.
+    pub rights: Rights,
 }
 
 /// Lets a call pass, or says why not.
@@ -27,7 +50,7 @@ pub fn admit(call: &Call, plan: &Plan) -> Result<Caller, Reply> {
     }
     let Some(header) = call.headers.get("x-qlik-user") else {
         return match plan.on_missing_user {
-            OnMissingUser::Admin => Ok(Caller { name: CERTIFICATE_USER.to_owned(), rights: true }),
+            OnMissingUser::Admin => Ok(Caller { name: CERTIFICATE_USER.to_owned(), rights: Rights::All }),
             OnMissingUser::Forbidden => Err(Reply::text(403, "Forbidden: the call names no user (X-Qlik-User)")),
         };
     };
@@ -40,7 +63,9 @@ pub fn admit(call: &Call, plan: &Plan) -> Result<Caller, Reply> {
     let name = format!("{directory}\\{id}");
     match known.map(|user| user.role) {
         Some(Role::Inactive) => Err(Reply::text(403, "Forbidden: Your account is inactive.")),
-        Some(role) => Ok(Caller { name, rights: role == Role::Admin }),
+        Some(Role::Admin) => Ok(Caller { name, rights: Rights::All }),
+        Some(Role::ContentAdmin) => Ok(Caller { name, rights: Rights::Content }),
+        Some(Role::None) => Ok(Caller { name, rights: Rights::None }),
         None => Err(Reply::text(403, format!("Forbidden: the user {name} is not known"))),
     }
 }
@@ -63,7 +88,7 @@ fn user(text: &str) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::simulator::plan::DEFAULT_SITE;
+    use crate::sense::simulator::{http::Connection, plan::DEFAULT_SITE};
 
     fn call(query: &str, headers: &[(&'static str, &str)]) -> Call {
         Call {
@@ -72,6 +97,7 @@ mod tests {
             query: query.to_owned(),
             headers: headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect(),
             body: bytes::Bytes::new(),
+            connection: Connection { number: 1, peer: ([127, 0, 0, 1], 1).into(), certificate: None },
         }
     }
 
@@ -108,15 +134,16 @@ mod tests {
             admit(&call(&format!("xrfkey={key}"), &headers), &plan).map(|caller| (caller.name, caller.rights))
         };
         let cases = [
-            ("UserDirectory=INTERNAL; UserId=sa_repository", Some((r"INTERNAL\sa_repository", true))),
-            ("userdirectory=internal;userid=SA_API", Some((r"internal\SA_API", true))),
-            ("UserDirectory=LAB; UserId=reader", Some((r"LAB\reader", false))),
+            ("UserDirectory=INTERNAL; UserId=sa_repository", Some((r"INTERNAL\sa_repository", Rights::All))),
+            ("userdirectory=internal;userid=SA_API", Some((r"internal\SA_API", Rights::All))),
+            ("UserDirectory=LAB; UserId=reader", Some((r"LAB\reader", Rights::None))),
+            ("UserDirectory=LAB;UserId=editor", Some((r"LAB\editor", Rights::Content))),
             ("UserDirectory=LAB; UserId=left-company", None),
             ("UserDirectory=LAB; UserId=nobody", None),
             ("LAB\\goran", None),
             ("", None),
         ];
-        assert_eq!(cases.len(), 7);
+        assert_eq!(cases.len(), 8);
         for (user, expected) in cases {
             let expected = expected.map(|(name, rights)| (name.to_owned(), rights));
             assert_eq!(admit(user).ok(), expected, "{user}");

@@ -1,4 +1,5 @@
-//! The query of a call, as the repository reads it: `&` separates, `+` is a plus, a parameter without a value is an error.
+//! The query of a call, as the repository reads it: `&` separates, a parameter without a value is an error. A raw `+` is a blank, as in forms:
+//! public clients write blanks so and filter with it.
 
 use percent_encoding::percent_decode_str;
 
@@ -43,7 +44,8 @@ fn decode(text: &str) -> Result<String, QueryError> {
         let mut digits = after.bytes().take(2);
         digits.len() == 2 && digits.all(|digit| digit.is_ascii_hexdigit())
     });
-    let decoded = percent_decode_str(text).decode_utf8().ok().filter(|_| escapes_are_whole);
+    let text = text.replace('+', " ");
+    let decoded = percent_decode_str(&text).decode_utf8().ok().filter(|_| escapes_are_whole);
     decoded.map(Into::into).ok_or(QueryError::Malformed)
 }
 
@@ -55,11 +57,18 @@ pub fn xrfkey(text: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::{
+        super::super::filter::{Filter, schema},
+        *,
+    };
+    use crate::sense::qrs::filter::Filter as Written;
 
     #[test]
     fn queries_are_read_as_the_repository_does() {
-        let query = Query::parse("Filter=name%20eq%20%27a%26b+c%27&Xrfkey=0123456789abcdef").unwrap();
+        let query = Query::parse("Filter=name+eq%20%27a%26b%2Bc%27&Xrfkey=0123456789abcdef").unwrap();
         assert_eq!(query.get("filter"), Some("name eq 'a&b+c'"));
         assert_eq!(query.get("orderby"), None);
         assert_eq!(Query::parse("").unwrap(), Query::default());
@@ -80,5 +89,58 @@ mod tests {
         assert_eq!(xrfkey("a=b&XRFKEY=k"), Some("k"));
         assert_eq!(xrfkey("filter=a & b&xrfkey=k"), Some("k"));
         assert_eq!(xrfkey("filter=a"), None);
+    }
+
+    /// As a filter of this program arrives at the repository: beside the key, like every call.
+    fn arrived(filter: &Written) -> Filter {
+        let query = Query::parse(&format!("filter={}&xrfkey=0123456789abcdef", filter.encoded())).unwrap();
+        Filter::parse(query.get("filter").unwrap(), schema::TASK).unwrap()
+    }
+
+    fn tagged(tag: &str) -> serde_json::Value {
+        json!({ "tags": [{ "name": tag }] })
+    }
+
+    #[test]
+    fn attempts_to_widen_a_filter_find_their_tag_and_nothing_else() {
+        let attempts = [
+            "x' or name ne '",
+            r"x\' or name ne \'",
+            r"\' or 1",
+            r"trailing \",
+            r"\\'",
+            "' or tags.name so '",
+            "x) or (name ne 'y'",
+            "a&filter=name ne 'x'",
+            "a#b",
+            "100%",
+            "%27 or name ne %27",
+            "a+b",
+            "''",
+        ];
+        assert_eq!(attempts.len(), 13);
+        for attempt in attempts {
+            let filter = arrived(&Written::tag(attempt).unwrap());
+            assert!(filter.matches(&tagged(attempt)), "{attempt}");
+            assert!(!filter.matches(&tagged("x")) && !filter.matches(&json!({ "name": "y", "tags": [] })), "{attempt}");
+        }
+    }
+
+    proptest! {
+        /// Whatever a tag is called: the filter this program writes finds it, as the repository reads it, and nothing else.
+        #[test]
+        fn no_name_widens_a_filter(name in "[^\\p{Cc}]{1,40}|['\\\\ &#%+()a-c]{1,12}", other in "[^\\p{Cc}]{1,10}") {
+            let filter = arrived(&Written::tag(&name).unwrap());
+            prop_assert!(filter.matches(&tagged(&name)));
+            prop_assert_eq!(filter.matches(&tagged(&other)), other.to_lowercase() == name.to_lowercase());
+            let longer = format!("{name}x");
+            prop_assert!(!filter.matches(&tagged(&longer)));
+        }
+
+        #[test]
+        fn nothing_makes_it_panic(text in ".{0,200}") {
+            let _ = Query::parse(&text);
+            let _ = xrfkey(&text);
+        }
     }
 }

@@ -1,104 +1,100 @@
-//! The endpoints of the repository.
+//! The endpoints of the repository: which call means what.
 
-use std::cmp::Ordering;
+use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::super::{
-    Shared,
-    filter::{
-        Filter, Schema,
-        schema::{self, find},
-    },
-    http::{Call, Reply},
-    plan::{OnRunning, TaskKind},
-    site::{Site, StartAnswer, condensed},
+use super::{
+    super::{Shared, filter::schema::ENUMERATIONS, http::Call, reply::Reply, site::Request, site::Subjects},
+    collections,
+    gate::{Caller, Rights},
+    logs, notification,
+    query::Query,
+    selection, starts,
 };
-use super::{gate::Caller, query::Query};
-use crate::names::{ExecutionId, TaskId};
 
-/// The kinds of object that can be listed.
-#[derive(Clone, Copy)]
-enum Collection {
-    Tasks(fn(TaskKind) -> bool),
-    Apps,
-    Results,
-    Sessions,
-}
-
-impl Collection {
-    fn named(word: &str) -> Option<Self> {
-        Some(match word {
-            "task" => Self::Tasks(|_| true),
-            "reloadtask" => Self::Tasks(|kind| kind.schema_path() == "ReloadTask"),
-            "externalprogramtask" => Self::Tasks(|kind| kind == TaskKind::ExternalProgram),
-            "usersynctask" => Self::Tasks(|kind| kind == TaskKind::UserSync),
-            "app" => Self::Apps,
-            "executionresult" => Self::Results,
-            "executionsession" => Self::Sessions,
-            _ => return None,
-        })
-    }
-
-    fn schema(self) -> &'static Schema {
-        match self {
-            Self::Tasks(_) => schema::TASK,
-            Self::Apps => schema::APP,
-            Self::Results => schema::RESULT,
-            Self::Sessions => schema::SESSION,
-        }
-    }
-
-    /// The short form of an object.
-    fn condense(self, object: Value) -> Value {
-        match self {
-            Self::Tasks(_) => condensed(&object),
-            Self::Results => without(object, &["taskID", "executionID", "appID", "executingNodeID"]),
-            Self::Apps => without(object, &["customProperties", "owner", "tags"]),
-            Self::Sessions => object,
-        }
-    }
-}
-
-/// An object without what only its full form has.
-fn without(object: Value, further: &[&str]) -> Value {
-    const FULL_ONLY: [&str; 4] = ["createdDate", "modifiedDate", "modifiedByUserName", "schemaPath"];
-    let Value::Object(object) = object else { return object };
-    let kept = |key: &String| !FULL_ONLY.contains(&key.as_str()) && !further.contains(&key.as_str());
-    Value::Object(object.into_iter().filter(|(key, _)| kept(key)).collect())
+/// An admitted call and all that belongs to it.
+pub struct Context<'a> {
+    /// The site and its doors.
+    pub shared: &'a Shared,
+    /// The call.
+    pub call: &'a Call,
+    /// Its query.
+    pub query: &'a Query,
+    /// For whom it is made.
+    pub caller: &'a Caller,
+    /// How the oracle will name it.
+    pub request: &'a Arc<Request>,
 }
 
 /// Answers an admitted call.
-pub fn answer(shared: &Shared, call: &Call, query: &Query, caller: &Caller) -> Reply {
-    let path = call.path.to_lowercase();
+pub fn answer(context: &Context<'_>) -> Reply {
+    let path = context.call.path.to_lowercase();
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     let Some((&"qrs", rest)) = segments.split_first() else { return no_endpoint() };
-    match (call.method.as_str(), rest) {
-        ("GET", ["about"]) => about(shared),
-        ("GET", [kind, "count"]) => with_list(shared, kind, query, caller, |_, rows| {
-            Reply::json(200, json!({ "value": rows.len() }).to_string())
-        }),
-        ("GET", [kind, "full"]) => with_list(shared, kind, query, caller, |_, rows| list(rows)),
-        ("GET", [kind]) => with_list(shared, kind, query, caller, |kind, rows| {
-            list(rows.into_iter().map(|row| kind.condense(row)).collect())
-        }),
-        ("GET", [kind, id]) | ("GET", [kind, id, "full"]) => one(shared, kind, id, caller),
-        ("POST", ["task", id, "start"]) => start(shared, id, caller, false),
-        ("POST", ["task", id, "start", "synchronous"]) => start(shared, id, caller, true),
-        ("POST", ["task", id, "stop"]) => stop(shared, id, caller),
+    match context.call.method.as_str() {
+        "GET" => get(context, rest),
+        "POST" => post(context, rest),
+        "PUT" => match rest {
+            ["reloadtask", id] => starts::change(context, id),
+            _ => no_endpoint(),
+        },
+        "DELETE" => match rest {
+            ["reloadtask", id] => starts::delete(context, id),
+            ["notification"] => notification::unsubscribe(context),
+            ["selection", id] => selection::forget(context, id),
+            _ => no_endpoint(),
+        },
         _ => no_endpoint(),
     }
 }
 
-fn no_endpoint() -> Reply {
+fn get(context: &Context<'_>, path: &[&str]) -> Reply {
+    match path {
+        ["about"] => about(context.shared),
+        ["about", "api", "enums"] => enumerations(),
+        ["about", "api", "description"] => Reply::json(200, description().to_string()),
+        ["license"] => licence(context),
+        ["notification", "changes"] => notification::changes(context),
+        ["selection", id, kind, "full"] => selection::read(context, id, kind),
+        ["reloadtask", id, "scriptlog"] => logs::by_file(context, id),
+        ["reloadtask", id, "scriptlogfile"] => logs::by_result(context, id),
+        ["download", "reloadtask", ticket, _] => logs::download(context, ticket),
+        [kind, "count"] => collections::count(context, kind),
+        [kind, "full"] => collections::full(context, kind),
+        [kind] => collections::short(context, kind),
+        [kind, id] | [kind, id, "full"] => collections::one(context, kind, id),
+        _ => no_endpoint(),
+    }
+}
+
+fn post(context: &Context<'_>, path: &[&str]) -> Reply {
+    match path {
+        ["task", "start"] => starts::by_name(context, false),
+        ["task", "start", "synchronous"] => starts::by_name(context, true),
+        ["task", "start", "many"] => starts::many(context),
+        ["task", id, "start"] => starts::by_id(context, id, false),
+        ["task", id, "start", "synchronous"] => starts::by_id(context, id, true),
+        ["task", id, "stop"] => starts::stop(context, id),
+        ["app", id, "reload"] => starts::app(context, id),
+        ["notification"] => notification::subscribe(context),
+        ["selection"] => selection::make(context),
+        _ => no_endpoint(),
+    }
+}
+
+/// The path means nothing.
+pub fn no_endpoint() -> Reply {
     Reply::text(404, "No matching endpoint found")
 }
 
-fn not_found() -> Reply {
+/// There is no such object, or the caller may not see it.
+pub fn not_found() -> Reply {
     Reply::text(404, "The object does not exist")
 }
 
-fn malformed_id() -> Reply {
+/// An id that is none.
+pub fn malformed_id() -> Reply {
     Reply::text(400, "The id is not a GUID")
 }
 
@@ -116,119 +112,50 @@ fn about(shared: &Shared) -> Reply {
     Reply::json(200, about.to_string())
 }
 
-fn list(rows: Vec<Value>) -> Reply {
-    Reply::json(200, Value::Array(rows).to_string())
+/// Every enumeration with its values as `number: name`.
+fn enumerations() -> Reply {
+    let values = |all: &[(&str, i64)]| all.iter().map(|(name, number)| format!("{number}: {name}")).collect::<Value>();
+    let all = ENUMERATIONS
+        .iter()
+        .map(|(name, usages, all)| ((*name).to_owned(), json!({ "values": values(all), "usages": usages })));
+    Reply::json(200, Value::Object(all.collect::<Map<_, _>>()).to_string())
 }
 
-fn with_list(
-    shared: &Shared,
-    kind: &str,
-    query: &Query,
-    caller: &Caller,
-    reply: fn(Collection, Vec<Value>) -> Reply,
-) -> Reply {
-    let Some(kind) = Collection::named(kind) else { return no_endpoint() };
-    let filter = match query.get("filter").map(|text| Filter::parse(text, kind.schema())).transpose() {
-        Ok(filter) => filter,
-        Err(error) => return Reply::text(400, error.to_string()),
-    };
-    let order = match query.get("orderby").map(|text| Order::parse(text, kind.schema())) {
-        Some(None) => return Reply::text(400, "Invalid expression"),
-        order => order.flatten(),
-    };
-    let mut rows = if caller.rights { shared.with_site(|site| rows(site, kind, filter.as_ref())) } else { Vec::new() };
-    if let Some(order) = order {
-        rows.sort_by(|a, b| order.compare(a, b));
-    }
-    reply(kind, rows)
+/// The paths there are.
+fn description() -> Value {
+    const PATHS: [&str; 24] = [
+        "get /about",
+        "get /about/api/enums",
+        "get /license",
+        "get /task",
+        "get /reloadtask",
+        "put /reloadtask/{id}",
+        "delete /reloadtask/{id}",
+        "get /reloadtask/{id}/scriptlog",
+        "get /reloadtask/{id}/scriptlogfile",
+        "get /download/reloadtask/{id}/{name}",
+        "get /externalprogramtask",
+        "get /usersynctask",
+        "get /app",
+        "post /app/{id}/reload",
+        "get /executionresult",
+        "get /executionsession",
+        "get /event",
+        "get /tag",
+        "get /custompropertydefinition",
+        "get /user",
+        "post /task/{id}/start",
+        "post /task/{id}/start/synchronous",
+        "post /task/{id}/stop",
+        "post /notification",
+    ];
+    PATHS.iter().map(|path| Value::from(*path)).collect()
 }
 
-/// What passes the filter. Where the filter names the one id that can pass, only that is looked at: clients poll so.
-fn rows(site: &mut Site, kind: Collection, filter: Option<&Filter>) -> Vec<Value> {
-    let passes = |row: &&Value| filter.is_none_or(|filter| filter.matches(row));
-    let pinned = |path: &str| filter.and_then(|filter| filter.pinned(path));
-    match kind {
-        Collection::Tasks(of) => {
-            let only = pinned("id").and_then(|id| id.parse::<TaskId>().ok());
-            site.tasks(of, only).filter(passes).cloned().collect()
-        }
-        Collection::Apps => site.apps().iter().filter(passes).cloned().collect(),
-        Collection::Results => {
-            let only = pinned("executionID").and_then(|id| id.parse::<ExecutionId>().ok());
-            site.results(only).filter(passes).cloned().collect()
-        }
-        Collection::Sessions => {
-            let paths = ["reloadTask.id", "externalProgramTask.id", "userSyncTask.id"];
-            let only = paths.into_iter().find_map(pinned).and_then(|id| id.parse::<TaskId>().ok());
-            site.sessions(only).filter(|row| passes(&row)).collect()
-        }
-    }
-}
-
-fn one(shared: &Shared, kind: &str, id: &str, caller: &Caller) -> Reply {
-    let Some(kind) = Collection::named(kind) else { return no_endpoint() };
-    let Ok(task) = id.parse::<TaskId>() else { return malformed_id() };
-    if !caller.rights {
+fn licence(context: &Context<'_>) -> Reply {
+    if context.caller.rights != Rights::All {
         return not_found();
     }
-    let same = |row: &&Value| row.get("id").and_then(Value::as_str) == Some(id);
-    let found = shared.with_site(|site| match kind {
-        Collection::Tasks(of) => site.tasks(of, Some(task)).next().cloned(),
-        Collection::Apps => site.apps().iter().find(same).cloned(),
-        Collection::Results => site.results(None).find(same).cloned(),
-        Collection::Sessions => id.parse().ok().and_then(|id| site.session(id)),
-    });
-    found.map_or_else(not_found, |row| Reply::json(200, row.to_string()))
-}
-
-fn start(shared: &Shared, id: &str, caller: &Caller, synchronous: bool) -> Reply {
-    let Ok(task) = id.parse::<TaskId>() else { return malformed_id() };
-    if !caller.rights {
-        return Reply::text(403, "Forbidden");
-    }
-    let session = match shared.with_site(|site| site.start(task, &caller.name)) {
-        StartAnswer::Started(session) => session,
-        StartAnswer::Unknown => return not_found(),
-        StartAnswer::Running(OnRunning::Conflict) => return Reply::text(409, "The task is already running"),
-        StartAnswer::Running(OnRunning::BadRequest) => return Reply::text(400, "The task is already running"),
-        StartAnswer::Running(OnRunning::ZeroGuid | OnRunning::SecondSession) | StartAnswer::Disabled => {
-            ExecutionId::ZERO
-        }
-    };
-    if synchronous { Reply::json(201, json!({ "value": session.to_string() }).to_string()) } else { Reply::empty(204) }
-}
-
-fn stop(shared: &Shared, id: &str, caller: &Caller) -> Reply {
-    let Ok(task) = id.parse::<TaskId>() else { return malformed_id() };
-    if !caller.rights {
-        return Reply::text(403, "Forbidden");
-    }
-    shared.with_site(|site| site.stop(task)).map_or_else(not_found, |_| Reply::empty(204))
-}
-
-/// `orderby=name asc`
-struct Order {
-    pointer: String,
-    descending: bool,
-}
-
-impl Order {
-    fn parse(text: &str, schema: &Schema) -> Option<Self> {
-        let mut words = text.split_whitespace();
-        let (path, _) = find(schema, words.next()?)?;
-        let descending = match words.next().map(str::to_lowercase).as_deref() {
-            None | Some("asc") => false,
-            Some("desc") => true,
-            Some(_) => return None,
-        };
-        Some(Self { pointer: format!("/{}", path.replace('.', "/")), descending }).filter(|_| words.next().is_none())
-    }
-
-    fn compare(&self, a: &Value, b: &Value) -> Ordering {
-        let (a, b) = (a.pointer(&self.pointer), b.pointer(&self.pointer));
-        let number = |value: Option<&Value>| value.and_then(Value::as_i64);
-        let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_lowercase);
-        let order = number(a).cmp(&number(b)).then_with(|| text(a).cmp(&text(b)));
-        if self.descending { order.reverse() } else { order }
-    }
+    let calendar = context.shared.with_site(|site| site.calendar());
+    Reply::json(200, Subjects::licence(calendar).to_string())
 }

@@ -3,20 +3,17 @@
 //! Invariants: an execution is in the map exactly while its execution session exists; it holds a slot from placement to end of attempt and gives
 //! it back exactly once; every change of state raises its epoch, so that a step planned before the change comes to nothing.
 
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    Change, Effect, Site,
-    records::{ResultRow, Start, StartedBy},
-    status::Status,
-    timers::{Report, Timer},
+    Change, Effect, Origin, Site, notifications::ChangeType, records::ResultRow, scriptlog, starts::Start,
+    status::Status, timers::Timer,
 };
 use crate::{
     names::ExecutionId,
     sense::simulator::{
-        clock::{Moment, NULL_DATE},
-        datagram::{DatagramKind, TaskFields, task_datagram},
+        clock::Moment,
+        datagram::DatagramKind,
         plan::{Outcome, TaskKind},
     },
 };
@@ -43,38 +40,44 @@ enum Ending {
 #[derive(Debug)]
 pub struct Execution {
     pub(super) task: usize,
-    user: String,
-    state: Option<Status>,
+    pub(super) user: String,
+    pub(super) state: Option<Status>,
+    pub(super) began: Moment,
+    pub(super) changed: Moment,
     epoch: u32,
     /// Attempts before this one.
     retries: u32,
     /// The node whose slot it holds.
     slot: Option<usize>,
     /// The node that had it last.
-    node: usize,
+    pub(super) node: usize,
     result: u64,
-    result_id: Uuid,
+    pub(super) result_id: Uuid,
     ending: Ending,
     /// A distribute task has left its run, and said so.
     exited: bool,
-    abort_at: Option<Moment>,
-    abort_reason: u8,
+    pub(super) abort_at: Option<Moment>,
+    pub(super) abort_reason: u8,
 }
 
 /// `abortReason`: a person or a program.
 const MANUAL: u8 = 1;
 /// `abortReason`: the time limit.
 const TIMEOUT: u8 = 2;
+/// `abortReason`: the task was deleted.
+pub const DELETED_TASK: u8 = 3;
 
 impl Site {
     /// Begins an execution of the task at `index`.
-    pub(super) fn begin(&mut self, index: usize, user: &str, by: StartedBy) -> ExecutionId {
+    pub(super) fn begin(&mut self, index: usize, user: &str, by: Origin) -> ExecutionId {
         let id = ExecutionId::from_u128(self.rng.guid().as_u128());
         let (result, result_id) = self.open_result(index, id);
         let execution = Execution {
             task: index,
             user: user.to_owned(),
             state: None,
+            began: self.now,
+            changed: self.now,
             epoch: 0,
             retries: 0,
             slot: None,
@@ -88,9 +91,11 @@ impl Site {
         };
         self.executions.insert(id, execution);
         if let Some(task) = self.tasks.get_mut(index) {
-            task.running += 1;
+            task.executions.push(id);
             self.starts.add(Start { execution: id, task: task.plan.id, at: self.now, user: user.to_owned(), by });
         }
+        self.note_session(id, ChangeType::Add);
+        self.note_result(id, ChangeType::Add, &[]);
         self.change(id, Status::Triggered);
         self.place(id);
         id
@@ -107,7 +112,7 @@ impl Site {
     /// A planned step of an execution, unless something else happened to it meanwhile.
     pub(super) fn step(&mut self, id: ExecutionId, epoch: u32) {
         let Some(execution) = self.executions.get(&id).filter(|execution| execution.epoch == epoch) else { return };
-        let distributes = self.kind(execution.task) == Some(TaskKind::Distribute);
+        let distributes = self.is_kind(execution.task, TaskKind::Distribute);
         match execution.state {
             Some(Status::Triggered | Status::Queued) => self.run(id, distributes),
             Some(Status::Started) if distributes => {
@@ -130,10 +135,6 @@ impl Site {
         }
     }
 
-    fn kind(&self, index: usize) -> Option<TaskKind> {
-        self.tasks.get(index).map(|task| task.plan.kind)
-    }
-
     /// Gives the execution a slot on the node with the most free ones, or lets it wait.
     fn place(&mut self, id: ExecutionId) {
         if self.take_slot(id) {
@@ -153,11 +154,12 @@ impl Site {
         execution.slot = Some(index);
         execution.node = index;
         let (node_id, name) = (node.id, node.name.clone());
-        if let Some(row) = self.results.get_mut(execution.result) {
+        let (result, detail, now) = (execution.result, self.rng.guid(), self.now);
+        self.results.change(result, now, |row| {
             let text = format!("Trying to start task. Sending task to slave-node {name}");
             row.node = Some((node_id, name));
-            row.note(self.rng.guid(), text, self.now);
-        }
+            row.note(detail, text, now);
+        });
         true
     }
 
@@ -184,9 +186,16 @@ impl Site {
 
     fn run(&mut self, id: ExecutionId, distributes: bool) {
         self.change(id, Status::Started);
-        if let Some(row) = self.executions.get(&id).and_then(|execution| self.results.get_mut(execution.result)) {
-            row.started = Some(self.now);
-            row.note(self.rng.guid(), "Reference to scriptlog added".to_owned(), self.now);
+        let (detail, file, now) = (self.rng.guid(), self.rng.guid(), self.now);
+        if let Some(execution) = self.executions.get(&id) {
+            let has_log = self.tasks.get(execution.task).is_some_and(|task| task.plan.kind == TaskKind::Reload);
+            self.results.change(execution.result, now, |row| {
+                row.started = Some(now);
+                if has_log {
+                    row.file = Some(file);
+                    row.note(detail, "Reference to scriptlog added".to_owned(), now);
+                }
+            });
         }
         if distributes {
             self.plan_step(id, DISTRIBUTE_STEP);
@@ -254,6 +263,7 @@ impl Site {
             execution.retries += 1;
             execution.exited = false;
         }
+        self.note_result(id, ChangeType::Add, &[]);
         self.change(id, Status::Retry);
         self.plan_step(id, RETRY_PAUSE);
     }
@@ -263,7 +273,7 @@ impl Site {
         self.place(id);
     }
 
-    fn abort(&mut self, id: ExecutionId, reason: u8) {
+    pub(super) fn abort(&mut self, id: ExecutionId, reason: u8) {
         let Some(execution) = self.executions.get_mut(&id) else { return };
         // A distribute task that has left its run can no longer be stopped: it ends as it would have.
         if execution.exited || matches!(execution.state, Some(Status::AbortInitiated | Status::Aborting)) {
@@ -292,18 +302,42 @@ impl Site {
         self.end(id);
     }
 
+    /// Ends an execution in a state it never reaches by itself: `Reset`, `Skipped`, `Error`. The scheduler sends nothing about it.
+    pub(super) fn end_as(&mut self, id: ExecutionId, last: Status) {
+        self.queue.retain(|waiting| *waiting != id);
+        self.finish(id, last);
+    }
+
     fn finish(&mut self, id: ExecutionId, last: Status) {
         self.close_result(id, last);
         self.free_slot(id);
-        let ended = self.executions.remove(&id);
-        if let Some(task) = ended.and_then(|execution| self.tasks.get_mut(execution.task)) {
-            task.running = task.running.saturating_sub(1);
+        let Some(ended) = self.executions.remove(&id) else { return };
+        if let Some(task) = self.tasks.get_mut(ended.task) {
+            task.executions.retain(|running| *running != id);
+        }
+        self.note_session(id, ChangeType::Delete);
+        match last {
+            Status::FinishedSuccess => self.task_ended(ended.task, true, id),
+            Status::FinishedFail => self.task_ended(ended.task, false, id),
+            _ => {}
         }
     }
 
+    /// An attempt is over: its row and its script log are complete.
     fn close_result(&mut self, id: ExecutionId, last: Status) {
-        if let Some(row) = self.executions.get(&id).and_then(|execution| self.results.get_mut(execution.result)) {
-            row.stopped = Some(self.now);
+        let (now, detail, calendar) = (self.now, self.rng.guid(), self.calendar);
+        let found = self.executions.get(&id).and_then(|execution| Some((execution, self.tasks.get(execution.task)?)));
+        if let Some((execution, task)) = found {
+            self.results.change(execution.result, now, |row| {
+                row.stopped = Some(now);
+                row.status = last;
+                if row.file.is_some() {
+                    row.log_size = scriptlog::text(row, task, calendar).len();
+                }
+                if last == Status::FinishedFail {
+                    row.note(detail, format!("Error: {}", task.plan.error), now);
+                }
+            });
         }
         self.change(id, last);
     }
@@ -313,12 +347,14 @@ impl Site {
         let Some(execution) = self.executions.get_mut(&id) else { return };
         let from = execution.state.replace(to);
         execution.epoch = execution.epoch.wrapping_add(1);
+        execution.changed = self.now;
         let Some(task) = self.tasks.get_mut(execution.task) else { return };
         task.touch();
-        if let Some(row) = self.results.get_mut(execution.result) {
+        let (detail, now) = (self.rng.guid(), self.now);
+        self.results.change(execution.result, now, |row| {
             row.status = to;
-            row.note(self.rng.guid(), transition_text(from, to), self.now);
-        }
+            row.note(detail, transition_text(from, to), now);
+        });
         let node = execution.slot.and_then(|slot| self.nodes.get(slot)).map(|node| node.name.clone());
         let change = Change {
             at: self.calendar.log(self.now),
@@ -331,60 +367,7 @@ impl Site {
             user: execution.user.clone(),
         };
         self.push(Effect::Changed(Box::new(change)));
-    }
-
-    /// The scheduler's log line about an execution, now or a little later.
-    fn report(&mut self, id: ExecutionId, kind: DatagramKind, late: Moment) {
-        let Some(execution) = self.executions.get(&id) else { return };
-        let (node, task, user) = (execution.node, execution.task, execution.user.clone());
-        let report = Report { kind, node, task, user, execution: id };
-        if late == 0 {
-            self.send_report(&report);
-        } else {
-            self.timers.add(self.now.saturating_add(late), Timer::Report(Box::new(report)));
-        }
-    }
-
-    pub(super) fn send_report(&mut self, report: &Report) {
-        let (Some(task), Some(node)) = (self.tasks.get(report.task), self.nodes.get(report.node)) else { return };
-        let fields = TaskFields {
-            host: &node.name,
-            task: &task.plan.name,
-            app: task.plan.app.as_deref().unwrap_or_default(),
-            user: &report.user,
-            task_id: &task.id_text,
-            app_id: &task.app.map(|app| app.to_string()).unwrap_or_default(),
-            date: &self.calendar.log(self.now),
-            execution_id: &report.execution.to_string(),
-        };
-        if let Some(text) = task_datagram(self.profile, report.kind, &fields) {
-            self.emit(report.node, report.kind, text);
-        }
-    }
-
-    /// The execution session of a running execution.
-    pub(super) fn session_json(&self, id: ExecutionId, execution: &Execution) -> Value {
-        let node = self.nodes.get(execution.node);
-        let task = self.tasks.get(execution.task);
-        let of = |schema: &str| {
-            let task = task.filter(|task| task.plan.kind.schema_path() == schema)?;
-            Some(json!({ "id": task.id_text, "name": task.plan.name, "taskType": task.plan.kind.number(),
-                "enabled": task.plan.enabled, "taskSessionTimeout": task.plan.timeout_minutes,
-                "maxRetries": task.plan.max_retries, "privileges": null }))
-        };
-        json!({
-            "id": id.to_string(),
-            "executingNode": node.map(|node| json!({ "id": node.id.to_string(), "name": node.name, "privileges": null })),
-            "executionResult": { "id": execution.result_id.to_string(),
-                "status": execution.state.map_or(0, Status::number), "privileges": null },
-            "abortAt": execution.abort_at.map_or(NULL_DATE.to_owned(), |at| self.calendar.qrs(at)),
-            "abortReason": execution.abort_reason,
-            "reloadTask": of("ReloadTask"),
-            "userSyncTask": of("UserSyncTask"),
-            "externalProgramTask": of("ExternalProgramTask"),
-            "privileges": null,
-            "schemaPath": "ExecutionSession",
-        })
+        self.note_result(id, ChangeType::Update, changed_by(to));
     }
 }
 
@@ -392,5 +375,16 @@ fn transition_text(from: Option<Status>, to: Status) -> String {
     match from {
         None => format!("Changing task state to {}", to.name()),
         Some(from) => format!("Changing task state from {} to {}", from.name(), to.name()),
+    }
+}
+
+/// What a step changes of a result, as subscribers are told.
+fn changed_by(to: Status) -> &'static [&'static str] {
+    match to {
+        Status::Started => &["modifiedDate", "status", "startTime", "executingNodeName", "fileReferenceID"],
+        Status::FinishedSuccess | Status::FinishedFail | Status::Aborted | Status::Reset => {
+            &["modifiedDate", "status", "stopTime", "duration", "scriptLogAvailable"]
+        }
+        _ => &["modifiedDate", "status"],
     }
 }

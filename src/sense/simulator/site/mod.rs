@@ -3,37 +3,62 @@
 //! It is told the moment ([`Site::advance`]), does everything that was due until then in order, and hands out what the outside should see as
 //! [`Effect`]s. So its whole course is decided by plan, seed and calls, and a day of it runs in a test in no time.
 
+mod chains;
+mod edits;
+mod effects;
 mod execution;
+mod notifications;
+mod queries;
 mod records;
+mod scriptlog;
+mod shown;
+mod starts;
 pub mod status;
+mod subjects;
 mod task;
 mod timers;
 mod visitors;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
 
 use serde_json::Value;
 use uuid::Uuid;
 
-pub use self::task::condensed;
 use self::{
+    chains::Event,
     execution::Execution,
-    records::{Results, StartedBy, Starts},
+    notifications::Notifications,
+    records::Results,
+    scriptlog::Tickets,
+    starts::{NotStarted, Starts},
     status::Status,
     task::{Task, app_json, named_guid},
     timers::{Timer, Timers},
 };
+pub use self::{
+    edits::EditError,
+    effects::{Change, Effect},
+    notifications::{ChangeType, ObjectType, Subscription},
+    records::{RESULTS_KEPT, Wanted},
+    scriptlog::LogKey,
+    starts::{NOT_STARTED_KEPT, Origin, Request, STARTS_KEPT, StartsView},
+    subjects::Subjects,
+    task::condensed,
+};
 use super::{
     clock::{Calendar, Moment},
     datagram::{DatagramKind, Profile},
-    plan::{AppPlan, OnRunning, Outcome, Plan, TaskKind, VisitorsPlan, millis},
+    plan::{AppPlan, NodePlan, OnRunning, Outcome, Plan, VisitorsPlan, millis},
     rng::Rng,
 };
 use crate::names::{ExecutionId, TaskId};
 
 /// Effects that may wait for the driver; more are dropped and counted.
 const EFFECTS_WAITING: usize = 200_000;
-/// Who starts tasks by schedule.
+/// Who starts tasks by schedule and in chains.
 const SCHEDULER_USER: &str = r"INTERNAL\sa_scheduler";
 
 /// A node with its slots.
@@ -43,43 +68,6 @@ struct Node {
     name: String,
     slots: u32,
     busy: u32,
-}
-
-/// An execution took a step.
-#[derive(Debug, Clone)]
-pub struct Change {
-    /// When, as log4net would write it.
-    pub at: String,
-    /// The task.
-    pub task_id: TaskId,
-    /// Its name.
-    pub task_name: String,
-    /// The execution.
-    pub execution_id: ExecutionId,
-    /// The state before; `None`: it was just started.
-    pub from: Option<Status>,
-    /// The state now.
-    pub to: Status,
-    /// The node, once one has it.
-    pub node: Option<String>,
-    /// `DIR\user` who started it.
-    pub user: String,
-}
-
-/// What the outside should see.
-#[derive(Debug, Clone)]
-pub enum Effect {
-    /// An execution took a step.
-    Changed(Box<Change>),
-    /// A datagram goes out.
-    Send {
-        /// Place of the sending node in the list.
-        node: usize,
-        /// What it reports.
-        kind: DatagramKind,
-        /// Its content.
-        text: String,
-    },
 }
 
 /// The answer to a wish to start a task.
@@ -101,21 +89,25 @@ pub struct Site {
     calendar: Calendar,
     profile: Profile,
     on_running: OnRunning,
+    duplicate_notifications: f64,
     now: Moment,
     rng: Rng,
     rate: f64,
     rate_epoch: u32,
     nodes: Vec<Node>,
     apps: Vec<AppPlan>,
-    app_json: Vec<Value>,
+    app_rows: Vec<Arc<Value>>,
     tasks: Vec<Task>,
     by_id: HashMap<TaskId, usize>,
+    events: Vec<Event>,
     visitors: VisitorsPlan,
     visits: usize,
     executions: BTreeMap<ExecutionId, Execution>,
     queue: VecDeque<ExecutionId>,
     results: Results,
+    tickets: Tickets,
     starts: Starts,
+    notifications: Notifications,
     timers: Timers,
     effects: Vec<Effect>,
     effects_dropped: u64,
@@ -142,21 +134,25 @@ impl Site {
             calendar,
             profile,
             on_running: plan.on_running,
+            duplicate_notifications: plan.notifications.duplicates,
             now: 0,
             rng: Rng::new(seed),
             rate: 0.0,
             rate_epoch: 0,
             nodes: plan.nodes.iter().map(Node::new).collect(),
             apps: plan.apps.clone(),
-            app_json: plan.apps.iter().map(|app| app_json(app, calendar)).collect(),
-            tasks: plan.tasks.iter().map(|task| Task::new(plan, task, calendar)).collect(),
+            app_rows: plan.apps.iter().map(|app| Arc::new(app_json(app, calendar))).collect(),
+            tasks: plan.tasks.iter().map(|task| Task::new(plan.app_of(task), task, calendar)).collect(),
             by_id: plan.tasks.iter().enumerate().map(|(index, task)| (task.id, index)).collect(),
+            events: Event::of(plan),
             visitors: plan.visitors.clone(),
             visits: 0,
             executions: BTreeMap::new(),
             queue: VecDeque::new(),
             results: Results::default(),
+            tickets: Tickets::default(),
             starts: Starts::default(),
+            notifications: Notifications::default(),
             timers: Timers::default(),
             effects: Vec::new(),
             effects_dropped: 0,
@@ -209,7 +205,7 @@ impl Site {
     }
 
     fn plan_schedule(&mut self, index: usize, part: f64) {
-        let every = self.tasks.get(index).filter(|task| task.plan.enabled).and_then(|task| task.plan.every);
+        let every = self.tasks.get(index).filter(|task| task.can_start()).and_then(|task| task.plan.every);
         if let Some(every) = every
             && self.rate > 0.0
         {
@@ -222,19 +218,29 @@ impl Site {
         // A little irregular, as real sites are.
         let part = 0.9 + 0.2 * self.rng.unit();
         self.plan_schedule(index, part);
-        if self.tasks.get(index).is_some_and(|task| task.running == 0) {
-            self.begin(index, SCHEDULER_USER, StartedBy::Schedule);
+        if self.tasks.get(index).is_some_and(|task| task.can_start() && task.executions.is_empty()) {
+            self.begin(index, SCHEDULER_USER, Origin::Schedule);
         }
     }
 
-    /// Starts a task for a user (`DIR\user`).
-    pub fn start(&mut self, task: TaskId, user: &str) -> StartAnswer {
-        let Some(&index) = self.by_id.get(&task) else { return StartAnswer::Unknown };
-        let Some(found) = self.tasks.get(index).filter(|task| task.plan.enabled) else { return StartAnswer::Disabled };
-        if self.on_running != OnRunning::SecondSession && found.running > 0 {
-            return StartAnswer::Running(self.on_running);
-        }
-        StartAnswer::Started(self.begin(index, user, StartedBy::Call))
+    /// Starts a task for a user (`DIR\user`); a wish that comes to nothing is noted.
+    pub fn start(&mut self, id: TaskId, user: &str, by: Origin) -> StartAnswer {
+        let found = self.by_id.get(&id).copied().and_then(|index| Some((index, self.tasks.get(index)?)));
+        let (answer, reason) = match found {
+            None => (StartAnswer::Unknown, "unknown"),
+            Some((_, task)) if !task.plan.enabled => (StartAnswer::Disabled, "disabled"),
+            Some((_, task)) if self.on_running != OnRunning::SecondSession && !task.executions.is_empty() => {
+                (StartAnswer::Running(self.on_running), "running")
+            }
+            Some((index, _)) => return StartAnswer::Started(self.begin(index, user, by)),
+        };
+        self.not_started(id.to_string(), reason, by);
+        answer
+    }
+
+    /// Notes a wish to start something that comes to nothing.
+    pub fn not_started(&mut self, task: String, reason: &'static str, by: Origin) {
+        self.starts.add_not_started(NotStarted { task, at: self.now, reason, by });
     }
 
     /// Stops every execution of a task; `None`: there is no such task.
@@ -244,51 +250,55 @@ impl Site {
 
     /// Ends every execution of a task now, this way; the answer is how many, or `None`: there is no such task.
     pub fn force(&mut self, task: TaskId, outcome: Outcome) -> Option<usize> {
-        let &index = self.by_id.get(&task)?;
-        let running = self.executions.iter().filter(|(_, execution)| execution.task == index);
-        let ids: Vec<ExecutionId> = running.map(|(id, _)| *id).collect();
+        let index = *self.by_id.get(&task)?;
+        let ids = self.tasks.get(index)?.executions.clone();
         for id in &ids {
             self.end_now(*id, outcome);
         }
         Some(ids.len())
     }
 
-    /// Every start there was.
-    pub fn starts_json(&self) -> Value {
-        self.starts.json(self.calendar)
+    /// Ends every execution of a task in a state it never reaches by itself; the answer is how many, or `None`: there is no such task.
+    pub fn end_oddly(&mut self, task: TaskId, last: Status) -> Option<usize> {
+        let ids = self.tasks.get(*self.by_id.get(&task)?)?.executions.clone();
+        for id in &ids {
+            self.end_as(*id, last);
+        }
+        Some(ids.len())
     }
 
-    /// The apps as JSON.
-    pub fn apps(&self) -> &[Value] {
-        &self.app_json
+    /// Repository and scheduler are started anew: what runs is lost (`Reset`), subscriptions are forgotten. The answer is how many executions.
+    pub fn restart(&mut self) -> usize {
+        self.forget_notifications();
+        self.queue.clear();
+        let ids: Vec<ExecutionId> = self.executions.keys().copied().collect();
+        for id in &ids {
+            self.end_as(*id, Status::Reset);
+        }
+        ids.len()
     }
 
-    /// The tasks of some kinds as JSON; `only`: none but this one.
-    pub fn tasks(&mut self, of: fn(TaskKind) -> bool, only: Option<TaskId>) -> impl Iterator<Item = &Value> {
-        let (results, calendar) = (&self.results, self.calendar);
-        let wanted = move |task: &&mut Task| of(task.plan.kind) && only.is_none_or(|only| only == task.plan.id);
-        self.tasks.iter_mut().filter(wanted).map(move |task| {
-            let last = task.last_result;
-            task.json(|| Some(results.get(last?)?.summary(calendar)))
-        })
+    /// Every start there was, and every wish that came to nothing, from number `from` on; `only`: of one task.
+    pub fn starts(&self, from: u64, only: Option<TaskId>) -> StartsView {
+        self.starts.view(self.calendar, from, only)
     }
 
-    /// The execution results as JSON, oldest first; `only`: none but those of this execution.
-    pub fn results(&mut self, only: Option<ExecutionId>) -> impl Iterator<Item = &Value> {
-        self.results.json(self.calendar, only)
+    /// From now on every date, past ones included, is so many milliseconds later than it would have been (or earlier).
+    pub fn skew(&mut self, millis: i64) {
+        self.calendar = self.calendar.skewed(millis);
+        for task in &mut self.tasks {
+            task.render(self.calendar);
+        }
     }
 
-    /// The running executions as JSON; `only`: none but those of this task.
-    pub fn sessions(&self, only: Option<TaskId>) -> impl Iterator<Item = Value> {
-        let index = only.map(|id| self.by_id.get(&id).copied());
-        let wanted = move |execution: &Execution| index.is_none_or(|index| index == Some(execution.task));
-        let executions = self.executions.iter().filter(move |(_, execution)| wanted(execution));
-        executions.map(|(id, execution)| self.session_json(*id, execution))
+    /// The moment up to which everything has been done.
+    pub fn now(&self) -> Moment {
+        self.now
     }
 
-    /// The session of one running execution.
-    pub fn session(&self, id: ExecutionId) -> Option<Value> {
-        self.executions.get(&id).map(|execution| self.session_json(id, execution))
+    /// The site's dates.
+    pub fn calendar(&self) -> Calendar {
+        self.calendar
     }
 
     /// Hands something to the outside.
@@ -306,7 +316,7 @@ impl Site {
 }
 
 impl Node {
-    fn new(plan: &super::plan::NodePlan) -> Self {
+    fn new(plan: &NodePlan) -> Self {
         Self { id: named_guid("node", &plan.name), name: plan.name.clone(), slots: plan.slots, busy: 0 }
     }
 }

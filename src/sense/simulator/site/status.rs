@@ -19,8 +19,14 @@ pub enum Status {
     FinishedSuccess,
     /// 8: failed.
     FinishedFail,
+    /// 9: was left out.
+    Skipped,
     /// 10: failed, will be tried again.
     Retry,
+    /// 11: could not be run.
+    Error,
+    /// 12: was lost when the scheduler was started anew.
+    Reset,
     /// 13: a distribute task waits.
     DistributionQueue,
     /// 14: a distribute task runs.
@@ -63,7 +69,10 @@ impl Status {
             Self::Aborted => "Aborted",
             Self::FinishedSuccess => "FinishedSuccess",
             Self::FinishedFail => "FinishedFail",
+            Self::Skipped => "Skipped",
             Self::Retry => "Retry",
+            Self::Error => "Error",
+            Self::Reset => "Reset",
             Self::DistributionQueue => "DistributionQueue",
             Self::DistributionRunning => "DistributionRunning",
         }

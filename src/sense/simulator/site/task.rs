@@ -1,17 +1,22 @@
 //! A task of the site and its JSON.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::sense::simulator::{
-    clock::{Calendar, NEVER, NULL_DATE},
-    plan::{AppPlan, Plan, TaskKind, TaskPlan},
+use crate::{
+    names::ExecutionId,
+    sense::simulator::{
+        clock::{Calendar, Moment, NEVER, NULL_DATE},
+        plan::{AppPlan, TaskPlan},
+    },
 };
 
 /// A task.
 #[derive(Debug)]
 pub struct Task {
-    /// What the plan says.
+    /// What the plan says, with what was changed since.
     pub plan: TaskPlan,
     /// Its app's id.
     pub app: Option<Uuid>,
@@ -20,27 +25,45 @@ pub struct Task {
     /// Attempts so far: the place in a scripted sequence of outcomes.
     pub turn: usize,
     /// Executions that are running.
-    pub running: usize,
+    pub executions: Vec<ExecutionId>,
     /// Number of its latest execution result.
     pub last_result: Option<u64>,
-    json: Value,
+    /// It was made by a reload of an app.
+    pub manual: bool,
+    /// It is there no more.
+    pub deleted: bool,
+    /// When it was made.
+    pub created: Moment,
+    /// When it was changed last.
+    pub modified: Moment,
+    /// By whom.
+    pub modified_by: String,
+    app_reference: Value,
+    json: Arc<Value>,
     stale: bool,
 }
 
 impl Task {
     /// A task as the plan says.
-    pub fn new(plan: &Plan, task: &TaskPlan, calendar: Calendar) -> Self {
-        let app = task.app.as_deref().and_then(|name| plan.app(name));
-        Self {
+    pub fn new(app: Option<&AppPlan>, task: &TaskPlan, calendar: Calendar) -> Self {
+        let mut task = Self {
             plan: task.clone(),
             app: app.map(|app| app.id),
             id_text: task.id.to_string(),
             turn: 0,
-            running: 0,
+            executions: Vec::new(),
             last_result: None,
-            json: render(task, app, calendar),
+            manual: false,
+            deleted: false,
+            created: 0,
+            modified: 0,
+            modified_by: r"INTERNAL\sa_repository".to_owned(),
+            app_reference: app.map(app_reference).unwrap_or_default(),
+            json: Arc::default(),
             stale: false,
-        }
+        };
+        task.render(calendar);
+        task
     }
 
     /// Its last result changed.
@@ -48,15 +71,86 @@ impl Task {
         self.stale = true;
     }
 
-    /// Its JSON; `last` is asked for only when something changed since the last time.
-    pub fn json(&mut self, last: impl FnOnce() -> Option<Value>) -> &Value {
-        if self.stale
-            && let Some(place) = self.json.pointer_mut("/operational/lastExecutionResult")
-        {
-            *place = last().unwrap_or(Value::Null);
+    /// Whether anything may start it.
+    pub fn can_start(&self) -> bool {
+        self.plan.enabled && !self.deleted
+    }
+
+    /// Its JSON; `last` is asked for its last result, and only when that changed since the last time.
+    pub fn json(&mut self, last: impl FnOnce(u64) -> Option<Value>) -> Arc<Value> {
+        if self.stale {
             self.stale = false;
+            let summary = self.last_result.and_then(last);
+            if let (Some(summary), Some(place)) =
+                (summary, Arc::make_mut(&mut self.json).pointer_mut("/operational/lastExecutionResult"))
+            {
+                *place = summary;
+            }
         }
-        &self.json
+        Arc::clone(&self.json)
+    }
+
+    /// As other objects refer to it.
+    pub fn reference(&self) -> Value {
+        let mut value = json!({ "id": self.id_text });
+        if let Value::Object(fields) = &mut value {
+            if self.plan.kind.has_app() {
+                fields.insert("app".to_owned(), self.app_reference.clone());
+                fields.insert("isManuallyTriggered".to_owned(), self.manual.into());
+                fields.insert("isPartialReload".to_owned(), false.into());
+                fields.insert("timeToLive".to_owned(), 0.into());
+                fields.insert("preloadNodes".to_owned(), json!([]));
+            }
+            fields.insert("name".to_owned(), self.plan.name.as_str().into());
+            fields.insert("taskType".to_owned(), self.plan.kind.number().into());
+            fields.insert("enabled".to_owned(), self.plan.enabled.into());
+            fields.insert("taskSessionTimeout".to_owned(), self.plan.timeout_minutes.into());
+            fields.insert("maxRetries".to_owned(), self.plan.max_retries.into());
+            fields.insert("privileges".to_owned(), Value::Null);
+        }
+        value
+    }
+
+    /// Makes its JSON anew; the last result is put in when somebody reads it.
+    pub fn render(&mut self, calendar: Calendar) {
+        self.stale |= self.last_result.is_some();
+        let task = &self.plan;
+        let mut value = json!({
+            "id": self.id_text,
+            "createdDate": calendar.qrs(self.created),
+            "modifiedDate": calendar.qrs(self.modified),
+            "modifiedByUserName": self.modified_by,
+            "customProperties": custom_properties(task),
+        });
+        let rest = json!({
+            "operational": {
+                "id": named_guid("operational", &self.id_text).to_string(),
+                "lastExecutionResult": never_run(&self.id_text),
+                "nextExecution": NEVER,
+                "privileges": null,
+            },
+            "name": task.name,
+            "taskType": task.kind.number(),
+            "enabled": task.enabled,
+            "taskSessionTimeout": task.timeout_minutes,
+            "maxRetries": task.max_retries,
+            "tags": task.tags.iter().map(|tag| {
+                json!({ "id": named_guid("tag", tag).to_string(), "name": tag, "privileges": null })
+            }).collect::<Value>(),
+            "privileges": null,
+            "schemaPath": task.kind.schema_path(),
+        });
+        if let (Value::Object(full), Value::Object(rest)) = (&mut value, rest) {
+            if task.kind.has_app() {
+                full.insert("app".to_owned(), self.app_reference.clone());
+                full.insert("isManuallyTriggered".to_owned(), self.manual.into());
+                full.insert("isPartialReload".to_owned(), false.into());
+                full.insert("timeToLive".to_owned(), 0.into());
+                full.insert("preloadNodes".to_owned(), json!([]));
+            }
+            full.extend(rest);
+        }
+        self.json = Arc::new(value);
     }
 }
 
@@ -106,47 +200,6 @@ pub fn app_json(app: &AppPlan, calendar: Calendar) -> Value {
         full.extend(short.into_iter().filter(|(key, _)| key != "id"));
         full.insert("tags".to_owned(), json!([]));
         full.insert("schemaPath".to_owned(), json!("App"));
-    }
-    value
-}
-
-fn render(task: &TaskPlan, app: Option<&AppPlan>, calendar: Calendar) -> Value {
-    let mut value = json!({
-        "id": task.id.to_string(),
-        "createdDate": calendar.qrs(0),
-        "modifiedDate": calendar.qrs(0),
-        "modifiedByUserName": r"INTERNAL\sa_repository",
-        "customProperties": custom_properties(task),
-    });
-    let rest = json!({
-        "operational": {
-            "id": named_guid("operational", &task.id.to_string()).to_string(),
-            "lastExecutionResult": never_run(&task.id.to_string()),
-            "nextExecution": NEVER,
-            "privileges": null,
-        },
-        "name": task.name,
-        "taskType": task.kind.number(),
-        "enabled": task.enabled,
-        "taskSessionTimeout": task.timeout_minutes,
-        "maxRetries": task.max_retries,
-        "tags": task.tags.iter().map(|tag| {
-            json!({ "id": named_guid("tag", tag).to_string(), "name": tag, "privileges": null })
-        }).collect::<Value>(),
-        "privileges": null,
-        "schemaPath": task.kind.schema_path(),
-    });
-    if let Value::Object(full) = &mut value {
-        if !matches!(task.kind, TaskKind::ExternalProgram | TaskKind::UserSync) {
-            full.insert("app".to_owned(), app.map(app_reference).unwrap_or_default());
-            full.insert("isManuallyTriggered".to_owned(), json!(false));
-            full.insert("isPartialReload".to_owned(), json!(false));
-            full.insert("timeToLive".to_owned(), json!(0));
-            full.insert("preloadNodes".to_owned(), json!([]));
-        }
-        if let Value::Object(rest) = rest {
-            full.extend(rest);
-        }
     }
     value
 }

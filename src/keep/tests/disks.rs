@@ -12,16 +12,16 @@ use std::{
 use parking_lot::Mutex;
 use redb::StorageBackend;
 
-use super::disk::Place;
+use crate::keep::disk::Place;
 
-pub(super) const SECTOR: u64 = 512;
+pub(crate) const SECTOR: u64 = 512;
 
 /// Numbers that look random and come again with the same seed (splitmix64).
 #[derive(Debug, Clone)]
-pub(super) struct Random(pub u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -29,18 +29,18 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
-    pub(super) fn one_in(&mut self, chances: u64) -> bool {
+    pub(crate) fn one_in(&mut self, chances: u64) -> bool {
         self.below(chances) == 0
     }
 }
 
 /// What `sync_data` does of what it says it did.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Syncs {
+pub(crate) enum Syncs {
     /// All of it.
     #[default]
     Honestly,
@@ -66,17 +66,17 @@ struct Platter {
 
 /// A disk in memory. Cloned handles are the same disk.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     platter: Arc<Mutex<Platter>>,
     /// Bytes there is room for; 0: for everything.
     room: Arc<AtomicU64>,
     /// Places that cannot be read.
     bad: Arc<Mutex<Vec<u64>>>,
-    pub(super) writes: Arc<AtomicU64>,
+    pub(crate) writes: Arc<AtomicU64>,
 }
 
 impl Disk {
-    pub(super) fn of(image: Vec<u8>) -> Self {
+    pub(crate) fn of(image: Vec<u8>) -> Self {
         let disk = Self::default();
         {
             let mut platter = disk.platter.lock();
@@ -87,15 +87,15 @@ impl Disk {
     }
 
     /// From here on it syncs like this.
-    pub(super) fn syncs(&self, syncs: Syncs) {
+    pub(crate) fn syncs(&self, syncs: Syncs) {
         self.platter.lock().syncs = syncs;
     }
 
-    pub(super) fn image(&self) -> Vec<u8> {
+    pub(crate) fn image(&self) -> Vec<u8> {
         self.platter.lock().now.clone()
     }
 
-    pub(super) fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         let disk = self.clone();
         Place::Backend(Arc::new(move || {
             if disk.platter.lock().off {
@@ -106,22 +106,22 @@ impl Disk {
     }
 
     /// The power goes after so many operations.
-    pub(super) fn cut_after(&self, operations: u64) {
+    pub(crate) fn cut_after(&self, operations: u64) {
         self.platter.lock().left = Some(operations);
     }
 
     /// It is back, and everything written is there.
-    pub(super) fn power_on(&self) {
+    pub(crate) fn power_on(&self) {
         let mut platter = self.platter.lock();
         (platter.off, platter.left) = (false, None);
     }
 
-    pub(super) fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         self.platter.lock().off
     }
 
     /// What is found when the power is back: everything synced, and of the rest a random part, sector by sector.
-    pub(super) fn after_the_cut(&self, random: &mut Random) -> Vec<u8> {
+    pub(crate) fn after_the_cut(&self, random: &mut Random) -> Vec<u8> {
         let platter = self.platter.lock();
         let mut image = platter.now.clone();
         let held = platter.held.iter().flat_map(|(sectors, _)| sectors);
@@ -143,13 +143,13 @@ impl Disk {
     }
 
     /// Bytes there is room for; 0: for everything.
-    pub(super) fn set_room(&self, bytes: u64) {
+    pub(crate) fn set_room(&self, bytes: u64) {
         self.room.store(bytes, Ordering::SeqCst);
     }
 
     /// These bytes, with whatever is read together with one, cannot be read by the thread that reads queues back. (Opening goes through the
     /// whole file where the database checks itself, as it does in tests.)
-    pub(super) fn set_bad(&self, places: &[u64]) {
+    pub(crate) fn set_bad(&self, places: &[u64]) {
         *self.bad.lock() = places.to_vec();
     }
 

@@ -1,0 +1,151 @@
+//! Answers of the two doors, and how their bodies go out: at once, in pieces with pauses, or cut off in the middle.
+
+use std::{
+    borrow::Cow,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::{
+    Response, StatusCode,
+    body::{Body, Frame, SizeHint},
+    header::{CONTENT_TYPE, HeaderValue},
+};
+use tokio::time::Sleep;
+
+/// So long the first half of a body has to leave before the connection is cut.
+const BEFORE_CUT: Duration = Duration::from_millis(50);
+
+/// How a body goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// At once.
+    #[default]
+    Whole,
+    /// In pieces of so many bytes, with pauses between them.
+    Drip(Duration, usize),
+    /// The first half, then the connection is reset.
+    Half,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// Status.
+    pub status: u16,
+    /// Content type; `None` with an empty body.
+    pub content_type: Option<Cow<'static, str>>,
+    /// Body.
+    pub body: String,
+    /// How the body goes out.
+    pub delivery: Delivery,
+}
+
+impl Reply {
+    fn new(status: u16, content_type: Option<&'static str>, body: String) -> Self {
+        Self { status, content_type: content_type.map(Cow::Borrowed), body, delivery: Delivery::Whole }
+    }
+
+    /// A JSON answer.
+    pub fn json(status: u16, body: String) -> Self {
+        Self::new(status, Some("application/json;charset=utf-8"), body)
+    }
+
+    /// A plain text answer.
+    pub fn text(status: u16, body: impl Into<String>) -> Self {
+        Self::new(status, Some("text/plain;charset=utf-8"), body.into())
+    }
+
+    /// A page.
+    pub fn html(status: u16, body: impl Into<String>) -> Self {
+        Self::new(status, Some("text/html;charset=utf-8"), body.into())
+    }
+
+    /// An answer without a body.
+    pub fn empty(status: u16) -> Self {
+        Self::new(status, None, String::new())
+    }
+
+    /// As HTTP; `cut` is set when the connection is to be reset.
+    pub fn into_response(self, cut: Arc<AtomicBool>) -> Response<Paced> {
+        let content_type = self.content_type.as_deref().and_then(|kind| HeaderValue::from_str(kind).ok());
+        let mut response = Response::new(Paced::new(self.body.into(), self.delivery, cut));
+        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        if let Some(kind) = content_type {
+            response.headers_mut().insert(CONTENT_TYPE, kind);
+        }
+        response
+    }
+}
+
+/// The connection is cut instead of answering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the connection is cut, as asked for")]
+pub struct Cut;
+
+/// A body that goes out as its delivery says.
+#[derive(Debug)]
+pub struct Paced {
+    rest: Bytes,
+    length: u64,
+    piece: usize,
+    pause: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// So many bytes may still go out before the connection is cut.
+    until_cut: Option<usize>,
+    cut: Arc<AtomicBool>,
+}
+
+impl Paced {
+    fn new(body: Bytes, delivery: Delivery, cut: Arc<AtomicBool>) -> Self {
+        let length = body.len();
+        let (piece, pause, until_cut) = match delivery {
+            Delivery::Whole => (length, Duration::ZERO, None),
+            Delivery::Drip(pause, piece) => (piece.max(1), pause, None),
+            Delivery::Half => (length / 2, BEFORE_CUT, Some(length / 2)),
+        };
+        Self { rest: body, length: length as u64, piece, pause, sleep: None, until_cut, cut }
+    }
+}
+
+impl Body for Paced {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let this = self.get_mut();
+        if let Some(sleep) = &mut this.sleep {
+            if sleep.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            this.sleep = None;
+        }
+        if this.until_cut == Some(0) {
+            this.cut.store(true, Ordering::Relaxed);
+            return Poll::Ready(Some(Err(Cut)));
+        }
+        if this.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let piece = this.rest.split_to(this.piece.min(this.rest.len()));
+        this.until_cut = this.until_cut.map(|left| left.saturating_sub(piece.len()));
+        if !this.rest.is_empty() && !this.pause.is_zero() {
+            this.sleep = Some(Box::pin(tokio::time::sleep(this.pause)));
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.until_cut.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.length)
+    }
+}
