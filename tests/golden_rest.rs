@@ -367,9 +367,12 @@ fn compare_published(case: &Value, published: &[sense_butler::bus::Publication])
                 Some(payload) => ours.payload == payload.as_bytes(),
                 None => expected["payload_len"] == ours.payload.len(),
             };
+            // Deliberately different: a start message is sent so that the broker keeps it until it is dealt with.
+            let qos =
+                if ours.topic.as_str() == "qliksense/start_task" { Value::from(1) } else { expected["qos"].clone() };
             payload
                 && expected["topic"] == ours.topic.as_str()
-                && expected["qos"] == ours.qos as u8
+                && qos == ours.qos as u8
                 && expected["retain"] == ours.retain
         });
     (!same).then(|| format!("published {published:?}"))

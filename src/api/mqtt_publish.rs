@@ -37,6 +37,8 @@ pub(super) async fn handle(state: &State, request: &Request) -> Result<Answer, F
         publication.retain = retain(&object)?;
     }
     if starts {
+        // The broker keeps it until it is dealt with: what was answered "published" outlives a crash.
+        publication.qos = publication.qos.max(QoS::AtLeastOnce);
         tracing::info!(peer = %request.peer, "a start message was published by REST");
     }
     state.setup.bus.publish(publication).await.map_err(|error| refused(&error))?;

@@ -237,6 +237,9 @@ impl App {
         }
         if settings.mqtt.enable {
             start_actions(&supervisor, self.actions, &readiness);
+        } else {
+            let actions = self.actions;
+            supervisor.essential(Stage::Work, "actions at rest", move |stop| actions.rest(stop));
         }
         if let Some(executions) = self.executions {
             supervisor.essential(Stage::Work, "execution topics", move |stop| executions.run(stop));

@@ -49,6 +49,8 @@ pub(super) struct SubscribeCargo {
     pub filters: Vec<Result<(TopicFilter, Asked), u8>>,
     /// An internal subscriber waits for this instead of a SUBACK.
     pub done: Option<oneshot::Sender<()>>,
+    /// These are all it wants: what else it had subscribed to is ended.
+    pub all: bool,
 }
 
 /// An UNSUBSCRIBE.
@@ -63,6 +65,8 @@ pub(super) struct UnsubscribeCargo {
 #[derive(Debug)]
 pub(super) struct OpenCargo {
     pub client: ClientId,
+    /// A kept session of a part of this program, which no client shares a name with.
+    pub inside: bool,
     pub clean_start: bool,
     /// Seconds; 0: the session ends with the connection.
     pub expiry: u32,

@@ -162,6 +162,12 @@ impl Message {
         self.envelope.get(HEADER..self.topic_start.saturating_sub(2)).unwrap_or_default()
     }
 
+    /// When it came in, milliseconds since 1970.
+    pub(super) fn received(&self) -> u64 {
+        let place = self.envelope.get(16..24).and_then(|place| place.first_chunk());
+        place.map_or(0, |place| u64::from_le_bytes(*place))
+    }
+
     /// The same without its payload: what clears a retained topic.
     pub(super) fn emptied(&self) -> Self {
         Self { envelope: self.envelope.slice(..self.payload_start.min(self.envelope.len())), ..self.clone() }
@@ -235,6 +241,7 @@ mod tests {
         );
         assert_eq!((message.qos, message.retain, message.dup, message.packet_id), (QoS::AtLeastOnce, true, false, 7));
         assert_eq!((message.remaining(1_000), message.remaining(5_500)), (Ok(Some(5)), Err(Expired)));
+        assert_eq!(message.received(), 1);
     }
 
     #[test]

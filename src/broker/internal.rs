@@ -1,5 +1,6 @@
 //! Clients of the broker that are parts of this program: publishers with a lane of their own, and subscribers with an outbox like any
-//! session's. Neither passes a socket; both pass the stream, in the same order as everybody.
+//! session's. Neither passes a socket; both pass the stream, in the same order as everybody. What waits for such a subscriber ends with the
+//! program; see [`super::kept`] for what does not.
 
 use std::{future::poll_fn, sync::Arc, task::Poll};
 
@@ -22,7 +23,7 @@ use crate::names::{ClientId, QoS, TopicFilter, TopicName};
 /// Deliveries handed to a subscriber before its outbox fills.
 const HANDED: usize = 256;
 /// Bytes taken from the outbox at a time.
-const PORTION: usize = 64 << 10;
+pub(super) const PORTION: usize = 64 << 10;
 
 /// Why an internal publication or subscription did not happen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -133,7 +134,11 @@ pub(super) async fn subscribe(
     let options =
         SubscribeOptions { qos: QoS::ExactlyOnce, no_local: false, retain_as_published: false, retain_handling: 0 };
     let filters = filters.into_iter().map(|filter| Ok((filter, Asked { options, id: None, internal: true }))).collect();
-    control(hub, &peer, Cargo::Subscribe(Box::new(SubscribeCargo { packet_id: 0, filters, done: Some(done) })))?;
+    control(
+        hub,
+        &peer,
+        Cargo::Subscribe(Box::new(SubscribeCargo { packet_id: 0, filters, done: Some(done), all: false })),
+    )?;
     subscribed.await.map_err(|_| InternalError::Stopping)?;
     let (sender, receiver) = mpsc::channel(HANDED);
     let hub = hub.clone();
@@ -152,13 +157,14 @@ async fn open(hub: &Hub, name: &str) -> Result<(Arc<Peer>, Arc<Session>), Intern
     let origin = Origin { door: Door::Internal, client: Some(client.clone()), user: None, may_start: true };
     let peer = Peer::new(origin, None);
     let (reply, opened) = oneshot::channel();
-    let cargo = OpenCargo { client, clean_start: true, expiry: 0, will: None, marks: hub.marks(), reply };
+    let cargo =
+        OpenCargo { client, inside: false, clean_start: true, expiry: 0, will: None, marks: hub.marks(), reply };
     control(hub, &peer, Cargo::Open(Box::new(cargo)))?;
     let opened = opened.await.map_err(|_| InternalError::Stopping)?.map_err(|_| InternalError::Stopping)?;
     Ok((peer, opened.session))
 }
 
-fn control(hub: &Hub, peer: &Arc<Peer>, cargo: Cargo) -> Result<(), InternalError> {
+pub(super) fn control(hub: &Hub, peer: &Arc<Peer>, cargo: Cargo) -> Result<(), InternalError> {
     hub.engine
         .submit(Some(peer), [Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo }])
         .map_err(|_| InternalError::Stopping)
@@ -193,7 +199,8 @@ async fn pump(hub: &Hub, peer: &Arc<Peer>, session: &Arc<Session>, sender: mpsc:
     }
 }
 
-fn delivery(entry: &Entry) -> Option<Delivery> {
+/// `None`: it has expired.
+pub(super) fn delivery(entry: &Entry) -> Option<Delivery> {
     let message: &Message = &entry.message;
     let expiry = message.remaining(now_ms()).ok()?;
     let nobody = || Origin { door: Door::Internal, client: None, user: None, may_start: false };

@@ -103,7 +103,7 @@ impl Door {
 }
 
 /// Who published a message, as far as the broker knows.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// Which way it came.
     pub door: Door,
@@ -131,8 +131,70 @@ pub struct Delivery {
     pub properties: Properties,
     /// Who published it.
     pub origin: Origin,
-    /// Packet id the publisher used (QoS 1 and 2, built-in broker only): with `dup`, the mark of a redelivery.
+    /// Packet id the publisher used, or, from a broker elsewhere, that broker (QoS 1 and 2): with `dup`, the mark of a redelivery.
     pub packet_id: Option<u16>,
     /// The publisher's DUP flag.
     pub dup: bool,
+}
+
+/// A message handed to a kept subscription.
+///
+/// Dropped without [`KeptDelivery::settle`], it stays with the broker, which hands it over again after a restart or to the next subscription
+/// of this name.
+pub struct KeptDelivery {
+    /// The message.
+    pub delivery: Delivery,
+    /// The same whenever this message is handed over, and never that of another; `None` where the broker knows no such thing (QoS 0, a broker
+    /// elsewhere).
+    pub mark: Option<String>,
+    /// It may have been handed over before, perhaps to an earlier life of the program.
+    pub again: bool,
+    settle: Option<Box<dyn FnOnce() + Send + Sync>>,
+}
+
+impl KeptDelivery {
+    /// One that is settled by this.
+    pub fn new(
+        delivery: Delivery,
+        mark: Option<String>,
+        again: bool,
+        settle: impl FnOnce() + Send + Sync + 'static,
+    ) -> Self {
+        Self { delivery, mark, again, settle: Some(Box::new(settle)) }
+    }
+
+    /// One that nobody keeps.
+    pub fn passing(delivery: Delivery) -> Self {
+        Self { delivery, mark: None, again: false, settle: None }
+    }
+
+    /// Takes the message out; what is left settles it.
+    pub fn split(self) -> (Delivery, Settlement) {
+        (self.delivery, Settlement(self.settle))
+    }
+
+    /// The message is dealt with: the broker forgets it.
+    pub fn settle(self) {
+        self.split().1.settle();
+    }
+}
+
+impl std::fmt::Debug for KeptDelivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { delivery, mark, again, settle: _ } = self;
+        f.debug_struct("KeptDelivery").field("delivery", delivery).field("mark", mark).field("again", again).finish()
+    }
+}
+
+/// What settles a [`KeptDelivery`] whose message was taken out.
+#[must_use = "the broker keeps the message until it is settled"]
+pub struct Settlement(Option<Box<dyn FnOnce() + Send + Sync>>);
+
+impl Settlement {
+    /// See [`KeptDelivery::settle`].
+    pub fn settle(self) {
+        if let Some(settle) = self.0 {
+            settle();
+        }
+    }
 }

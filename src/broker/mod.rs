@@ -21,6 +21,7 @@ mod envelope;
 mod hub;
 mod identity;
 mod internal;
+mod kept;
 mod listener;
 pub mod message;
 mod metrics;
@@ -56,7 +57,7 @@ use self::{
     envelope::{Draft, now_ms},
     hub::Hub,
     listener::Bound,
-    message::{Delivery, Door},
+    message::{Delivery, Door, KeptDelivery},
     metrics::Metrics,
     seen::Desk,
     settings::{QueuePolicy, Settings},
@@ -313,6 +314,19 @@ impl BrokerHandle {
         filters: Vec<TopicFilter>,
     ) -> Result<mpsc::Receiver<Delivery>, InternalError> {
         internal::subscribe(&self.hub, name, filters).await
+    }
+
+    /// Subscribes a part of this program for good: what is acknowledged to publishers is kept until it is settled, also over restarts. `name` is
+    /// the session's in every life of the program; who subscribes again takes its place.
+    ///
+    /// # Errors
+    /// If the broker is stopping.
+    pub async fn subscribe_kept(
+        &self,
+        name: &str,
+        filters: Vec<TopicFilter>,
+    ) -> Result<mpsc::Receiver<KeptDelivery>, InternalError> {
+        kept::subscribe(&self.hub, name, filters).await
     }
 
     /// A connection through the accept path in memory, with an internal identity: for the self-probe.

@@ -1,6 +1,6 @@
 //! The built-in broker as a bus: in process, no socket.
 
-use super::{BoxFuture, Door, Publication, PublishError, Receipt, Routed, Subscription, Transport};
+use super::{BoxFuture, Door, KeptSubscription, Publication, PublishError, Receipt, Routed, Subscription, Transport};
 use crate::{
     broker::{BrokerHandle, InternalError, Publisher},
     names::TopicFilter,
@@ -45,6 +45,15 @@ impl Transport for Embedded {
     fn subscribe(&self, name: &str, filters: Vec<TopicFilter>) -> BoxFuture<'_, Result<Subscription, PublishError>> {
         let name = name.to_owned();
         Box::pin(async move { Ok(self.broker.subscribe(&name, filters).await?) })
+    }
+
+    fn subscribe_kept(
+        &self,
+        name: &str,
+        filters: Vec<TopicFilter>,
+    ) -> BoxFuture<'_, Result<KeptSubscription, PublishError>> {
+        let name = name.to_owned();
+        Box::pin(async move { Ok(KeptSubscription::new(self.broker.subscribe_kept(&name, filters).await?)) })
     }
 
     fn is_up(&self) -> bool {

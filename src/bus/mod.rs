@@ -14,7 +14,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use crate::broker::message::{Delivery, Door, Origin, Properties, Publication};
+pub use crate::broker::message::{Delivery, Door, KeptDelivery, Origin, Properties, Publication, Settlement};
 use crate::names::TopicFilter;
 
 /// A boxed future, as trait objects need it.
@@ -89,6 +89,37 @@ impl std::fmt::Debug for Receipt {
 /// A subscription of this program. Messages wait in the broker's outbox when the receiver is slow; dropping it unsubscribes.
 pub type Subscription = mpsc::Receiver<Delivery>;
 
+/// A subscription whose messages the broker keeps until they are settled, also while the program is not running. Dropping it ends the
+/// reception, not the keeping.
+#[derive(Debug)]
+pub struct KeptSubscription(Kept);
+
+#[derive(Debug)]
+enum Kept {
+    Kept(mpsc::Receiver<KeptDelivery>),
+    Passing(Subscription),
+}
+
+impl KeptSubscription {
+    /// From a transport that keeps.
+    pub fn new(deliveries: mpsc::Receiver<KeptDelivery>) -> Self {
+        Self(Kept::Kept(deliveries))
+    }
+
+    /// From one that does not: there is nothing to settle.
+    pub fn passing(subscription: Subscription) -> Self {
+        Self(Kept::Passing(subscription))
+    }
+
+    /// The next message; `None`: there will be no more.
+    pub async fn recv(&mut self) -> Option<KeptDelivery> {
+        match &mut self.0 {
+            Kept::Kept(deliveries) => deliveries.recv().await,
+            Kept::Passing(subscription) => subscription.recv().await.map(KeptDelivery::passing),
+        }
+    }
+}
+
 /// A broker, wherever it is.
 pub trait Transport: Send + Sync + 'static {
     /// Hands a publication over, in order; waits only for room (bounded), not for the broker's word.
@@ -108,6 +139,18 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Subscribes. `name` appears in logs and as the client of the subscription.
     fn subscribe(&self, name: &str, filters: Vec<TopicFilter>) -> BoxFuture<'_, Result<Subscription, PublishError>>;
+
+    /// Subscribes for good: what the broker acknowledges to publishers it keeps for this `name` until it is settled, over restarts of both. The
+    /// filters are all that is wanted from now on; what is queued for others is still delivered. A transport that keeps nothing delivers what
+    /// it has.
+    fn subscribe_kept(
+        &self,
+        name: &str,
+        filters: Vec<TopicFilter>,
+    ) -> BoxFuture<'_, Result<KeptSubscription, PublishError>> {
+        let subscribed = self.subscribe(name, filters);
+        Box::pin(async move { subscribed.await.map(KeptSubscription::passing) })
+    }
 
     /// Whether a publish would be taken right now.
     fn is_up(&self) -> bool;
@@ -149,6 +192,18 @@ impl Bus {
     /// If the broker refuses.
     pub async fn subscribe(&self, name: &str, filters: Vec<TopicFilter>) -> Result<Subscription, PublishError> {
         self.0.subscribe(name, filters).await
+    }
+
+    /// Subscribes for good; see [`Transport::subscribe_kept`].
+    ///
+    /// # Errors
+    /// If the broker refuses.
+    pub async fn subscribe_kept(
+        &self,
+        name: &str,
+        filters: Vec<TopicFilter>,
+    ) -> Result<KeptSubscription, PublishError> {
+        self.0.subscribe_kept(name, filters).await
     }
 
     /// How often a connection was made; see [`Transport::connections`].

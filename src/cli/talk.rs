@@ -94,6 +94,7 @@ impl Connection {
                 Protocol::V3 => MqttProtocol::V3,
                 Protocol::V5 => MqttProtocol::V5,
             },
+            kept: false,
             client_id: self.client_id.clone().unwrap_or_else(|| random_id(verb)),
             login: self.user.clone().map(|user| (user, password)),
             tls: tls.map(Arc::new),

@@ -1,7 +1,8 @@
 //! Messages that ask for something: one table `topic filter -> handler`.
 //!
 //! Its first entry is the start topic, its second the self-test `<own topics>/ping`. A new handler is one file and one line in `table`.
-//! Invariants: the handlers under way are bounded, and while all are busy messages wait in the broker; the answers of one message leave in the
+//! The broker keeps each message until its handler has returned: one that was acknowledged to its publisher is handled at least once, also if
+//! the program is killed in between. Invariants: the handlers under way are bounded, and while all are busy messages wait in the broker; the answers of one message leave in the
 //! order its handler gives them; no answer goes to a topic of this table or to one of the program's own, wherever the asker wanted it
 //! (see [`reply`]), so no message can make the program talk to itself.
 
@@ -22,12 +23,14 @@ use self::{
     reply::{Doors, Reply},
 };
 use crate::{
-    bus::{BoxFuture, Bus, Delivery, Subscription},
+    bus::{BoxFuture, Bus, Delivery, KeptDelivery, KeptSubscription},
     config::settings::StartTopic,
     names::{NameError, TopicFilter, TopicName},
-    sense::tasks::Starter,
+    sense::tasks::{Starter, request::Redelivery},
 };
 
+/// Of its subscription, in every life of the program.
+const NAME: &str = "actions";
 /// Messages worked on at a time.
 const AT_ONCE: usize = 1_024;
 /// Shortest and longest pause before subscribing again.
@@ -42,8 +45,9 @@ pub trait Handler: Send + Sync + 'static {
     /// Its name in logs and metrics.
     fn name(&self) -> &'static str;
 
-    /// Does what the message asks for and tells how it went.
-    fn handle(&self, delivery: Delivery, reply: Reply) -> BoxFuture<'_, ()>;
+    /// Does what the message asks for and tells how it went. The broker forgets the message when this returns. `kept`: how the message is known
+    /// again if the broker hands it over once more.
+    fn handle(&self, delivery: Delivery, kept: Option<Redelivery>, reply: Reply) -> BoxFuture<'_, ()>;
 }
 
 /// One line of the table.
@@ -134,7 +138,7 @@ impl Actions {
         let mut pause = BACK_OFF.0;
         while !stop.is_cancelled() {
             let filters = self.table.iter().map(|entry| entry.filter.clone()).collect();
-            match self.bus.subscribe("actions", filters).await {
+            match self.bus.subscribe_kept(NAME, filters).await {
                 Ok(subscription) => {
                     pause = BACK_OFF.0;
                     self.listen(subscription, &stop, &running, &turns).await;
@@ -170,27 +174,45 @@ impl Actions {
         }
     }
 
+    /// Wants no messages, as long as the program runs: from now on nobody keeps any for the table; what is kept already waits until it runs.
+    pub async fn rest(self, stop: CancellationToken) {
+        if let Err(error) = self.bus.subscribe_kept(NAME, Vec::new()).await {
+            tracing::debug!(%error, "the topics of the action table cannot be given up");
+        }
+        stop.cancelled().await;
+    }
+
     /// Dispatches until the subscription ends or the program stops.
     async fn listen(
         &self,
-        mut subscription: Subscription,
+        mut subscription: KeptSubscription,
         stop: &CancellationToken,
         running: &TaskTracker,
         turns: &Arc<Semaphore>,
     ) {
-        while let Some(Some(delivery)) = stop.run_until_cancelled(subscription.recv()).await {
-            let Some(entry) = self.table.iter().find(|entry| entry.filter.matches(delivery.topic.as_str())) else {
+        while let Some(Some(kept)) = stop.run_until_cancelled(subscription.recv()).await {
+            let topic = &kept.delivery.topic;
+            let Some(entry) = self.table.iter().find(|entry| entry.filter.matches(topic.as_str())) else {
+                tracing::warn!(%topic, "a message that was kept for a topic of an earlier configuration is not handled");
+                kept.settle();
                 continue;
             };
             // The semaphore is never closed: an error cannot come.
             let Some(Ok(turn)) = stop.run_until_cancelled(turns.clone().acquire_owned()).await else { return };
             self.metrics.message(entry.handler.name());
-            let reply = Reply::new(&self.doors, &delivery, &entry.answers, &self.bus, &self.metrics);
-            let handler = entry.handler.clone();
+            let reply = Reply::new(&self.doors, &kept.delivery, &entry.answers, &self.bus, &self.metrics);
+            let (handler, again) = (entry.handler.clone(), known_again(&kept));
             running.spawn(async move {
-                handler.handle(delivery, reply).await;
+                let (delivery, settlement) = kept.split();
+                handler.handle(delivery, again, reply).await;
+                settlement.settle();
                 drop(turn);
             });
         }
     }
+}
+
+/// What a message that is handed over again after a restart has in common with itself.
+fn known_again(kept: &KeptDelivery) -> Option<Redelivery> {
+    Some(Redelivery { mark: kept.mark.clone()?, repeated: kept.again })
 }

@@ -5,13 +5,17 @@
 
 use std::sync::Arc;
 
-use super::{Handler, reply::Reply, start::StartTask};
+use super::{
+    Handler,
+    reply::Reply,
+    start::{Asking, StartTask},
+};
 use crate::{
     bus::{BoxFuture, Delivery},
     config::settings::{FixedStart, StartTaskFilter, StartTopic},
     sense::tasks::{
         refusal,
-        request::{StartStatus, StartTarget},
+        request::{Redelivery, StartStatus, StartTarget},
         wish::{self, Problem, Wish},
     },
 };
@@ -36,7 +40,7 @@ impl OwnStart {
         Self { start, fixed, filter: topic.filter.clone() }
     }
 
-    fn wish(&self, payload: &[u8]) -> Result<Wish, (StartStatus, Problem)> {
+    fn wish(&self, payload: &[u8]) -> Asking {
         let Some(target) = &self.fixed else {
             let wish = wish::parse(payload).map_err(|problem| (StartStatus::Invalid, problem))?;
             return self.allowed(wish);
@@ -49,7 +53,7 @@ impl OwnStart {
         Ok(Wish::of(vec![target.clone()]))
     }
 
-    fn allowed(&self, wish: Wish) -> Result<Wish, (StartStatus, Problem)> {
+    fn allowed(&self, wish: Wish) -> Asking {
         let Some(refused) = wish.targets.iter().find_map(|target| refusal(&self.filter, target)) else {
             return Ok(wish);
         };
@@ -65,10 +69,10 @@ impl Handler for OwnStart {
         "start_topic"
     }
 
-    fn handle(&self, delivery: Delivery, reply: Reply) -> BoxFuture<'_, ()> {
+    fn handle(&self, delivery: Delivery, kept: Option<Redelivery>, reply: Reply) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let wish = self.wish(&delivery.payload);
-            self.start.answer(&delivery, reply, wish).await;
+            self.start.answer(&delivery, kept, reply, wish).await;
         })
     }
 }

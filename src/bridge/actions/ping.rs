@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Handler, reply::Reply};
 use crate::{
     bus::{BoxFuture, Delivery},
-    sense::tasks::answer::now,
+    sense::tasks::{answer::now, request::Redelivery},
 };
 
 /// How much of the message comes back, characters.
@@ -28,7 +28,7 @@ impl Handler for Ping {
         "ping"
     }
 
-    fn handle(&self, delivery: Delivery, reply: Reply) -> BoxFuture<'_, ()> {
+    fn handle(&self, delivery: Delivery, _: Option<Redelivery>, reply: Reply) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             // A ping an external broker kept is nobody's question.
             if delivery.retained {

@@ -9,6 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Handler, reply::Reply};
 use crate::{
     bus::{BoxFuture, Delivery, Door, Origin},
+    names::ClientId,
     sense::tasks::{
         Resumed, Starter, Ticket,
         answer::Asked,
@@ -17,6 +18,9 @@ use crate::{
         wish::{self, Problem, Wish},
     },
 };
+
+/// What a message asks for, or why it asks for nothing.
+pub(super) type Asking = Result<Wish, (StartStatus, Problem)>;
 
 /// Starts what messages ask for.
 pub(super) struct StartTask {
@@ -42,7 +46,7 @@ impl StartTask {
     }
 
     /// Answers a message that asks for this, where it may ask at all.
-    pub(super) async fn answer(&self, delivery: &Delivery, reply: Reply, wish: Result<Wish, (StartStatus, Problem)>) {
+    pub(super) async fn answer(&self, delivery: &Delivery, kept: Option<Redelivery>, reply: Reply, wish: Asking) {
         let (door, requested_by) = (delivery.origin.door.as_str(), requester(&delivery.origin));
         let wish = match permitted(delivery, wish) {
             Ok(wish) => wish,
@@ -57,6 +61,7 @@ impl StartTask {
         let request = StartRequest {
             asker: asker(&delivery.origin),
             redelivery: redelivery(delivery),
+            kept,
             return_address: Some(reply.address()),
             ..wish.into_request(door, requested_by, self.deadline)
         };
@@ -82,16 +87,16 @@ impl Handler for StartTask {
         "start_task"
     }
 
-    fn handle(&self, delivery: Delivery, reply: Reply) -> BoxFuture<'_, ()> {
+    fn handle(&self, delivery: Delivery, kept: Option<Redelivery>, reply: Reply) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let wish = wish::parse(&delivery.payload).map_err(|problem| (StartStatus::Invalid, problem));
-            self.answer(&delivery, reply, wish).await;
+            self.answer(&delivery, kept, reply, wish).await;
         })
     }
 }
 
 /// What a message asks for, or why it starts nothing.
-fn permitted(delivery: &Delivery, wish: Result<Wish, (StartStatus, Problem)>) -> Result<Wish, (StartStatus, Problem)> {
+fn permitted(delivery: &Delivery, wish: Asking) -> Asking {
     let Some((code, why)) = denied(delivery) else { return wish };
     let transaction = wish.map_or_else(|(_, problem)| problem.transaction, |wish| wish.transaction);
     Err((StartStatus::Denied, Problem { code, message: why.into(), transaction }))
@@ -128,9 +133,11 @@ fn asker(origin: &Origin) -> Asker {
     }
 }
 
-/// What a second delivery of this message would have in common with it.
+/// What the message would have in common with itself if its publisher sent it a second time: to the built-in broker; one elsewhere names
+/// nobody, and its own packet ids stand for it.
 fn redelivery(delivery: &Delivery) -> Option<Redelivery> {
-    let (client, packet) = (delivery.origin.client.as_ref()?, delivery.packet_id?);
+    let (origin, packet) = (&delivery.origin, delivery.packet_id?);
+    let client = origin.client.as_ref().map_or(origin.door.as_str(), ClientId::as_str);
     let content: Cow<'_, str> = String::from_utf8_lossy(&delivery.payload);
     Some(Redelivery { mark: format!("{client}\0{packet}\0{content}"), repeated: delivery.dup })
 }

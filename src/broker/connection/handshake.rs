@@ -413,6 +413,7 @@ async fn open(
     let (reply, answer) = oneshot::channel();
     let cargo = OpenCargo {
         client,
+        inside: false,
         clean_start: connect.clean_start,
         expiry,
         will: connect.will.take(),

@@ -282,7 +282,7 @@ impl Link {
         let filters = filters.collect::<Result<Vec<_>, End>>()?;
         let texts = filters.iter().flatten().map(|(filter, _)| filter.as_str().len()).sum();
         let size = cargo_size(filters.len(), texts);
-        let cargo = SubscribeCargo { packet_id: subscribe.packet_id, filters, done: None };
+        let cargo = SubscribeCargo { packet_id: subscribe.packet_id, filters, done: None, all: false };
         self.park_cargo(size, Cargo::Subscribe(Box::new(cargo)));
         Ok(())
     }

@@ -194,6 +194,11 @@ impl Session {
         self.outbox.lock().next_owed(&handshakes, self.committed())
     }
 
+    /// The highest position that was ever given to it, for one the store keeps.
+    pub(super) fn last_given(&self) -> u64 {
+        self.outbox.lock().backlog().last()
+    }
+
     /// Whether nothing waits in it.
     pub(super) fn owes_nothing(&self) -> bool {
         self.outbox.lock().owes_nothing()

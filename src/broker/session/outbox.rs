@@ -67,7 +67,7 @@ pub(in crate::broker) struct Entry {
 
 impl Entry {
     pub(super) fn read_back(row: Row, message: Arc<Message>) -> Self {
-        let Row { qseq, place, qos, retain, ids, pool } = row;
+        let Row { qseq, place, qos, retain, ids, pool, origin: _ } = row;
         Self { message, qseq, qos, retain, ids, gated: true, place: Some(place), pool }
     }
 }

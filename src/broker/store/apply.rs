@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use redb::ReadableTable;
 
 use super::{
-    Change, Group, Progress, Row, SessionRecord, Sid,
+    Change, Group, Owner, Progress, Row, SessionRecord, Sid,
     ledger::{Ledger, as_u64},
     quota::Quota,
     record::{
@@ -87,7 +87,7 @@ impl<'a, 't> Applying<'a, 't> {
     fn session(&mut self, sid: Sid, record: &SessionRecord) -> Result<(), Fault> {
         let bytes = session::write_session(sid, record);
         self.tables.session()?.insert(sid.0, bytes.as_slice())?;
-        self.ledger.sessions.entry(sid).or_default();
+        self.ledger.sessions.entry(sid).or_default().spared = record.owner == Owner::Part;
         self.ledger.next_sid = self.ledger.next_sid.max(sid.0.saturating_add(1));
         Ok(())
     }
@@ -240,6 +240,10 @@ impl<'a, 't> Applying<'a, 't> {
         groups: &[&Group],
         quota: &Quota,
     ) -> Result<(SizedRows<'g>, u64), Fault> {
+        if self.ledger.sessions.get(&sid).is_some_and(|queue| queue.spared) {
+            // Whoever published is told that it was taken: it is. The quota is overdrawn by what is under way at most.
+            return Ok((rows.to_vec(), 0));
+        }
         let mut evicted = 0;
         while let Some(queue) = self.ledger.sessions.get(&sid).filter(|queue| quota.evicts(queue, rows)) {
             // What the client was sent stays until it acknowledges it.

@@ -35,6 +35,8 @@ pub(in crate::broker) struct Row {
     pub ids: Option<Arc<[u32]>>,
     /// The shared group it was sent for.
     pub pool: Option<Sid>,
+    /// Who published it; kept for a part of this program, which asks.
+    pub origin: Option<Arc<Origin>>,
 }
 
 /// Whose queue it is.
@@ -47,9 +49,16 @@ pub(in crate::broker) enum Owner {
     Group(TopicFilter),
     /// A session that ended; what it owes shared groups is still to be handed over.
     Estate,
+    /// A part of this program's: no client can claim or see it, and nothing promised to it is ever dropped for room.
+    Part,
 }
 
 impl Owner {
+    /// Whether somebody comes to fetch what is queued: a client or a part of this program.
+    pub(in crate::broker) fn is_served(&self) -> bool {
+        matches!(self, Self::Client | Self::Part)
+    }
+
     /// The group's filter.
     pub(in crate::broker) fn group(&self) -> Option<&TopicFilter> {
         match self {

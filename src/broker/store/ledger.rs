@@ -26,6 +26,8 @@ pub(super) struct Queue {
     pub sent: u64,
     /// Its quota was exceeded and is not cleared yet.
     pub over: bool,
+    /// It is of a part of this program: its quota turns publishers away, and drops nothing.
+    pub spared: bool,
 }
 
 /// Messages of one commit.

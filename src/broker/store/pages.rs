@@ -213,7 +213,7 @@ impl Messages {
             let envelope = batch.as_ref().and_then(|batch| batch.find(row.place.batch, row.place.index));
             // A copy of its own size, so that no page of the file stays in memory for it.
             let message = envelope.and_then(|envelope| Message::read(Bytes::copy_from_slice(envelope)));
-            let Some(message) = message else {
+            let Some(mut message) = message else {
                 self.damaged += 1;
                 continue;
             };
@@ -221,6 +221,7 @@ impl Messages {
                 return Ok(Some(row.qseq));
             }
             self.room = self.room.saturating_sub(message.size());
+            message.origin.clone_from(&row.origin);
             self.found.push((row.clone(), Arc::new(message)));
         }
         Ok(None)

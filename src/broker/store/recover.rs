@@ -15,7 +15,7 @@ use super::{
     Owner, Progress, Recovered, RecoveredSession, SessionRecord, Sid,
     apply::{Applying, Written},
     ledger::{Ledger, as_u64},
-    record::{Damaged, Fields, Kind, queue::Queued, seal, session, unseal},
+    record::{Damaged, Fields, Kind, is_older, queue::Queued, seal, session, unseal},
     tables::{
         ACKED, Fault, IN2, META, META_FORMAT, META_NEXT_SID, MSG, QUEUE, RETAINED, SESSION, SUB, Tables, consult,
         transact,
@@ -38,10 +38,14 @@ pub(super) fn prepare(database: &Database) -> Result<(), Fault> {
     })?;
     if let Some(format) = format {
         unseal(Kind::Format, &[], &format)?;
+        if is_older(&format) {
+            // An older version of the program would take what is written from here on for damage.
+            transact(database, note_format)?;
+        }
         return Ok(());
     }
     transact(database, |tables: &mut Tables<'_>| {
-        tables.meta()?.insert(META_FORMAT, seal(Kind::Format, &[], |_| {}).as_slice())?;
+        note_format(tables)?;
         tables.msg()?;
         tables.queue()?;
         tables.acked()?;
@@ -49,6 +53,11 @@ pub(super) fn prepare(database: &Database) -> Result<(), Fault> {
         drop((tables.session()?, tables.sub()?, tables.in2()?, tables.retained()?));
         Ok(())
     })
+}
+
+fn note_format(tables: &mut Tables<'_>) -> Result<(), Fault> {
+    tables.meta()?.insert(META_FORMAT, seal(Kind::Format, &[], |_| {}).as_slice())?;
+    Ok(())
 }
 
 /// Takes up what the file holds, and removes what belongs to nobody, and sessions that expired. `now`: milliseconds since 1970.
@@ -71,7 +80,11 @@ pub(super) fn ledger(database: &Database) -> Result<Ledger, Fault> {
     consult(database, |txn| {
         let mut ledger = Ledger::default();
         for entry in txn.open_table(SESSION)?.iter()? {
-            ledger.sessions.insert(Sid(entry?.0.value()), super::ledger::Queue::default());
+            let (sid, record) = entry?;
+            let sid = Sid(sid.value());
+            let owner = session::read_session(sid, record.value()).map(|session| session.owner);
+            let spared = owner.is_ok_and(|owner| owner == Owner::Part);
+            ledger.sessions.insert(sid, super::ledger::Queue { spared, ..super::ledger::Queue::default() });
         }
         count_queues(txn, &mut ledger, |_, _| {})?;
         for entry in txn.open_table(RETAINED)?.iter()? {
@@ -125,7 +138,8 @@ impl Found {
             let (sid, record) = entry?;
             let sid = Sid(sid.value());
             let record = session::read_session(sid, record.value())?;
-            ledger.sessions.insert(sid, super::ledger::Queue::default());
+            let spared = record.owner == Owner::Part;
+            ledger.sessions.insert(sid, super::ledger::Queue { spared, ..super::ledger::Queue::default() });
             let session = RecoveredSession {
                 sid,
                 record,

@@ -195,8 +195,9 @@ impl Writer {
     }
 
     fn note_quota(&self, session: &Session, sid: Sid) {
-        if self.quota.policy == QueuePolicy::Reject && session.sid.is_some() {
-            session.set_over_quota(self.ledger.sessions.get(&sid).is_some_and(|queue| self.quota.is_reached(queue)));
+        let Some(queue) = self.ledger.sessions.get(&sid).filter(|_| session.sid.is_some()) else { return };
+        if queue.spared || self.quota.policy == QueuePolicy::Reject {
+            session.set_over_quota(self.quota.is_reached(queue));
         }
     }
 

@@ -13,7 +13,7 @@ use crate::{
         peer::{Peer, Reply},
         promise::{self, Step},
         session::Session,
-        store::{Change, Group, Row},
+        store::{Change, Group, Owner, Row},
     },
     names::QoS,
 };
@@ -129,10 +129,14 @@ impl Effects {
         let Some(last) = gated.clone().map(|entry| entry.qseq).max() else { return };
         self.group.promise.mark(&seat.session, last);
         let Some(sid) = seat.session.kept() else { return };
+        // Only parts of this program ask who published; for everybody else nothing of that is kept.
+        let asks_who = seat.owner == Owner::Part;
         let rows: Vec<_> = gated
             .filter_map(|entry| {
                 let (ids, pool) = (entry.ids.clone(), entry.pool);
-                Some(Row { qseq: entry.qseq, place: entry.place?, qos: entry.qos, retain: entry.retain, ids, pool })
+                let origin = if asks_who { entry.message.origin.clone() } else { None };
+                let (qseq, place) = (entry.qseq, entry.place?);
+                Some(Row { qseq, place, qos: entry.qos, retain: entry.retain, ids, pool, origin })
             })
             .collect();
         if !rows.is_empty() {

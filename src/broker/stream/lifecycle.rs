@@ -11,7 +11,7 @@ use crate::broker::{
     peer::{Kick, Peer},
     promise::Step,
     session::Session,
-    store::{Change, Sid},
+    store::{Change, Owner, Sid},
 };
 
 /// Ticks from one search for expired retained messages to the next: a minute.
@@ -21,7 +21,7 @@ impl State {
     pub(super) fn open(&mut self, cargo: OpenCargo, peer: Option<Arc<Peer>>, now: Now, effects: &mut Effects) {
         let Some(peer) = peer else { return };
         let before = effects.stored;
-        let found = self.seats.find(&cargo.client);
+        let found = if cargo.inside { self.seats.part(&cargo.client) } else { self.seats.find(&cargo.client) };
         if let Some(key) = found {
             self.take_over(key, now, effects);
         }
@@ -30,7 +30,7 @@ impl State {
         if let Some(ended) = found.filter(|_| !present) {
             self.end(ended, now, effects);
         }
-        if !present && cargo.expiry > 0 && self.seats.persistent() >= self.limits.sessions {
+        if !present && !cargo.inside && cargo.expiry > 0 && self.seats.persistent() >= self.limits.sessions {
             self.metrics.refused("too_many_sessions");
             effects.say(Step::Opened(cargo.reply, Err(OpenRefused)), effects.stored != before);
             return;
@@ -38,11 +38,16 @@ impl State {
         let key = key.unwrap_or_else(|| {
             let sid = (cargo.expiry > 0).then(|| self.new_sid());
             let session = Session::new(cargo.client.clone(), cargo.marks, sid);
-            self.seats.insert(Seat::new(Arc::new(session)))
+            let owner = if cargo.inside { Owner::Part } else { Owner::Client };
+            let mut seat = Seat::new(Arc::new(session));
+            seat.owner = owner;
+            self.seats.insert(seat)
         });
         if let Some(session) = self.seat_peer(key, &peer, &cargo, effects) {
             self.seated(key, &peer, effects);
-            effects.say(Step::Opened(cargo.reply, Ok(Opened { session, present })), effects.stored != before);
+            // A part of this program works on also while the store does not: the store is told later.
+            let promised = effects.stored != before && !cargo.inside;
+            effects.say(Step::Opened(cargo.reply, Ok(Opened { session, present })), promised);
         }
         self.metrics.sessions(self.seats.len());
     }

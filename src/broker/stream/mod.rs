@@ -45,7 +45,7 @@ use super::{
     promise::Step,
     session::Entry,
     settings::Limits,
-    store::{Change, Group, Owner},
+    store::{Change, Group},
 };
 use crate::names::{QoS, TopicFilter};
 use tokio::sync::Notify;
@@ -170,9 +170,10 @@ impl State {
         }
     }
 
-    /// Whether a session's full queue in the store turns messages on a topic away (`queue_policy = "reject"`).
+    /// Whether a session's full queue in the store turns messages on a topic away (`queue_policy = "reject"`; a part of this program's does
+    /// always).
     fn turns_away(&mut self, topic: &[u8]) -> bool {
-        self.rejects && {
+        (self.rejects || self.seats.is_a_part_full()) && {
             let seats = &self.seats;
             let over = |found: &grant::Match| seats.get(found.session).is_some_and(|seat| seat.session.is_over_quota());
             self.index.lookup(topic).direct.iter().any(over)
@@ -324,13 +325,13 @@ impl State {
     }
 
     fn deliver(&mut self, key: SessionKey, effects: &mut Effects, now: Now) {
-        if self.seats.get(key).is_some_and(|seat| seat.owner != Owner::Client) {
+        if self.seats.get(key).is_some_and(|seat| !seat.owner.is_served()) {
             // There is something in a queue without a client now.
             self.drain_later(key);
         }
         let Some(seat) = self.seats.get_mut(key) else { return };
         effects.promise_entries(seat);
-        if seat.owner != Owner::Client {
+        if !seat.owner.is_served() {
             // It holds nobody: what it is given goes to the store.
             seat.origins.clear();
         }

@@ -379,7 +379,7 @@ impl State {
 
     /// Time passed: queues whose hand-over failed are looked at again.
     pub(super) fn revisit_pools(&mut self) {
-        let alone = self.seats.iter().filter(|(_, seat)| seat.owner != Owner::Client);
+        let alone = self.seats.iter().filter(|(_, seat)| !seat.owner.is_served());
         let waiting = alone.filter(|(_, seat)| seat.session.retry() || !seat.session.owes_nothing());
         let keys: Vec<_> = waiting.map(|(key, _)| key).collect();
         keys.into_iter().for_each(|key| self.drain_later(key));

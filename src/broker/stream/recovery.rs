@@ -6,7 +6,7 @@ use super::{Effects, State, seats::Seat};
 use crate::{
     broker::{
         envelope::{Draft, Message, PublishDraft},
-        store::{Owner, Recovered},
+        store::Recovered,
     },
     names::{QoS, TopicName},
 };
@@ -40,7 +40,7 @@ impl State {
         self.next_sid = kept.next_sid.max(1);
         let marks = self.marks();
         let (clients, alone): (Vec<_>, Vec<_>) =
-            kept.sessions.iter().partition(|session| session.record.owner == Owner::Client);
+            kept.sessions.iter().partition(|session| session.record.owner.is_served());
         for session in clients {
             let seat = Seat::recover(session, marks, now);
             if seat.recovered {

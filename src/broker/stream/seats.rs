@@ -143,6 +143,11 @@ impl Seat {
         self.expiry > 0
     }
 
+    /// Whether it counts among the persistent sessions there may be.
+    fn is_counted(&self) -> bool {
+        self.is_persistent() && self.owner == Owner::Client
+    }
+
     /// Bytes this round brought so far.
     pub(super) fn staged_bytes(&self) -> usize {
         self.stage.iter().map(|entry| entry.message.size()).sum()
@@ -164,6 +169,8 @@ pub(super) struct Seats {
     seats: Slab<Seat>,
     /// In order, so that they can be shown page by page.
     by_client: BTreeMap<ClientId, SessionKey>,
+    /// Kept sessions of parts of this program: names of their own, which no client can say.
+    parts: BTreeMap<ClientId, SessionKey>,
     persistent: usize,
 }
 
@@ -182,10 +189,22 @@ impl Seats {
 
     pub(super) fn insert(&mut self, seat: Seat) -> SessionKey {
         let client = seat.session.client.clone();
-        self.persistent += usize::from(seat.is_persistent());
+        let inside = seat.owner == Owner::Part;
+        self.persistent += usize::from(seat.is_counted());
         let key = self.seats.insert(seat);
-        self.by_client.insert(client, key);
+        let names = if inside { &mut self.parts } else { &mut self.by_client };
+        names.insert(client, key);
         key
+    }
+
+    /// The kept session of a part of this program.
+    pub(super) fn part(&self, name: &ClientId) -> Option<SessionKey> {
+        self.parts.get(name).copied()
+    }
+
+    /// Whether a kept session of a part of this program has all it may have: publishers are to be told.
+    pub(super) fn is_a_part_full(&self) -> bool {
+        self.parts.values().any(|key| self.get(*key).is_some_and(|seat| seat.session.is_over_quota()))
     }
 
     /// One that no client can claim.
@@ -195,23 +214,25 @@ impl Seats {
 
     pub(super) fn remove(&mut self, key: SessionKey) -> Option<Seat> {
         let seat = self.seats.try_remove(key)?;
-        if seat.owner == Owner::Client {
-            self.by_client.remove(&seat.session.client);
-            self.persistent -= usize::from(seat.is_persistent());
+        match seat.owner {
+            Owner::Client => drop(self.by_client.remove(&seat.session.client)),
+            Owner::Part => drop(self.parts.remove(&seat.session.client)),
+            Owner::Group(_) | Owner::Estate => {}
         }
+        self.persistent -= usize::from(seat.is_counted());
         Some(seat)
     }
 
     /// Seconds a session outlives its connection.
     pub(super) fn set_expiry(&mut self, key: SessionKey, expiry: u32) {
         if let Some(seat) = self.seats.get_mut(key) {
-            let before = seat.is_persistent();
+            let before = seat.is_counted();
             seat.expiry = expiry;
-            self.persistent = self.persistent + usize::from(seat.is_persistent()) - usize::from(before);
+            self.persistent = self.persistent + usize::from(seat.is_counted()) - usize::from(before);
         }
     }
 
-    /// Persistent sessions, connected or not.
+    /// Persistent sessions of clients, connected or not.
     pub(super) fn persistent(&self) -> usize {
         self.persistent
     }
@@ -238,8 +259,9 @@ impl Seats {
 
     /// The seat a connection serves now; `None` once it was taken over.
     pub(super) fn of_peer(&self, peer: &Peer) -> Option<SessionKey> {
-        let key = self.find(&peer.session()?.client)?;
-        let served = self.get(key)?.peer.as_ref()?.id;
-        (served == peer.id).then_some(key)
+        let name = &peer.session()?.client;
+        let serves =
+            |key: &SessionKey| self.get(*key).and_then(|seat| seat.peer.as_ref()).is_some_and(|p| p.id == peer.id);
+        [self.find(name), self.part(name)].into_iter().flatten().find(serves)
     }
 }

@@ -54,6 +54,9 @@ impl State {
     ) {
         let Some((peer, key)) = peer.and_then(|peer| self.seats.of_peer(&peer).map(|key| (peer, key))) else { return };
         let before = effects.stored;
+        if cargo.all {
+            self.unsubscribe_others(key, &cargo.filters, effects);
+        }
         let codes = cargo.filters.into_iter().map(|filter| match filter {
             Ok((filter, asked)) => self.subscribe_one(key, &filter, asked, now, effects),
             Err(code) => code,
@@ -81,7 +84,7 @@ impl State {
             return NOT_AUTHORIZED;
         }
         let Some(seat) = self.seats.get_mut(key) else { return QUOTA };
-        if seat.filters.len() >= self.limits.subscriptions && !seat.filters.contains_key(filter) {
+        if !asked.internal && seat.filters.len() >= self.limits.subscriptions && !seat.filters.contains_key(filter) {
             return QUOTA;
         }
         seat.filters.insert(filter.clone(), asked);
@@ -99,6 +102,21 @@ impl State {
             self.send_retained(key, filter, asked, now, effects);
         }
         asked.options.qos as u8
+    }
+
+    /// What a session had subscribed to and does not name now; what is queued already it gets all the same.
+    fn unsubscribe_others(
+        &mut self,
+        key: SessionKey,
+        wanted: &[Result<(TopicFilter, Asked), u8>],
+        effects: &mut Effects,
+    ) {
+        let Some(seat) = self.seats.get(key) else { return };
+        let named = |filter: &&TopicFilter| wanted.iter().flatten().any(|(wanted, _)| wanted == *filter);
+        let others: Vec<_> = seat.filters.keys().filter(|filter| !named(filter)).cloned().collect();
+        for filter in others {
+            self.unsubscribe_one(key, &filter, effects);
+        }
     }
 
     fn send_retained(&mut self, key: SessionKey, filter: &TopicFilter, asked: Asked, now: Now, effects: &mut Effects) {

@@ -151,6 +151,7 @@ impl Driver {
             Some(Err(error)) => return End::Lost(error),
             Some(Ok(terms)) => terms,
         };
+        self.shared.claims.connected(terms.session_present);
         let on_trial = self.suspicion.losses >= SUSPICIOUS;
         let mut asked = HashSet::new();
         if on_trial {
@@ -269,6 +270,8 @@ impl Driver {
             _ = timeout(self.pace.drain, empty) => {}
         }
         let goodbye = async {
+            // A connection that is gone shows in the pump.
+            let _ = self.acknowledge(client).await;
             client.disconnect().await;
             pump.await
         };
@@ -295,6 +298,7 @@ impl Driver {
             tokio::select! {
                 () = self.shared.work.notified() => {}
                 () = self.shared.resubscribe.notified() => {}
+                () = self.shared.claims.ready.notified() => {}
             }
         }
     }
@@ -302,12 +306,21 @@ impl Driver {
     async fn hand_over(&self, client: &Client, asked: &mut HashSet<TopicFilter>) -> Result<(), LinkError> {
         self.subscribe(client, asked).await?;
         loop {
+            self.acknowledge(client).await?;
             self.shared.drop_oversized();
             // The guard must not live across the wait.
             let next = self.shared.outbox().next();
             let Some((_, message)) = next else { return Ok(()) };
             client.publish(&message, QoS::AtLeastOnce).await?;
         }
+    }
+
+    /// Tells the broker what is dealt with.
+    async fn acknowledge(&self, client: &Client) -> Result<(), LinkError> {
+        for packet_id in self.shared.claims.take_ready() {
+            client.acknowledge(packet_id).await?;
+        }
+        Ok(())
     }
 
     /// Asks for the filters that were not asked for on this connection.
@@ -369,6 +382,7 @@ async fn options(config: &Config, client_id: &str) -> Result<wire::Options, Link
         port: broker.port,
         protocol: broker.protocol,
         client_id: client_id.to_owned(),
+        kept: true,
         login: login(broker),
         tls,
         will: config.will.clone(),

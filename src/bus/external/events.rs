@@ -2,9 +2,9 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use super::{Shared, outbox::Drop};
+use super::{Shared, claims::Arrival, outbox::Drop};
 use crate::{
-    bus::{PublishError, wire::Event},
+    bus::{Delivery, PublishError, wire::Event},
     telemetry::throttle::Throttle,
 };
 
@@ -22,10 +22,19 @@ impl Shared {
             Event::Subscribed(answers) => self.subscribed(answers),
             Event::Delivery(delivery) => {
                 self.metrics.received.inc();
-                self.slow(&self.inbox.deliver(&delivery));
+                self.delivered(*delivery);
             }
             Event::Connected(_) | Event::Disconnected | Event::Other => {}
         }
+    }
+
+    fn delivered(&self, delivery: Delivery) {
+        let claim = match delivery.packet_id.map(|id| self.claims.arrived(id, &delivery)) {
+            None => None,
+            Some(Arrival::New(claim)) => Some(claim),
+            Some(Arrival::Known) => return,
+        };
+        self.slow(&self.inbox.deliver(&delivery, claim));
     }
 
     fn acknowledged(&self, identifier: u16, refusal: Option<String>) {

@@ -9,8 +9,9 @@ use std::{collections::VecDeque, sync::Arc};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc};
 
+use super::claims::Claim;
 use crate::{
-    bus::{Delivery, Subscription},
+    bus::{Delivery, KeptDelivery, Subscription},
     names::TopicFilter,
 };
 
@@ -23,22 +24,41 @@ const OVERHEAD: usize = 256;
 
 /// All subscriptions.
 #[derive(Debug, Default)]
-pub(super) struct Inbox(Mutex<Vec<Arc<Subscriber>>>);
+pub(super) struct Inbox {
+    subscribers: Mutex<Vec<Arc<Subscriber>>>,
+    /// What the broker kept for us and sent before anybody had subscribed.
+    early: Mutex<Queue>,
+}
 
 #[derive(Debug)]
 struct Subscriber {
     name: String,
     filters: Vec<TopicFilter>,
+    /// The broker is told when it has settled a message.
+    kept: bool,
     queue: Mutex<Queue>,
     arrived: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<Delivery>,
+    waiting: VecDeque<KeptDelivery>,
     bytes: usize,
     /// The receiver was dropped.
     gone: bool,
+}
+
+impl Queue {
+    /// False if there is no room.
+    fn push(&mut self, kept: KeptDelivery) -> bool {
+        let size = cost(&kept.delivery);
+        if self.bytes + size > QUEUE_BYTES {
+            return false;
+        }
+        self.bytes += size;
+        self.waiting.push_back(kept);
+        true
+    }
 }
 
 impl Inbox {
@@ -48,11 +68,33 @@ impl Inbox {
         name: &str,
         filters: Vec<TopicFilter>,
     ) -> (Subscription, impl Future<Output = ()> + Send + use<>) {
+        let subscriber = self.subscriber(name, filters, false);
         let (sender, receiver) = mpsc::channel(CHANNEL);
-        let subscriber =
-            Arc::new(Subscriber { name: name.to_owned(), filters, queue: Mutex::default(), arrived: Notify::new() });
+        // Nobody keeps it for this one: there is nothing to settle.
+        (receiver, subscriber.forward(sender, |kept| kept.delivery))
+    }
+
+    /// The same for one that settles what it gets.
+    pub(super) fn add_kept(
+        &self,
+        name: &str,
+        filters: Vec<TopicFilter>,
+    ) -> (mpsc::Receiver<KeptDelivery>, impl Future<Output = ()> + Send + use<>) {
+        let subscriber = self.subscriber(name, filters, true);
+        let early = std::mem::take(&mut self.early.lock().waiting);
+        for kept in early {
+            // There is as much room as there was before.
+            subscriber.take(kept);
+        }
+        let (sender, receiver) = mpsc::channel(CHANNEL);
+        (receiver, subscriber.forward(sender, |kept| kept))
+    }
+
+    fn subscriber(&self, name: &str, filters: Vec<TopicFilter>, kept: bool) -> Arc<Subscriber> {
+        let (name, queue, arrived) = (name.to_owned(), Mutex::default(), Notify::new());
+        let subscriber = Arc::new(Subscriber { name, filters, kept, queue, arrived });
         self.all().push(Arc::clone(&subscriber));
-        (receiver, subscriber.forward(sender))
+        subscriber
     }
 
     /// The filters to ask the broker for: none that another one covers.
@@ -69,17 +111,40 @@ impl Inbox {
         wanted
     }
 
-    /// Gives a message to everybody who wants it. Returns the names of those who had no room.
-    pub(super) fn deliver(&self, delivery: &Delivery) -> Vec<String> {
+    /// Gives a message to everybody who wants it. Returns the names of those who had no room. `claim`: of one the broker keeps until it is
+    /// settled: by the subscriber that keeps, also if it has no filter for it any more; at once if there is none that ever wanted it kept.
+    pub(super) fn deliver(&self, delivery: &Delivery, claim: Option<Claim>) -> Vec<String> {
         let topic = delivery.topic.as_str();
-        let wanting = |subscriber: &&Arc<Subscriber>| subscriber.filters.iter().any(|filter| filter.matches(topic));
+        let wants = |subscriber: &Subscriber| subscriber.filters.iter().any(|filter| filter.matches(topic));
         let subscribers = self.all();
-        let full = subscribers.iter().filter(wanting).filter(|subscriber| !subscriber.take(delivery.clone()));
-        full.map(|subscriber| subscriber.name.clone()).collect()
+        let keepers: Vec<_> = subscribers.iter().filter(|one| one.kept && !one.queue().gone).cloned().collect();
+        let mut wanting: Vec<_> = subscribers.iter().filter(|one| wants(one)).cloned().collect();
+        drop(subscribers);
+        let keeper = keepers.iter().find(|one| wants(one));
+        // What is wanted no more and was kept is for who keeps.
+        let keeper = keeper.or_else(|| keepers.first().filter(|_| claim.is_some() && wanting.is_empty()));
+        wanting.retain(|one| keeper.is_none_or(|keeper| !Arc::ptr_eq(keeper, one)));
+        let nobody = keeper.is_none() && wanting.is_empty();
+        let passing = || KeptDelivery::passing(delivery.clone());
+        let mut full: Vec<_> = wanting.iter().filter(|one| !one.take(passing())).map(|one| one.name.clone()).collect();
+        let again = delivery.dup;
+        let settled_by = |claim: Claim| KeptDelivery::new(delivery.clone(), None, again, move || claim.settle());
+        match (keeper, claim) {
+            (Some(keeper), claim) => {
+                if !keeper.take(claim.map_or_else(passing, settled_by)) {
+                    full.push(keeper.name.clone());
+                }
+            }
+            // Whoever keeps it has not subscribed yet. What finds no room stays with the broker until the next connection.
+            (None, Some(claim)) if nobody => drop(self.early.lock().push(settled_by(claim))),
+            (None, Some(claim)) => claim.settle(),
+            (None, None) => {}
+        }
+        full
     }
 
     fn all(&self) -> MutexGuard<'_, Vec<Arc<Subscriber>>> {
-        self.0.lock()
+        self.subscribers.lock()
     }
 }
 
@@ -89,44 +154,37 @@ impl Subscriber {
     }
 
     /// False if there was no room.
-    fn take(&self, delivery: Delivery) -> bool {
+    fn take(&self, kept: KeptDelivery) -> bool {
         let mut queue = self.queue();
-        let size = cost(&delivery);
-        if queue.gone {
-            return true;
-        }
-        if queue.bytes + size > QUEUE_BYTES {
-            return false;
-        }
-        queue.bytes += size;
-        queue.waiting.push_back(delivery);
+        let taken = queue.gone || queue.push(kept);
         self.arrived.notify_one();
-        true
+        taken
     }
 
-    fn pop(&self) -> Option<Delivery> {
+    fn pop(&self) -> Option<KeptDelivery> {
         let mut queue = self.queue();
-        let delivery = queue.waiting.pop_front()?;
-        queue.bytes -= cost(&delivery);
-        Some(delivery)
+        let kept = queue.waiting.pop_front()?;
+        queue.bytes -= cost(&kept.delivery);
+        Some(kept)
     }
 
-    async fn forward(self: Arc<Self>, sender: mpsc::Sender<Delivery>) {
+    async fn forward<T: Send>(self: Arc<Self>, sender: mpsc::Sender<T>, made: impl Fn(KeptDelivery) -> T + Send) {
         // Room is taken first, so that a message waits here, counted in bytes, and not in between.
         while let Ok(room) = sender.reserve().await {
             match self.next(&sender).await {
-                Some(delivery) => room.send(delivery),
+                Some(kept) => room.send(made(kept)),
                 None => break,
             }
         }
-        let mut queue = self.queue();
-        *queue = Queue { gone: true, ..Queue::default() };
+        // Dropped outside the lock: what is not settled says so elsewhere.
+        let left = std::mem::replace(&mut *self.queue(), Queue { gone: true, ..Queue::default() });
+        drop(left);
     }
 
-    async fn next(&self, sender: &mpsc::Sender<Delivery>) -> Option<Delivery> {
+    async fn next<T>(&self, sender: &mpsc::Sender<T>) -> Option<KeptDelivery> {
         loop {
-            if let Some(delivery) = self.pop() {
-                return Some(delivery);
+            if let Some(kept) = self.pop() {
+                return Some(kept);
             }
             tokio::select! {
                 () = self.arrived.notified() => {}
@@ -221,8 +279,8 @@ mod tests {
         let (mut all, forward) = inbox.add("all", vec![filter("q/#")]);
         tokio::spawn(forward);
         assert_eq!(inbox.wanted(), [filter("q/#")]);
-        assert!(inbox.deliver(&delivery("q/start", 1)).is_empty());
-        assert!(inbox.deliver(&delivery("q/other", 2)).is_empty());
+        assert!(inbox.deliver(&delivery("q/start", 1), None).is_empty());
+        assert!(inbox.deliver(&delivery("q/other", 2), None).is_empty());
         assert_eq!(start.recv().await.unwrap().topic.as_str(), "q/start");
         assert_eq!(all.recv().await.unwrap().topic.as_str(), "q/start");
         assert_eq!(all.recv().await.unwrap().topic.as_str(), "q/other");
@@ -239,7 +297,7 @@ mod tests {
         let (mut slow, forward) = inbox.add("slow", vec![filter("#")]);
         let running = tokio::spawn(forward);
         let mut accepted = 0;
-        while inbox.deliver(&delivery(&accepted.to_string(), 1 << 20)).is_empty() {
+        while inbox.deliver(&delivery(&accepted.to_string(), 1 << 20), None).is_empty() {
             accepted += 1;
             tokio::task::yield_now().await;
         }

@@ -2,8 +2,10 @@
 //!
 //! Everything goes out at QoS 1 and stays in our outbox until its PUBACK: a broker that is killed under load costs a pause, not a message
 //! (at least once, in order). Events wait for a connection; who wants an answer at once ([`Transport::submit_now`]) is refused while there
-//! is none. The connection is tried for ever, 1 to 30 s apart. Invariants: nothing is unbounded; every drop is counted with a reason.
+//! is none. The connection is tried for ever, 1 to 30 s apart. The broker keeps our session while we are away, and each message of a kept
+//! subscription until it is settled (`claims`). Invariants: nothing is unbounded; every drop is counted with a reason.
 
+mod claims;
 mod driver;
 mod events;
 mod inbox;
@@ -22,8 +24,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use driver::Driver;
 pub use outbox::Fill;
 
-use super::{BoxFuture, Publication, PublishError, Receipt, Subscription, Transport};
+use super::{BoxFuture, KeptSubscription, Publication, PublishError, Receipt, Subscription, Transport};
 use crate::{config::settings::ExternalBroker, names::TopicFilter, telemetry::throttle::Throttle};
+use claims::Claims;
 use inbox::Inbox;
 use metrics::Metrics;
 use outbox::Outbox;
@@ -77,6 +80,7 @@ struct Shared {
     /// The outbox became empty.
     emptied: Notify,
     inbox: Inbox,
+    claims: Arc<Claims>,
     /// The filters wanted changed.
     resubscribe: Notify,
     connections: watch::Sender<u64>,
@@ -113,6 +117,23 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Adds a subscriber and runs what moves its messages.
+    fn forward<S, F: Future<Output = ()> + Send + 'static>(
+        &self,
+        add: impl FnOnce() -> (S, F),
+    ) -> Result<S, PublishError> {
+        if self.stop.is_cancelled() {
+            return Err(PublishError::Unavailable("the program is stopping".into()));
+        }
+        let (subscription, forward) = add();
+        let stop = self.stop.clone();
+        self.forwarders.spawn(async move { stop.run_until_cancelled(forward).await });
+        self.resubscribe.notify_one();
+        Ok(subscription)
+    }
+}
+
 impl External {
     /// The handle, and the driver that must run for anything to happen. Touches neither network nor files.
     pub fn build(config: Config) -> (Self, Driver) {
@@ -122,6 +143,7 @@ impl External {
             work: Notify::new(),
             emptied: Notify::new(),
             inbox: Inbox::default(),
+            claims: Arc::default(),
             resubscribe: Notify::new(),
             connections: watch::Sender::new(0),
             error: Mutex::new(None),
@@ -172,14 +194,19 @@ impl Transport for External {
     /// seen in [`External::health`], not an error here: start-up needs no peer. After the receiver is dropped the broker goes on sending
     /// until the next connection, into nothing.
     fn subscribe(&self, name: &str, filters: Vec<TopicFilter>) -> BoxFuture<'_, Result<Subscription, PublishError>> {
-        if self.0.stop.is_cancelled() {
-            return Box::pin(std::future::ready(Err(PublishError::Unavailable("the program is stopping".into()))));
-        }
-        let (subscription, forward) = self.0.inbox.add(name, filters);
-        let stop = self.0.stop.clone();
-        self.0.forwarders.spawn(async move { stop.run_until_cancelled(forward).await });
-        self.0.resubscribe.notify_one();
-        Box::pin(std::future::ready(Ok(subscription)))
+        let subscribed = self.0.forward(|| self.0.inbox.add(name, filters));
+        Box::pin(std::future::ready(subscribed))
+    }
+
+    /// As [`Transport::subscribe`]. The broker keeps what it has for our session; what was not settled comes again at the next connection.
+    /// Filters of an earlier life of the program it still has: what they bring is handed over, too.
+    fn subscribe_kept(
+        &self,
+        name: &str,
+        filters: Vec<TopicFilter>,
+    ) -> BoxFuture<'_, Result<KeptSubscription, PublishError>> {
+        let subscribed = self.0.forward(|| self.0.inbox.add_kept(name, filters));
+        Box::pin(std::future::ready(subscribed.map(KeptSubscription::new)))
     }
 
     fn is_up(&self) -> bool {

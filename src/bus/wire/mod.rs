@@ -29,6 +29,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest packet MQTT can carry (section 2.2.3): a smaller limit of ours would make a large retained message cut the connection
 /// each time it is delivered.
 pub const MAX_PACKET: usize = 268_435_455;
+/// Messages of a kept session that may be unacknowledged, where we can say so (MQTT 5).
+const UNSETTLED: u16 = 1_024;
 /// Requests under way inside rumqttc.
 const CHANNEL: usize = 256;
 /// Packet identifiers in use at a time inside rumqttc. Far more than callers have unacknowledged, because rumqttc takes identifiers in turn
@@ -44,8 +46,11 @@ pub struct Options {
     pub port: u16,
     /// Version of MQTT.
     pub protocol: MqttProtocol,
-    /// Client id; clean session (3.1.1) or clean start (5) is always asked for.
+    /// Client id.
     pub client_id: String,
+    /// The broker keeps our session while we are away, and each message until [`Client::acknowledge`]. Else clean session (3.1.1) or clean
+    /// start (5) is asked for, and messages are acknowledged as they come.
+    pub kept: bool,
     /// User name and password.
     pub login: Option<(String, Secret)>,
     /// TLS, if wanted.
@@ -61,11 +66,13 @@ pub struct Terms {
     pub receive_maximum: u16,
     /// Largest packet, bytes.
     pub max_packet: usize,
+    /// The broker had a session of ours.
+    pub session_present: bool,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { receive_maximum: u16::MAX, max_packet: MAX_PACKET }
+        Self { receive_maximum: u16::MAX, max_packet: MAX_PACKET, session_present: false }
     }
 }
 
@@ -174,6 +181,17 @@ impl Client {
         match self {
             Self::V3(client) => v3::subscribe(client, filters, qos).await,
             Self::V5(client) => v5::subscribe(client, filters, qos).await,
+        }
+    }
+
+    /// Lets the broker forget a message of QoS 1; for a kept session.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn acknowledge(&self, packet_id: u16) -> Result<(), LinkError> {
+        match self {
+            Self::V3(client) => v3::acknowledge(client, packet_id).await,
+            Self::V5(client) => v5::acknowledge(client, packet_id).await,
         }
     }
 
@@ -299,6 +317,7 @@ mod tests {
             port,
             protocol,
             client_id: "test".into(),
+            kept: false,
             login: None,
             tls: None,
             will: None,

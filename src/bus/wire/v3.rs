@@ -2,7 +2,7 @@
 
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, EventLoop, Incoming, LastWill, MqttOptions, NetworkOptions,
-    Outgoing, Packet, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
+    Outgoing, Packet, Publish, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 
 use super::{CHANNEL, Event, IDENTIFIERS, KEEP_ALIVE, LinkError, MAX_PACKET, Options, Terms, level, stranger};
@@ -23,6 +23,9 @@ pub(super) fn open(options: Options) -> (AsyncClient, EventLoop) {
     if let Some(will) = options.will {
         settings.set_last_will(LastWill::new(will.topic.as_str(), will.payload.to_vec(), level(will.qos), will.retain));
     }
+    if options.kept {
+        settings.set_clean_session(false).set_manual_acks(true);
+    }
     let (client, mut events) = AsyncClient::new(settings, CHANNEL);
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
@@ -39,6 +42,13 @@ pub(super) async fn publish(client: &AsyncClient, message: &Publication, qos: Qo
 pub(super) async fn subscribe(client: &AsyncClient, filters: &[TopicFilter], qos: QoS) -> Result<(), LinkError> {
     let filters = filters.iter().map(|filter| SubscribeFilter::new(filter.as_str().to_owned(), level(qos)));
     client.subscribe_many(filters).await.map_err(|error| LinkError::Request(error.to_string()))
+}
+
+pub(super) async fn acknowledge(client: &AsyncClient, packet_id: u16) -> Result<(), LinkError> {
+    // Of all of it, only the id is looked at.
+    let mut publish = Publish::new("", level(QoS::AtLeastOnce), "");
+    publish.pkid = packet_id;
+    client.ack(&publish).await.map_err(|error| LinkError::Request(error.to_string()))
 }
 
 pub(super) async fn next(events: &mut EventLoop) -> Result<Event, LinkError> {
@@ -61,7 +71,7 @@ fn event(event: rumqttc::Event) -> Event {
 
 fn incoming(packet: Incoming) -> Event {
     match packet {
-        Packet::ConnAck(_) => Event::Connected(Terms::default()),
+        Packet::ConnAck(ack) => Event::Connected(Terms { session_present: ack.session_present, ..Terms::default() }),
         Packet::PubAck(ack) => Event::Acknowledged(ack.pkid, None),
         Packet::PubComp(ack) => Event::Acknowledged(ack.pkid, None),
         Packet::SubAck(ack) => Event::Subscribed(ack.return_codes.iter().map(refusal).collect()),
@@ -73,7 +83,7 @@ fn incoming(packet: Incoming) -> Event {
                 retained: publish.retain,
                 properties: Properties::default(),
                 origin: stranger(),
-                packet_id: None,
+                packet_id: (publish.pkid > 0).then_some(publish.pkid),
                 dup: publish.dup,
             })),
             Err(_) => Event::Other,

@@ -13,11 +13,14 @@ use rumqttc::{
     },
 };
 
-use super::{CHANNEL, Event, IDENTIFIERS, KEEP_ALIVE, LinkError, MAX_PACKET, Options, Terms, stranger};
+use super::{CHANNEL, Event, IDENTIFIERS, KEEP_ALIVE, LinkError, MAX_PACKET, Options, Terms, UNSETTLED, stranger};
 use crate::{
     bus::{Delivery, Properties, Publication},
     names::{QoS, TopicFilter, TopicName},
 };
+
+/// A session that does not end by itself (MQTT 5.0 section 3.1.2.11.2).
+const FOREVER: u32 = u32::MAX;
 
 pub(super) fn open(options: Options) -> (AsyncClient, EventLoop) {
     let mut settings = MqttOptions::new(options.client_id, options.host, options.port);
@@ -36,6 +39,10 @@ pub(super) fn open(options: Options) -> (AsyncClient, EventLoop) {
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
     settings.set_network_options(network);
+    if options.kept {
+        settings.set_clean_start(false).set_manual_acks(true);
+        settings.set_session_expiry_interval(Some(FOREVER)).set_receive_maximum(Some(UNSETTLED));
+    }
     AsyncClient::new(settings, CHANNEL)
 }
 
@@ -49,6 +56,13 @@ pub(super) async fn publish(client: &AsyncClient, message: &Publication, qos: Qo
 pub(super) async fn subscribe(client: &AsyncClient, filters: &[TopicFilter], qos: QoS) -> Result<(), LinkError> {
     let filters = filters.iter().map(|filter| Filter::new(filter.as_str(), level(qos)));
     client.subscribe_many(filters).await.map_err(|error| LinkError::Request(error.to_string()))
+}
+
+pub(super) async fn acknowledge(client: &AsyncClient, packet_id: u16) -> Result<(), LinkError> {
+    // Of all of it, only the id is looked at.
+    let mut publish = Publish::new("", level(QoS::AtLeastOnce), "", None);
+    publish.pkid = packet_id;
+    client.ack(&publish).await.map_err(|error| LinkError::Request(error.to_string()))
 }
 
 pub(super) async fn next(events: &mut EventLoop) -> Result<Event, LinkError> {
@@ -94,8 +108,10 @@ fn incoming(packet: Incoming) -> Event {
 }
 
 fn terms(ack: &ConnAck) -> Terms {
-    let Some(properties) = &ack.properties else { return Terms::default() };
+    let session_present = ack.session_present;
+    let Some(properties) = &ack.properties else { return Terms { session_present, ..Terms::default() } };
     Terms {
+        session_present,
         receive_maximum: properties.receive_max.unwrap_or(u16::MAX),
         max_packet: properties.max_packet_size.and_then(|size| usize::try_from(size).ok()).unwrap_or(MAX_PACKET),
     }
@@ -111,7 +127,7 @@ fn delivery(publish: Publish) -> Option<Delivery> {
         retained: publish.retain,
         properties: publish.properties.map(received).unwrap_or_default(),
         origin: stranger(),
-        packet_id: None,
+        packet_id: (publish.pkid > 0).then_some(publish.pkid),
         dup: publish.dup,
     })
 }

@@ -50,6 +50,9 @@ impl From<u64> for RequestId {
 pub(super) struct Keys {
     pub transaction: Option<Key>,
     pub delivery: Option<Key>,
+    /// Of a message the broker kept.
+    #[serde(default)]
+    pub kept: Option<Key>,
 }
 
 /// How far a task of a request is. A task without a step was not asked of QRS.
@@ -252,6 +255,7 @@ fn interrupted(id: RequestId, kept: Request) -> Interrupted {
         id_rule: kept.id_rule,
         transaction: kept.transaction,
         redelivery: None,
+        kept: None,
         wait: kept.wait,
         on_running: kept.on_running,
         patience: std::time::Duration::ZERO,

@@ -84,6 +84,8 @@ pub struct StartRequest {
     pub transaction: Option<Value>,
     /// How a second delivery of this request is known; `None`: it cannot be.
     pub redelivery: Option<Redelivery>,
+    /// How it is known again when the broker that kept it hands it over again.
+    pub kept: Option<Redelivery>,
     /// What the final answer waits for.
     pub wait: Wait,
     /// What happens to a task that runs already.
@@ -111,6 +113,7 @@ impl StartRequest {
             id_rule: IdRule::default(),
             transaction: None,
             redelivery: None,
+            kept: None,
             wait: Wait::default(),
             on_running: OnRunning::default(),
             patience: Duration::ZERO,

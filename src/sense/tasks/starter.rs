@@ -40,6 +40,8 @@ const REMEMBERED: (usize, usize) = (10_000, 100_000);
 const TRANSACTION: Duration = Duration::from_secs(24 * 3_600);
 /// How long a delivery is known.
 const DELIVERY: Duration = Duration::from_secs(60);
+/// How long it is known what the broker may hand over again: far longer than it takes to write down that it need not.
+const KEPT: Duration = Duration::from_secs(600);
 
 /// The answer to a start request.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +79,7 @@ struct Inner {
 struct Known {
     transactions: Memory,
     deliveries: Memory,
+    kept: Memory,
 }
 
 impl Starter {
@@ -87,7 +90,7 @@ impl Starter {
     pub fn open(qrs: Qrs, filter: StartTaskFilter, shelf: Shelf, patience: Patience) -> Result<Self, KeepError> {
         let (journal, Left { interrupted, ended }) = Journal::open(shelf)?;
         let memory = |age| Memory::new(REMEMBERED.0, REMEMBERED.1, age);
-        let mut known = Known { transactions: memory(TRANSACTION), deliveries: memory(DELIVERY) };
+        let mut known = Known { transactions: memory(TRANSACTION), deliveries: memory(DELIVERY), kept: memory(KEPT) };
         known.recall(ended);
         journal.forget(known.forgotten());
         let work = Work {
@@ -206,12 +209,17 @@ impl Starter {
     /// Remembers a request as the first of its kind, or gives the story of the one it repeats.
     fn admit(&self, request: &StartRequest, id: RequestId, story: &Listener) -> Result<Keys, Listener> {
         let (mut known, now, mut keys) = (self.known(), Instant::now(), Keys::default());
-        if let Some(delivery) = &request.redelivery {
-            let key = Key::of(&["delivery", &delivery.mark]);
-            keys.delivery = Some(key);
+        for (delivery, kept) in [(&request.redelivery, false), (&request.kept, true)] {
+            let Some(delivery) = delivery else { continue };
+            let key = Key::of(&[if kept { "kept" } else { "delivery" }, &delivery.mark]);
+            let (place, memory) = match kept {
+                true => (&mut keys.kept, &mut known.kept),
+                false => (&mut keys.delivery, &mut known.deliveries),
+            };
+            *place = Some(key);
             // Packet ids are used again: only the network's word makes a second delivery of it.
             if delivery.repeated
-                && let Some(first) = known.deliveries.find(key, now)
+                && let Some(first) = memory.find(key, now)
             {
                 return Err(first);
             }
@@ -271,6 +279,7 @@ impl Starter {
         let mut known = self.known();
         keys.transaction.into_iter().for_each(|key| known.transactions.remove(key));
         keys.delivery.into_iter().for_each(|key| known.deliveries.remove(key));
+        keys.kept.into_iter().for_each(|key| known.kept.remove(key));
     }
 
     fn resume_one(&self, kept: Interrupted) -> Option<Resumed> {
@@ -301,6 +310,9 @@ impl Starter {
     fn settle(&self, mut keys: Keys, words: &[Word], door: &'static str) -> Keys {
         words.iter().for_each(|word| self.0.metrics.count(door, word.outcome.status));
         let (mut known, now) = (self.known(), Instant::now());
+        if let Some(key) = keys.kept {
+            known.kept.weigh(key, words.len(), now);
+        }
         if let Some(key) = keys.delivery {
             known.deliveries.weigh(key, words.len(), now);
         }
@@ -321,9 +333,14 @@ impl Starter {
 
 impl Known {
     fn remember(&mut self, keys: Keys, id: RequestId, story: &Listener, now: Instant) {
+        if let Some(key) = keys.kept {
+            let owner = keys.transaction.is_none().then_some(id);
+            // The time the program was down does not count: the broker was so, too.
+            self.kept.insert(key, owner, story.clone(), Instant::now());
+        }
         if let Some(key) = keys.delivery {
             // With a transaction, its record lives as long as that.
-            let owner = keys.transaction.is_none().then_some(id);
+            let owner = (keys.transaction.is_none() && keys.kept.is_none()).then_some(id);
             self.deliveries.insert(key, owner, story.clone(), now);
         }
         if let Some(key) = keys.transaction {
@@ -347,6 +364,7 @@ impl Known {
     fn forgotten(&mut self) -> Vec<RequestId> {
         let mut forgotten = self.transactions.take_forgotten();
         forgotten.extend(self.deliveries.take_forgotten());
+        forgotten.extend(self.kept.take_forgotten());
         forgotten
     }
 }

@@ -211,7 +211,7 @@ fn page(positions: std::ops::RangeInclusive<u64>) -> Page {
     let next = positions.end() + 1;
     let rows = positions.map(|n| {
         let Entry { message, qseq, qos, retain, ids, place, .. } = stored(small(n, QoS::AtLeastOnce));
-        (Row { qseq, place: place.unwrap(), qos, retain, ids, pool: None }, message)
+        (Row { qseq, place: place.unwrap(), qos, retain, ids, pool: None, origin: None }, message)
     });
     Page { rows: rows.collect(), next }
 }

@@ -35,8 +35,10 @@ impl Serving {
         for entry in positions.into_iter().map(|n| stored(small(n, qos))) {
             let mut group = Group::new(entry.qseq);
             let place = group.place(&entry.message);
-            group.queues =
-                vec![(Sid(1), vec![Row { qseq: entry.qseq, place, qos, retain: false, ids: None, pool: None }])];
+            group.queues = vec![(
+                Sid(1),
+                vec![Row { qseq: entry.qseq, place, qos, retain: false, ids: None, pool: None, origin: None }],
+            )];
             group.promise.mark(&self.session, entry.qseq);
             self.session.outbox.lock().deliver(&mut vec![entry], [].iter(), Instant::now());
             self.store.submit(group);

@@ -15,8 +15,11 @@ mod walk;
 pub(super) use self::fields::{Fields, put};
 pub use self::walk::walk;
 
-/// The format of everything in the store. A store of a later format is refused, not set aside.
-pub(in crate::broker) const FORMAT: u8 = 1;
+/// The format of everything in the store. A store of a later format is refused, not set aside. Format 2 knows sessions of parts of this
+/// program, and rows that say who published; it is a superset of format 1, whose records are read as they are.
+pub(in crate::broker) const FORMAT: u8 = 2;
+/// The first format.
+const OLDEST: u8 = 1;
 /// Version and checksum.
 const SEAL: usize = 5;
 
@@ -67,6 +70,11 @@ pub(super) fn seal(kind: Kind, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> 
     record
 }
 
+/// Whether an older version of the program wrote a record.
+pub(super) fn is_older(record: &[u8]) -> bool {
+    record.first().is_some_and(|version| *version < FORMAT)
+}
+
 /// The body of a record.
 ///
 /// # Errors
@@ -77,7 +85,7 @@ pub(super) fn unseal<'a>(kind: Kind, key: &[u8], record: &'a [u8]) -> Result<&'a
         return Err(Damaged::Newer { kind, found: *version });
     }
     let (crc, body) = rest.split_first_chunk().ok_or(Damaged::Malformed("shorter than its seal"))?;
-    if *version != FORMAT || u32::from_le_bytes(*crc) != checksum(kind, key, body) {
+    if *version < OLDEST || u32::from_le_bytes(*crc) != checksum(kind, key, body) {
         return Err(Damaged::Checksum(kind));
     }
     Ok(body)

@@ -3,16 +3,21 @@
 //! ```text
 //! last u64 | bytes u64 | rows u32 | sources u32
 //! sources x (batch u64, group u64, size u64)
-//! rows x (position - key u32, source u16, index u32, flags u8, [ids: count u16, count x u32], [group u64])
+//! rows x (position - key u32, source u16, index u32, flags u8, [ids: count u16, count x u32], [group u64], [origin])
 //! ```
 //!
 //! `last` is the position of the last row (the first is the key), `bytes` the size of the messages, as quotas count them; a source is a group
 //! and the batch its messages lie in, with the size of that value: so references can be counted without reading a message. Flags: bits 0-1
-//! QoS, 2 retain, 3 subscription ids follow, 4 the number of the shared group follows it was sent for.
+//! QoS, 2 retain, 3 subscription ids follow, 4 the number of the shared group follows it was sent for, 5 (since format 2) who published
+//! it follows, as in a session's record.
 
 use std::sync::Arc;
 
-use super::{Damaged, Fields, Kind, pair_key, put, seal, unseal};
+use super::{
+    Damaged, Fields, Kind, pair_key, put, seal,
+    session::{read_origin, write_origin},
+    unseal,
+};
 use crate::{
     broker::store::{Place, Row, Sid},
     names::QoS,
@@ -21,6 +26,7 @@ use crate::{
 const RETAIN: u8 = 4;
 const IDS: u8 = 8;
 const POOL: u8 = 16;
+const ORIGIN: u8 = 32;
 const SOURCE: usize = 24;
 
 /// Where messages of a queue value lie.
@@ -64,13 +70,16 @@ pub(in crate::broker::store) fn write(sid: Sid, rows: &[&Row], bytes: u64, sourc
         let ids = row.ids.as_deref().unwrap_or_default();
         let flag = |on: bool, flag: u8| if on { flag } else { 0 };
         let flags = flag(row.retain, RETAIN) | flag(!ids.is_empty(), IDS) | flag(row.pool.is_some(), POOL);
-        packed.push(row.qos as u8 | flags);
+        packed.push(row.qos as u8 | flags | flag(row.origin.is_some(), ORIGIN));
         if !ids.is_empty() {
             packed.extend_from_slice(&u16::try_from(ids.len()).ok()?.to_le_bytes());
             ids.iter().for_each(|id| packed.extend_from_slice(&id.to_le_bytes()));
         }
         if let Some(pool) = row.pool {
             packed.extend_from_slice(&pool.0.to_le_bytes());
+        }
+        if let Some(origin) = &row.origin {
+            write_origin(&mut packed, origin);
         }
     }
     let record = seal(Kind::Queue, &pair_key(sid.0, first), |out| {
@@ -123,8 +132,9 @@ impl<'a> Queued<'a> {
             Some((0..count).map(|_| bytes.u32()).collect::<Result<Arc<[u32]>, _>>()?)
         };
         let pool = if flags & POOL == 0 { None } else { Some(Sid(fields.u64()?)) };
+        let origin = if flags & ORIGIN == 0 { None } else { Some(Arc::new(read_origin(fields)?)) };
         let place = Place { batch: source.group, index };
-        Ok((Row { qseq, place, qos, retain: flags & RETAIN != 0, ids, pool }, source.batch))
+        Ok((Row { qseq, place, qos, retain: flags & RETAIN != 0, ids, pool, origin }, source.batch))
     }
 }
 

@@ -40,6 +40,8 @@ fn write_owner(out: &mut Vec<u8>, owner: &Owner) {
     match owner {
         Owner::Client => out.push(0),
         Owner::Estate => out.push(1),
+        // Since format 2.
+        Owner::Part => out.push(3),
         Owner::Group(filter) => {
             out.push(2);
             put::blob(out, filter.as_str().as_bytes());
@@ -51,6 +53,7 @@ fn read_owner(fields: &mut Fields<'_>) -> Result<Owner, Damaged> {
     match fields.u8()? {
         0 => Ok(Owner::Client),
         1 => Ok(Owner::Estate),
+        3 => Ok(Owner::Part),
         2 => Ok(Owner::Group(filter_of(fields.text()?)?)),
         _ => Err(Damaged::Malformed("an owner is none")),
     }
@@ -83,7 +86,7 @@ fn write_will(out: &mut Vec<u8>, record: &WillRecord) {
     put::option(out, record.due, long);
 }
 
-fn write_origin(out: &mut Vec<u8>, origin: &Origin) {
+pub(super) fn write_origin(out: &mut Vec<u8>, origin: &Origin) {
     out.extend_from_slice(&[door_number(origin.door), u8::from(origin.may_start)]);
     put::option(out, origin.client.as_ref(), |out, client| put::blob(out, client.as_str().as_bytes()));
     put::option(out, origin.user.as_ref(), |out, user| put::blob(out, user.as_bytes()));
@@ -99,7 +102,7 @@ fn read_will(fields: &mut Fields<'_>) -> Result<WillRecord, Damaged> {
     Ok(WillRecord { will: Will { topic, payload, qos, retain, delay, expiry, properties }, due })
 }
 
-fn read_origin(fields: &mut Fields<'_>) -> Result<Origin, Damaged> {
+pub(super) fn read_origin(fields: &mut Fields<'_>) -> Result<Origin, Damaged> {
     let (door, may_start) = (door_of(fields.u8()?)?, fields.flag()?);
     let client = fields.option(client_id)?;
     let user = fields.option(|fields| fields.text().map(Into::into))?;

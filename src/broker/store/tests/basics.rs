@@ -209,7 +209,7 @@ fn a_message_is_handed_on_to_another_session() {
     let mut group = Group::new(2);
     group.changes.push(Change::End(Sid(1), ClientId::new("one").unwrap()));
     let place = Place { batch: 1, index: 1 };
-    let row = Row { qseq: 1, place, qos: QoS::AtLeastOnce, retain: false, ids: None, pool: None };
+    let row = Row { qseq: 1, place, qos: QoS::AtLeastOnce, retain: false, ids: None, pool: None, origin: None };
     group.queues.push((Sid(2), vec![row]));
     assert!(commit(&store, group));
     assert_eq!((read_back(&store, Sid(2)), store.counts()), (vec![(1, 2)], (1, 1)));

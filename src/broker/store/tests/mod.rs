@@ -101,7 +101,15 @@ fn asked(qos: QoS) -> Asked {
 /// Adds a row with its message to a group.
 fn queue(group: &mut Group, sid: Sid, qseq: u64, message: &Arc<Message>) {
     let place = group.place(message);
-    let row = Row { qseq, place, qos: QoS::AtLeastOnce, retain: false, ids: Some(Arc::from([1, 2])), pool: None };
+    let row = Row {
+        qseq,
+        place,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        ids: Some(Arc::from([1, 2])),
+        pool: None,
+        origin: None,
+    };
     match group.queues.iter_mut().find(|(owner, _)| *owner == sid) {
         Some((_, rows)) => rows.push(row),
         None => group.queues.push((sid, vec![row])),

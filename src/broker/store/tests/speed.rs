@@ -61,6 +61,7 @@ impl Bench {
             retain: false,
             ids: None,
             pool: None,
+            origin: None,
         };
         let rows: Vec<_> = (0..messages).map(row).collect();
         group.queues = (1..=self.sessions).map(|sid| (Sid(sid), rows.clone())).collect();

@@ -69,13 +69,13 @@ impl Refusing {
         let peer = Peer::new(origin, None);
         let (reply, mut opened) = oneshot::channel();
         let marks = Marks::of(4 << 20, 100_000);
-        let open = OpenCargo { client, clean_start: false, expiry: KEPT, will: None, marks, reply };
+        let open = OpenCargo { client, inside: false, clean_start: false, expiry: KEPT, will: None, marks, reply };
         self.apply(Draft::control(), Some(Arc::clone(&peer)), Cargo::Open(Box::new(open)));
         let options =
             SubscribeOptions { qos: QoS::AtLeastOnce, no_local: false, retain_as_published: false, retain_handling: 0 };
         let filters =
             vec![Ok((TopicFilter::new("$share/g/s/#").unwrap(), Asked { options, id: None, internal: false }))];
-        let subscribe = SubscribeCargo { packet_id: 1, filters, done: None };
+        let subscribe = SubscribeCargo { packet_id: 1, filters, done: None, all: false };
         self.apply(Draft::control(), Some(Arc::clone(&peer)), Cargo::Subscribe(Box::new(subscribe)));
         (peer, opened.try_recv().unwrap().unwrap().session)
     }

@@ -44,7 +44,7 @@ impl Real {
     /// The rest of a round; whether there is more to do.
     fn round(&mut self, staged: &mut BTreeMap<usize, Vec<Got>>) -> bool {
         let mut more = self.state.has_pools() && self.state.advance_pools(&mut self.effects);
-        let clients = self.state.seats.iter().filter(|(_, seat)| seat.owner == Owner::Client);
+        let clients = self.state.seats.iter().filter(|(_, seat)| seat.owner == crate::broker::store::Owner::Client);
         for (_, seat) in clients.filter(|(_, seat)| !seat.stage.is_empty()) {
             let client = seat.session.client.as_str().parse().unwrap();
             staged.entry(client).or_default().extend(seat.stage.iter().map(Got::of));
@@ -128,6 +128,7 @@ impl Run {
         let (reply, mut opened) = oneshot::channel();
         let cargo = OpenCargo {
             client: id,
+            inside: false,
             clean_start: clean,
             expiry: if kept { KEPT } else { 0 },
             will: will.clone().map(|(payload, will)| Will {
@@ -168,7 +169,7 @@ impl Run {
         };
         let id = Some(filter as u32 + if is_shared { 100 } else { 1 });
         let filters = vec![Ok((TopicFilter::new(FILTERS[filter]).unwrap(), Asked { options, id, internal: false }))];
-        let cargo = SubscribeCargo { packet_id: 7, filters, done: None };
+        let cargo = SubscribeCargo { packet_id: 7, filters, done: None, all: false };
         self.model.subscribe(client, filter, wish, handling);
         let staged = self.real.control(Some(Arc::clone(&peer)), Cargo::Subscribe(Box::new(cargo)));
         self.model.settle(&staged, true);
