@@ -46,7 +46,8 @@ fn notifications(section: Section<'_>) -> Option<Option<NotificationSettings>> {
         }
         (true, Some(listen), Some(callback)) => {
             let listen = listen.parse::<HostPort>().and_then(|address| address.bind_addresses());
-            let listen = listen.inspect_err(|error| section.report().error(&section.path_of("listen"), error.to_string()));
+            let listen =
+                listen.inspect_err(|error| section.report().error(&section.path_of("listen"), error.to_string()));
             let callback = base(callback).ok_or_else(|| wrong_callback(&section));
             listen.ok().zip(callback.ok()).map(|(listen, callback)| {
                 let renew = Duration::from_secs(minutes * 60);
@@ -118,7 +119,9 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused() {
         let with = |keys: &str| {
-            let text = format!("Butler:\n  configQRS: {{host: sense1}}\n  eventSources:\n    notifications: {{enable: true, {keys}}}\n");
+            let text = format!(
+                "Butler:\n  configQRS: {{host: sense1}}\n  eventSources:\n    notifications: {{enable: true, {keys}}}\n"
+            );
             sources(&text).unwrap_err()
         };
         let mut ran = 0;
