@@ -45,7 +45,7 @@ const TASKS: [(u128, &str, TaskEventKind); 5] = [
     (2, "duration: 1, outcome: fail", TaskEventKind::Failed),
     (3, "duration: 1, outcome: fail, maxRetries: 2", TaskEventKind::Failed),
     (4, "duration: 4, outcome: abort", TaskEventKind::Aborted),
-    (5, "duration: 2, kind: distribute", TaskEventKind::Distributed),
+    (5, "duration: 2, type: distribute", TaskEventKind::Distributed),
 ];
 /// Tasks of each kind.
 const EACH: u128 = 8;
@@ -319,7 +319,7 @@ async fn notifications_alone_tell_each_end_once_also_after_qrs_restarted() {
     let events = life.events(first).await;
     assert_eq!(each_once(&events, 20), HashMap::from([(Origin::Notification, 20)]));
     // It forgets its subscribers and says so to nobody.
-    site.order("restart", json!({"downSeconds": 1, "initialisingSeconds": 1})).await;
+    site.order("restart", json!({"downSeconds": 6, "initialisingSeconds": 1})).await;
     assert_eq!(site.subscriptions().await, 0);
     let second = site.start_tasks(4..8).await;
     let events = life.events(second).await;

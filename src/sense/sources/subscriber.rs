@@ -19,8 +19,8 @@ const SECRET: &[u8] = b"secret";
 const HANDLES: &[u8] = b"handles";
 /// After a renewal that failed.
 const AGAIN: Duration = Duration::from_secs(5);
-/// Between two looks whether QRS was away.
-const LOOK: Duration = Duration::from_secs(1);
+/// Between two questions whether QRS is there: it takes longer to restart.
+const LOOK: Duration = Duration::from_secs(5);
 /// How long a stop waits for the end of the subscriptions.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -121,7 +121,7 @@ impl Subscriber {
     }
 }
 
-/// Until QRS answers again after it did not.
+/// Until QRS answers again after it did not. Asks it, because nobody else may for minutes; the call itself notes how QRS is.
 async fn returned(qrs: &Qrs) {
     let since = |health: QrsHealth| match health {
         QrsHealth::Ok { since, .. } => Some(since),
@@ -130,6 +130,7 @@ async fn returned(qrs: &Qrs) {
     let before = since(qrs.health());
     loop {
         tokio::time::sleep(LOOK).await;
+        let _ = qrs.about().await;
         let now = since(qrs.health());
         if now.is_some() && now != before {
             return;
