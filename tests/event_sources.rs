@@ -387,7 +387,6 @@ async fn nothing_is_missing_with_lost_datagrams_and_restarts() {
     let started = site.start_tasks(7..8).await;
     events.extend(life.events(started).await);
     let origins = each_once(&events, 40);
-    println!("{origins:?}");
     assert!(origins[&Origin::Polling] >= 10, "{origins:?}");
     let (left, _) = life.end().await;
     assert!(left.is_empty(), "{left:?}");

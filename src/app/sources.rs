@@ -31,7 +31,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// `None`: nothing but datagrams is wanted.
+    /// `None`: nothing but datagrams is wanted, or no events at all.
     pub(super) fn build(
         settings: &Settings,
         qrs: &Qrs,
@@ -39,6 +39,10 @@ impl Asked {
         cache: &Arc<Cache>,
         registry: &mut Registry,
     ) -> Result<Option<Self>, SourcesError> {
+        // Then nothing is published, and nothing must count as told.
+        if !settings.mqtt.enable {
+            return Ok(None);
+        }
         let around = Surroundings { qrs, hosts: &settings.qrs, keep, cache: Arc::clone(cache) };
         let Some(sources) = Sources::build(&settings.sources, &around, registry)? else { return Ok(None) };
         let silence = silence(settings);

@@ -281,6 +281,7 @@ impl Poller {
             let Some(attempt) = self.qrs.attempt(id).await? else { continue };
             if attempt.status.is_final() && self.position.is_news(&attempt) {
                 self.weigh(&attempt, Origin::Notification, events).await?;
+                self.position.settled(&attempt);
             }
         }
         Ok(())

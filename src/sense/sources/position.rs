@@ -89,13 +89,18 @@ impl Position {
         self.began.is_none_or(|began| at >= began) && self.kept.seen.get(&attempt.id) != Some(&at)
     }
 
-    /// An attempt was dealt with.
+    /// An attempt was dealt with out of its order: the next poll need not.
+    pub(super) fn settled(&mut self, attempt: &Attempt) {
+        if let Some(at) = attempt.modified.map(millis).filter(|_| attempt.status.is_final()) {
+            self.kept.seen.insert(attempt.id, at);
+        }
+    }
+
+    /// An attempt was dealt with, and all that changed before it.
     pub(super) fn note(&mut self, attempt: &Attempt) {
         let Some(at) = attempt.modified.map(millis) else { return };
         self.kept.latest = self.kept.latest.max(at);
-        if attempt.status.is_final() {
-            self.kept.seen.insert(attempt.id, at);
-        }
+        self.settled(attempt);
     }
 
     /// A poll came to its end: what matters of the position is written down, if it changed.
