@@ -432,6 +432,7 @@ fn attempt(file: Option<&str>, available: bool) -> Attempt {
         duration_ms: None,
         node: None,
         modified: None,
+        modified_by: None,
         created: None,
         script_log_available: available,
         file_reference: file.map(str::to_owned),

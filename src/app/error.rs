@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr};
 use super::holder;
 use crate::{
     api::ApiError, broker::BrokerError, keep::KeepError, names::NameError, sense::receiver::ReceiverError,
-    telemetry::logfile::FileError,
+    sense::sources::SourcesError, telemetry::logfile::FileError,
 };
 
 /// Why the program cannot start.
@@ -20,6 +20,9 @@ pub enum BuildError {
     /// REST or the health port.
     #[error("{}", with_holder(.0.to_string(), .0.taken(), holder::of_tcp, "If that is Butler, stop it or set another `restServerConfig.serverPort`"))]
     Api(#[from] ApiError),
+    /// The sources of events besides datagrams.
+    #[error("{}", with_holder(.0.to_string(), .0.taken(), holder::of_tcp, "Give one of the two another port"))]
+    Sources(#[from] SourcesError),
     /// The program's own file.
     #[error(transparent)]
     Keep(#[from] KeepError),
@@ -37,7 +40,7 @@ impl BuildError {
         match self {
             Self::Broker(error) => matches!(error, BrokerError::Certificate { .. }),
             Self::Api(error) => error.is_configuration(),
-            Self::Receiver(_) | Self::Keep(_) | Self::Audit(_) => false,
+            Self::Receiver(_) | Self::Keep(_) | Self::Sources(_) | Self::Audit(_) => false,
             Self::Name(_) => true,
         }
     }
@@ -68,6 +71,15 @@ impl ApiError {
         match self {
             Self::Bind(error) => taken(error.address, &error.source),
             _ => None,
+        }
+    }
+}
+
+impl SourcesError {
+    fn taken(&self) -> Option<u16> {
+        match self {
+            Self::Bind(error) => taken(error.address, &error.source),
+            Self::Keep(_) => None,
         }
     }
 }

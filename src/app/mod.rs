@@ -16,11 +16,12 @@ mod probe;
 mod reload;
 mod rest;
 mod signal;
+mod sources;
 pub mod supervise;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use self::{
     carrier::{Buses, Carrier},
@@ -48,7 +49,7 @@ use crate::{
     names::{NameError, TopicFilter},
     net::certificates::Certificates,
     sense::{
-        directory::TaskDirectory,
+        directory::{Cache, TaskDirectory},
         qrs::Qrs,
         receiver::{Listening, Receiver},
         tasks::{Patience, Starter},
@@ -78,6 +79,8 @@ pub struct Addresses {
     pub udp: Vec<Listening>,
     /// Docker health check.
     pub health: Vec<SocketAddr>,
+    /// Notifications of QRS.
+    pub notifications: Vec<SocketAddr>,
 }
 
 /// The program, bound and not yet running.
@@ -87,6 +90,7 @@ pub struct App {
     carrier: Carrier,
     buses: Buses,
     receiver: Option<Receiver>,
+    asked: Option<sources::Asked>,
     api: Option<api::Server>,
     docker_health: Option<api::DockerHealth>,
     qrs: Qrs,
@@ -140,7 +144,10 @@ impl App {
         let buses = carrier.buses();
         let actions = actions(loaded, &buses.bridge, &starter, &mut registry)?;
         let users = ActiveUsers::new();
-        let directory: Arc<dyn TaskDirectory> = Arc::new(directory::QrsDirectory(qrs.clone()));
+        let cache = Arc::new(Cache::default());
+        let asked = sources::Asked::build(&settings, &qrs, &kept.keep, &cache, &mut registry)?;
+        let directory = directory::QrsDirectory::new(qrs.clone(), cache, settings.mqtt.enrichment_wait);
+        let directory: Arc<dyn TaskDirectory> = Arc::new(directory);
         let directory = qrs.is_configured().then_some(directory);
         let forwarder = Forwarder::new(
             &settings.mqtt,
@@ -170,6 +177,7 @@ impl App {
             carrier,
             buses,
             receiver,
+            asked,
             api,
             docker_health,
             qrs,
@@ -198,6 +206,7 @@ impl App {
             rest: self.api.as_ref().map(api::Server::addresses).unwrap_or_default(),
             udp: self.receiver.as_ref().map(Receiver::listening).unwrap_or_default(),
             health: self.docker_health.as_ref().map(api::DockerHealth::addresses).unwrap_or_default(),
+            notifications: self.asked.as_ref().map(|asked| asked.sources.addresses()).unwrap_or_default(),
         }
     }
 
@@ -232,9 +241,7 @@ impl App {
         let certificates = self.certificates;
         supervisor.restarting(Stage::Doors, "certificates", move |stop| certificates.clone().watch(stop));
         // Also with `mqttConfig.enable: false`: then nothing is forwarded, but REST still tells who is active.
-        if let Some(receiver) = self.receiver {
-            start_events(&supervisor, receiver, self.forwarder, status.handle(), &readiness);
-        }
+        sources::start(&supervisor, self.receiver, self.asked, self.forwarder, status.handle(), &readiness);
         if settings.mqtt.enable {
             start_actions(&supervisor, self.actions, &readiness);
         } else {
@@ -351,24 +358,6 @@ fn start_reloads(supervisor: &Supervisor, broker: BrokerHandle, reloads: reload:
     supervisor.restarting(Stage::Work, "broker.toml", move |stop| {
         reloads.clone().run(broker.clone(), Arc::clone(&latch), stop)
     });
-}
-
-fn start_events(
-    supervisor: &Supervisor,
-    receiver: Receiver,
-    forwarder: Forwarder,
-    status: StatusHandle,
-    readiness: &Readiness,
-) {
-    let (sender, events) = mpsc::channel(EVENTS);
-    receiver.on_socket_error(Arc::new(move |port| match port {
-        crate::sense::receiver::Port::Task => status.task_socket_failed(),
-        crate::sense::receiver::Port::Session => status.session_socket_failed(),
-    }));
-    let latch = readiness.latch("udp");
-    supervisor.essential(Stage::Doors, "udp", move |stop| up(latch, receiver.run(sender, stop)));
-    let latch = readiness.latch("events");
-    supervisor.essential(Stage::Work, "events", move |stop| up(latch, forwarder.run(events, stop)));
 }
 
 fn start_actions(supervisor: &Supervisor, actions: Actions, readiness: &Readiness) {

@@ -52,6 +52,7 @@ fn describe(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     sources(loaded, out)?;
     broker(settings, &loaded.broker, out)?;
     events(settings, out)?;
+    further_events(settings, out)?;
     rest(settings, out)?;
     values(loaded, out)?;
     tasks(settings, out)?;
@@ -202,6 +203,26 @@ fn events(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
         Some(sources) if sources.is_empty() => writeln!(out, "            from nobody: allowedSources is empty"),
         Some(sources) => writeln!(out, "            from {}", sources.join(", ")),
     }
+}
+
+/// Where events come from besides datagrams.
+fn further_events(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
+    let sources = &settings.sources;
+    if let Some(pause) = sources.polling {
+        writeln!(out, "            asks Qlik Sense every {} s what ended", pause.as_secs())?;
+    }
+    let Some(notifications) = &sources.notifications else { return Ok(()) };
+    let listen: Vec<_> = notifications.listen.iter().map(ToString::to_string).collect();
+    let from = match notifications.allowed_sources.as_slice() {
+        [] => "the hosts of configQRS".to_owned(),
+        named => named.join(", "),
+    };
+    writeln!(
+        out,
+        "            opens HTTP on {} for notifications from {from}, who call {}",
+        listen.join(" and "),
+        notifications.callback
+    )
 }
 
 fn rest(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {

@@ -53,4 +53,7 @@ fn introduce(loaded: &Loaded, addresses: &Addresses) {
     for door in &addresses.udp {
         tracing::info!("UDP on {} ({:?} events)", door.address, door.port);
     }
+    for address in &addresses.notifications {
+        tracing::info!("notifications of Qlik Sense on http://{address}");
+    }
 }

@@ -3,7 +3,11 @@
 //! Invariant: what stands here was validated; no room behind it checks a setting again. Plain data: no reading, no parsing (that is in the
 //! sibling files).
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use crate::{
     keep::values::ValueSettings,
@@ -37,6 +41,8 @@ pub struct Settings {
     pub start_filter: StartTaskFilter,
     /// `startTask`
     pub start: StartSettings,
+    /// `eventSources`
+    pub sources: EventSources,
     /// `configQRS`, `cert`
     pub qrs: QrsSettings,
     /// `logLevel`, `fileLogging`, `logDirectory`
@@ -337,6 +343,30 @@ pub struct StartSettings {
     /// `auditLog`: whether every word on start requests is written to files in `logDirectory`; `None`: where the program keeps files at all
     /// and the directory can be made.
     pub audit_log: Option<bool>,
+}
+
+/// `eventSources`: where events come from besides datagrams.
+#[derive(Debug, Clone, Default)]
+pub struct EventSources {
+    /// `polling`: the pause between two looks at what QRS keeps of executions; `None`: off.
+    pub polling: Option<Duration>,
+    /// `notifications`; `None`: off.
+    pub notifications: Option<NotificationSettings>,
+    /// `silenceAlarmHours`: for how long there may be no datagram although QRS saw tasks end; zero: for ever.
+    pub silence_alarm: Duration,
+}
+
+/// `eventSources.notifications`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotificationSettings {
+    /// `listen`: where QRS's calls are taken.
+    pub listen: Vec<SocketAddr>,
+    /// `callback`: the same as QRS reaches it, e.g. `http://appliance:8090`; without a slash at the end.
+    pub callback: String,
+    /// `allowedSources`: addresses and names that may call; empty: those of the hosts in `configQRS`.
+    pub allowed_sources: Vec<String>,
+    /// `renewMinutes`: the pause between two renewals of the subscriptions.
+    pub renew: Duration,
 }
 
 /// `startTaskFilter`

@@ -31,6 +31,28 @@ pub enum TaskEventKind {
     EngineReloadFailed,
 }
 
+/// Which source brought an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// A datagram of a log appender.
+    Datagram,
+    /// QRS was asked what ended.
+    Polling,
+    /// QRS told that an execution changed, and was asked how.
+    Notification,
+}
+
+impl Origin {
+    /// As in metrics and in the data of CloudEvents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Datagram => "datagram",
+            Self::Polling => "polling",
+            Self::Notification => "notification",
+        }
+    }
+}
+
 /// A task event: the 11 fields of the scheduler's datagram (format: `type;host;taskName;appName;user;taskId;appId;timestamp;level;
 /// executionId;message`).
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +83,8 @@ pub struct TaskEvent {
     pub received: SystemTime,
     /// The datagram could be read in several ways and the likeliest was taken.
     pub ambiguous: bool,
+    /// Which source brought it.
+    pub origin: Origin,
 }
 
 impl TaskEvent {

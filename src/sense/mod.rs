@@ -7,4 +7,5 @@ pub mod event;
 pub mod qrs;
 pub mod receiver;
 pub mod simulator;
+pub mod sources;
 pub mod tasks;

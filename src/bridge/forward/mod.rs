@@ -309,7 +309,7 @@ impl Work {
             self.basic(&event, &tally).await;
         }
         let full = payload::full(&event, enrichment);
-        let cloud_event = cloud_event::of_task(&event, &full);
+        let cloud_event = cloud_event::of_task(&event, &payload::with_more(&full, &event, enrichment));
         if let Some(topics) = topics(&self.settings, event.kind).filter(|topics| topics.send && topics.send_full) {
             let publication = Publication::new(topics.full.clone(), full);
             self.publisher.send(publication, &tally).await;

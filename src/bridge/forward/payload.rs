@@ -10,7 +10,7 @@ use crate::{
     config::settings::SessionUser,
     sense::{
         directory::Enrichment,
-        event::{SessionEvent, TaskEvent, TaskEventKind},
+        event::{Origin, SessionEvent, TaskEvent, TaskEventKind},
     },
 };
 
@@ -80,6 +80,51 @@ pub(super) fn full(event: &TaskEvent, enrichment: Option<&Enrichment>) -> Vec<u8
         task,
     };
     json(&payload, 320)
+}
+
+/// What stands in the data of a CloudEvent beside the full payload.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Beside<'a> {
+    /// Left out for datagrams.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_source: Option<&'static str>,
+    #[serde(rename = "qs_appOwner", skip_serializing_if = "Option::is_none")]
+    owner: Option<Owner<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Owner<'a> {
+    user_directory: &'a str,
+    user_id: &'a str,
+    name: &'a str,
+}
+
+/// The data of the CloudEvent: the full payload, and what Butler's payload has no room for.
+pub(super) fn with_more(full: &[u8], event: &TaskEvent, enrichment: Option<&Enrichment>) -> Vec<u8> {
+    let app = enrichment.and_then(|enrichment| enrichment.app.as_ref());
+    let source = Some(event.origin).filter(|origin| *origin != Origin::Datagram).map(Origin::as_str);
+    let beside = Beside { event_source: source, owner: app.and_then(owner) };
+    let (more, mut data) = (json(&beside, 120), full.to_vec());
+    if more.len() > 2 && data.pop() == Some(b'}') {
+        data.push(b',');
+        data.extend(more.iter().skip(1));
+    } else {
+        data = full.to_vec();
+    }
+    data
+}
+
+fn owner(app: &Value) -> Option<Owner<'_>> {
+    let owner = app.get("owner")?;
+    let text = |key: &str| owner.get(key).and_then(Value::as_str);
+    let user_id = text("userId")?;
+    Some(Owner {
+        user_directory: text("userDirectory").unwrap_or_default(),
+        user_id,
+        name: text("name").unwrap_or_default(),
+    })
 }
 
 fn tags(object: &Value) -> Vec<&str> {
@@ -197,6 +242,19 @@ mod tests {
         assert!(aborted.ends_with(tail), "{aborted}");
         let failed = String::from_utf8(full(&task("scheduler-task-failed"), Some(&enrichment))).unwrap();
         assert!(!failed.contains("qs_appMetadata") && failed.contains("qs_taskMetadata"));
+    }
+
+    #[test]
+    fn more_than_butler_tells_stands_in_cloud_events_only() {
+        let event = task("scheduler-task-failed");
+        let plain = full(&event, None);
+        assert_eq!(with_more(&plain, &event, None), plain);
+        let owner = json!({"owner": {"id": "x", "userDirectory": "LAB", "userId": "goran", "name": "Göran"}});
+        let enrichment = Enrichment { task: None, app: Some(owner) };
+        let polled = TaskEvent { origin: Origin::Polling, ..event };
+        let data = String::from_utf8(with_more(&plain, &polled, Some(&enrichment))).unwrap();
+        let tail = r#""logMessage":"m","eventSource":"polling","qs_appOwner":{"userDirectory":"LAB","userId":"goran","name":"Göran"}}"#;
+        assert!(data.ends_with(tail), "{data}");
     }
 
     #[test]

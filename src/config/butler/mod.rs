@@ -5,6 +5,7 @@
 //! them.
 
 mod broker_choice;
+mod event_sources;
 mod key_values;
 mod mqtt;
 mod not_offered;
@@ -71,6 +72,7 @@ pub(super) fn decode(root: Option<&Node>, mut cx: Context<'_>) -> Option<Setting
     let rest = rest::decode(&butler, &cx);
     let start_filter = qrs::start_filter(butler.section("startTaskFilter"));
     let start = start_task::decode(butler.section("startTask"));
+    let sources = event_sources::decode(butler.section("eventSources"));
     let qrs = qrs::decode(&butler, &cx);
     let log = log(&butler, &cx);
     let docker_health = docker_health(butler.section("dockerHealthCheck"));
@@ -88,6 +90,7 @@ pub(super) fn decode(root: Option<&Node>, mut cx: Context<'_>) -> Option<Setting
         rest,
         start_filter,
         start,
+        sources: sources?,
         qrs: qrs?,
         log,
         docker_health,
@@ -166,4 +169,5 @@ pub(super) const OWN_SECTIONS: &[&str] = &[
     "dockerHealthCheck",
     "keyValueStore",
     "startTask",
+    "eventSources",
 ];

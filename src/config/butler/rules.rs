@@ -17,8 +17,19 @@ pub(super) fn check(settings: &Settings, cx: &Context<'_>) {
     rest(settings, cx);
     udp(settings, cx);
     qrs(settings, cx);
+    sources(settings, cx);
     for words in &settings.not_offered {
         cx.report.warn("", words);
+    }
+}
+
+/// Both other sources ask QRS.
+fn sources(settings: &Settings, cx: &Context<'_>) {
+    let sources = &settings.sources;
+    let on = [("polling", sources.polling.is_some()), ("notifications", sources.notifications.is_some())];
+    for (name, _) in on.iter().filter(|(_, on)| *on && settings.qrs.host.is_none()) {
+        let message = "this source asks the Qlik Sense Repository Service; write `configQRS.host`, or switch it off";
+        cx.report.error(&format!("Butler.eventSources.{name}.enable"), message);
     }
 }
 

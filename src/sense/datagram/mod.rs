@@ -15,7 +15,7 @@ mod text;
 use std::time::SystemTime;
 
 use self::{kind::TypeWord, names::split_names};
-use super::event::{SessionEvent, SessionEventKind, TaskEvent, TaskEventKind};
+use super::event::{Origin, SessionEvent, SessionEventKind, TaskEvent, TaskEventKind};
 use crate::config::settings::Generation;
 
 /// Why a datagram is no event.
@@ -166,6 +166,7 @@ fn engine(body: &str, generation: Generation, received: SystemTime) -> Result<Ta
         message: Some(message),
         received,
         ambiguous: false,
+        origin: Origin::Datagram,
     })
 }
 
@@ -214,6 +215,7 @@ impl Build {
             message: text::message(fields.get(id + 5..).unwrap_or_default(), self.generation),
             received: self.received,
             ambiguous,
+            origin: Origin::Datagram,
         }
     }
 }

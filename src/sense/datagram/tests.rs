@@ -158,6 +158,7 @@ proptest! {
             message: Some(message),
             received: SystemTime::UNIX_EPOCH,
             ambiguous: false,
+            origin: crate::sense::event::Origin::Datagram,
         };
         prop_assert_eq!(head(&render("/scheduler-task-aborted/", &event)), Ok(event));
     }

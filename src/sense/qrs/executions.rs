@@ -59,6 +59,8 @@ pub struct Attempt {
     pub node: Option<String>,
     /// When QRS changed it last, UTC.
     pub modified: Option<OffsetDateTime>,
+    /// For whom QRS changed it last, `DIR\user`: the scheduler's account.
+    pub modified_by: Option<String>,
     /// When QRS made it, UTC.
     pub created: Option<OffsetDateTime>,
     /// Whether QRS says that there is a script log.
@@ -97,6 +99,7 @@ impl Attempt {
             duration_ms: fields::number(object, "duration").and_then(|millis| u64::try_from(millis).ok()),
             node: fields::text(object, "executingNodeName"),
             modified: fields::date(object, "modifiedDate"),
+            modified_by: fields::text(object, "modifiedByUserName"),
             created: fields::date(object, "createdDate"),
             script_log_available: fields::flag(object, "scriptLogAvailable").unwrap_or_default(),
             file_reference: reference.map(|id| id.to_string()),

@@ -12,7 +12,7 @@ mod kernel;
 mod metrics;
 mod queue;
 mod socket;
-mod sources;
+pub(in crate::sense) mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -99,7 +99,7 @@ impl Receiver {
         let shared = Shared {
             queue,
             metrics,
-            sources: Sources::new(settings.allowed_sources.clone()),
+            sources: Sources::new("udpServerConfig.allowedSources", settings.allowed_sources.clone()),
             max_message_size: settings.max_message_size,
             stopping: AtomicBool::new(false),
             on_socket_error: std::sync::OnceLock::new(),
