@@ -61,3 +61,34 @@ impl QrsDirectory {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::{self, LoadOptions};
+
+    /// A QRS nobody answers for.
+    fn nobody() -> Qrs {
+        let mut settings = config::built_in(&LoadOptions::default()).unwrap().settings.qrs;
+        (settings.host, settings.port, settings.use_tls) = (Some("127.0.0.1".into()), 1, false);
+        Qrs::new(&settings)
+    }
+
+    #[tokio::test]
+    async fn what_was_heard_last_stands_in_for_a_qrs_that_is_away() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let cache = Arc::new(Cache::default());
+        let directory = QrsDirectory::new(nobody(), cache.clone(), Duration::from_secs(10));
+        let (task, app) = (TaskId::from_u128(1), AppId::from_u128(2));
+        let asked = (task.to_string(), app.to_string());
+        assert_eq!(directory.enrich(&asked.0, &asked.1).await, None, "nothing is known");
+        cache.note_task(task, &json!({"name": "T", "operational": {"id": 1}}));
+        let known = directory.enrich(&asked.0, &asked.1).await.unwrap();
+        assert_eq!((known.task, known.app), (Some(json!({"name": "T"})), None));
+        cache.note_app(app, &json!({"name": "A"}));
+        assert_eq!(directory.enrich(&asked.0, &asked.1).await.unwrap().app, Some(json!({"name": "A"})));
+        assert_eq!(directory.enrich("no id", "").await, Some(Enrichment::default()), "nobody is asked for that");
+    }
+}
