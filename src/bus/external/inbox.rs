@@ -81,8 +81,8 @@ impl Inbox {
         filters: Vec<TopicFilter>,
     ) -> (mpsc::Receiver<KeptDelivery>, impl Future<Output = ()> + Send + use<>) {
         let subscriber = self.subscriber(name, filters, true);
-        let early = std::mem::take(&mut self.early.lock().waiting);
-        for kept in early {
+        let early = std::mem::take(&mut *self.early.lock());
+        for kept in early.waiting {
             // There is as much room as there was before.
             subscriber.take(kept);
         }

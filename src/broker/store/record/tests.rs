@@ -26,8 +26,8 @@ const CORPUS_READ: usize = 16;
 fn origin(number: u64) -> Origin {
     let doors = [Door::Mqtt, Door::Rest, Door::Internal, Door::External];
     let door = doors[usize::try_from(number).unwrap() % doors.len()];
-    let client = (number % 3 > 0).then(|| ClientId::new(format!("c{number}")).unwrap());
-    Origin { door, client, user: (number % 5 > 0).then(|| "ü".into()), may_start: number.is_multiple_of(2) }
+    let client = (!number.is_multiple_of(3)).then(|| ClientId::new(format!("c{number}")).unwrap());
+    Origin { door, client, user: (!number.is_multiple_of(5)).then(|| "ü".into()), may_start: number.is_multiple_of(2) }
 }
 
 fn rows() -> impl Strategy<Value = Vec<Row>> {

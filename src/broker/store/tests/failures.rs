@@ -198,6 +198,30 @@ fn a_store_of_a_later_version_is_left_alone() {
     assert_eq!(scratch.files(), ["broker.redb", "store.ballast", "store.lock"]);
 }
 
+/// What an older program wrote is taken up as it is; from then on that program would refuse it.
+#[test]
+fn a_store_of_the_first_format_is_taken_up() {
+    let scratch = Scratch::new("first");
+    let (store, _) = open(&scratch.storage());
+    assert!(commit(&store, group(1, 3)));
+    drop(store);
+    let format = |change: Option<u8>| {
+        let database = redb::Database::open(scratch.0.join("broker.redb")).unwrap();
+        super::super::tables::transact(&database, |tables| {
+            let mut record = redb::ReadableTable::get(&tables.meta()?, "format")?.unwrap().value().to_vec();
+            record[0] = change.unwrap_or(record[0]);
+            tables.meta()?.insert("format", record.as_slice())?;
+            Ok(record[0])
+        })
+        .unwrap()
+    };
+    assert_eq!(format(Some(1)), 1);
+    let (store, recovered) = open(&scratch.storage());
+    assert_eq!((read_back(&store, SID), recovered.sessions.len()), (vec![(1, 1)], 1));
+    drop((store, recovered));
+    assert_eq!(format(None), 2);
+}
+
 /// The image of a closed store with sessions, queues and retained messages; the messages' numbers are positions, the retained ones' topics.
 fn image() -> Vec<u8> {
     let disk = Disk::default();
