@@ -164,7 +164,7 @@ struct Rotation {
 
 impl Rotation {
     fn open(directory: &Path, kind: Kind, limit: u64, day: Date) -> io::Result<Self> {
-        fs::create_dir_all(directory)?;
+        make(directory)?;
         let part = kind.last_part(directory, day)?;
         let (file, written) = append_to(&directory.join(kind.file(day, part)))?;
         let rotation = Self { directory: directory.to_owned(), kind, limit, day, part, file, written };
@@ -201,11 +201,20 @@ impl Rotation {
     }
 }
 
+/// Makes the directory, for its owner alone: the files say who did what.
+fn make(directory: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
+}
+
 fn append_to(path: &Path) -> io::Result<(File, u64)> {
     let mut options = File::options();
     options.create(true).append(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o640);
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(path)?;
     let written = file.metadata()?.len();
     Ok((file, written))

@@ -1,0 +1,55 @@
+//! How tasks are started: `startTask` and `startTaskFilter`.
+
+use std::time::Duration;
+
+use crate::names::{TaskId, TopicName};
+
+/// A further start topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartTopic {
+    /// `topic`
+    pub topic: TopicName,
+    /// What every message there starts, whatever it says; `None`: what the message says.
+    pub fixed: Option<FixedStart>,
+    /// `allowTask`: what may be started from there, in addition to `startTaskFilter`.
+    pub filter: StartTaskFilter,
+}
+
+/// What a start topic of its own starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FixedStart {
+    /// `taskId`
+    Task(TaskId),
+    /// `tag`
+    Tag(String),
+    /// `customProperty`: name and value.
+    CustomProperty(String, String),
+}
+
+/// `startTask`
+#[derive(Debug, Clone)]
+pub struct StartSettings {
+    /// `topics`: start topics beside `mqttConfig.taskStartTopic`.
+    pub topics: Vec<StartTopic>,
+    /// `deadlineSeconds`: how long a start message waits for a Qlik Sense that cannot be reached, or for a running task to end, where the
+    /// message does not say.
+    pub deadline: Duration,
+    /// `executionTopics`: whether the states of executions are published.
+    pub execution_topics: bool,
+    /// `auditLog`: whether every word on start requests is written to files in `logDirectory`; `None`: where the program keeps files at all
+    /// and the directory can be made.
+    pub audit_log: Option<bool>,
+}
+
+/// `startTaskFilter`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StartTaskFilter {
+    /// `enable`; false: every task may be started.
+    pub enable: bool,
+    /// `allowTask.taskId`
+    pub task_ids: Vec<TaskId>,
+    /// `allowTask.tag`, compared exactly.
+    pub tags: Vec<String>,
+    /// `allowTask.customProperty`, name and value, compared exactly.
+    pub custom_properties: Vec<(String, String)>,
+}
