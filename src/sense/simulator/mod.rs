@@ -4,7 +4,7 @@
 //! endpoints a task starter needs and what is publicly known of their behaviour; where that is not known, the plan file says what to do.
 //!
 //! Rooms: [`plan`] (the YAML), [`site`] (the state machine, without clock and network), [`filter`] (the filter language), [`datagram`] and
-//! [`outlet`] (what is sent), [`notifier`] (who is called), [`qrs`] and [`control`] (the two doors) over [`http`], [`reply`] and [`line`],
+//! [`outlet`] (what is sent), [`notifier`] (who is called), [`qrs`] and [`control`] (the two doors) over [`http`], [`reply`] and [`mod@line`],
 //! [`outage`], [`fault`], [`pki`] and [`tls`], [`journal`].
 //!
 //! Invariants: the site is changed only under its lock, which is never held across an await; every change is noticed by the one driver task,
