@@ -157,7 +157,7 @@ impl Actions {
 
     /// Answers what an earlier life of the program was asked and had not answered.
     fn resume(&self) {
-        for resumed in self.starter.resume() {
+        for resumed in self.starter.resume(|_| true) {
             let Some(address) = &resumed.request.return_address else { continue };
             let reply = Reply::back(&self.doors, address, &self.start_answers, &self.bus, &self.metrics);
             self.start.resume(resumed, reply);
@@ -176,6 +176,8 @@ impl Actions {
 
     /// Wants no messages, as long as the program runs: from now on nobody keeps any for the table; what is kept already waits until it runs.
     pub async fn rest(self, stop: CancellationToken) {
+        // What was asked by REST goes on all the same; there its asker asks again.
+        drop(self.starter.resume(|request| request.door == "rest"));
         if let Err(error) = self.bus.subscribe_kept(NAME, Vec::new()).await {
             tracing::debug!(%error, "the topics of the action table cannot be given up");
         }

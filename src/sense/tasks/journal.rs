@@ -198,10 +198,17 @@ impl Journal {
         self.shelf.write(vec![Change::Delete(step_key(id, task))]).await
     }
 
-    /// It is done; its last words are kept where a repetition can be known again.
-    pub(super) fn end(&self, id: RequestId, keys: Keys, words: &[Word], now: u64) {
+    /// It is done; its last words are kept where a repetition can be known again. `stepped`: further tasks that may have steps.
+    pub(super) fn end(
+        &self,
+        id: RequestId,
+        keys: Keys,
+        words: &[Word],
+        stepped: impl Iterator<Item = TaskId>,
+        now: u64,
+    ) {
         let mut changes = vec![Change::Delete(key(b'r', id))];
-        let tasks = words.iter().filter_map(|word| word.outcome.task_id);
+        let tasks = words.iter().filter_map(|word| word.outcome.task_id).chain(stepped);
         changes.extend(tasks.map(|task| Change::Delete(step_key(id, task))));
         if keys != Keys::default() {
             let words = words.iter().map(|word| (word.place, word.outcome.clone())).collect();

@@ -72,7 +72,14 @@ struct Inner {
     open: Arc<Semaphore>,
     running: TaskTracker,
     metrics: StartMetrics,
-    interrupted: Mutex<Vec<Interrupted>>,
+    interrupted: Mutex<Vec<Waiting>>,
+}
+
+/// A request of an earlier life of the program, known again from the beginning on and taken up when the program runs.
+struct Waiting {
+    kept: Interrupted,
+    teller: Teller,
+    story: Listener,
 }
 
 /// The requests of the last while.
@@ -92,6 +99,7 @@ impl Starter {
         let memory = |age| Memory::new(REMEMBERED.0, REMEMBERED.1, age);
         let mut known = Known { transactions: memory(TRANSACTION), deliveries: memory(DELIVERY), kept: memory(KEPT) };
         known.recall(ended);
+        let interrupted = interrupted.into_iter().map(|kept| known.expect(kept)).collect();
         journal.forget(known.forgotten());
         let work = Work {
             follower: Follower::new(qrs.clone()),
@@ -188,10 +196,15 @@ impl Starter {
         Ticket::new(story, false)
     }
 
-    /// Goes on with what an earlier life of the program left undone. To be called once, when the program runs.
-    pub fn resume(&self) -> Vec<Resumed> {
-        let interrupted = std::mem::take(&mut *self.0.interrupted.lock());
-        interrupted.into_iter().filter_map(|request| self.resume_one(request)).collect()
+    /// Goes on with what an earlier life of the program left undone and is wanted; the rest waits for the next call, or the next life.
+    pub fn resume(&self, wanted: impl Fn(&StartRequest) -> bool) -> Vec<Resumed> {
+        let mut interrupted = self.0.interrupted.lock();
+        let all = std::mem::take(&mut *interrupted);
+        let (now, later) = all.into_iter().partition(|waiting: &Waiting| wanted(&waiting.kept.request));
+        *interrupted = later;
+        drop(interrupted);
+        let now: Vec<Waiting> = now;
+        now.into_iter().filter_map(|waiting| self.resume_one(waiting)).collect()
     }
 
     /// What was started is answered; nothing is begun any more. Waits for calls under way, at most `limit`; true if all ended. Requests that
@@ -253,7 +266,7 @@ impl Starter {
         self.0.work.run(Arc::clone(&order)).await;
         let words = order.teller.finals();
         let keys = self.settle(keys, &words, order.request.door);
-        self.0.work.journal.end(order.id, keys, &words, wall_ms());
+        self.0.work.journal.end(order.id, keys, &words, order.steps.keys().copied(), wall_ms());
         order.teller.done();
         let forgotten = self.known().forgotten();
         self.0.work.journal.forget(forgotten);
@@ -282,8 +295,8 @@ impl Starter {
         keys.kept.into_iter().for_each(|key| known.kept.remove(key));
     }
 
-    fn resume_one(&self, kept: Interrupted) -> Option<Resumed> {
-        let Interrupted { id, keys, deadline, mut request, steps } = kept;
+    fn resume_one(&self, waiting: Waiting) -> Option<Resumed> {
+        let Waiting { kept: Interrupted { id, keys, deadline, mut request, steps }, teller, story } = waiting;
         if request.return_address.is_none() && keys.transaction.is_none() {
             // Whoever asked has gone with the connection, and will ask again.
             let (door, requested_by) = (request.door, &request.requested_by);
@@ -293,12 +306,10 @@ impl Starter {
                 called = steps.len(),
                 "a start request was interrupted; its asker has gone"
             );
-            self.0.work.journal.end(id, Keys::default(), &[], wall_ms());
+            self.0.work.journal.end(id, Keys::default(), &[], steps.into_keys(), wall_ms());
             return None;
         }
         request.patience = Duration::from_millis(deadline.saturating_sub(wall_ms()));
-        let (teller, story) = Teller::new();
-        self.known().remember(keys, id, &story, Instant::now());
         let order =
             Order { id, request: request.clone(), deadline, steps, teller, resumed: true, audit: self.audit().clone() };
         self.0.running.spawn(self.clone().carry_out(order, keys));
@@ -346,6 +357,13 @@ impl Known {
         if let Some(key) = keys.transaction {
             self.transactions.insert(key, Some(id), story.clone(), now);
         }
+    }
+
+    /// A request that was interrupted: a repetition hears what is said about it once it goes on.
+    fn expect(&mut self, kept: Interrupted) -> Waiting {
+        let (teller, story) = Teller::new();
+        self.remember(kept.keys, kept.id, &story, Instant::now());
+        Waiting { kept, teller, story }
     }
 
     /// Takes up what was done in an earlier life of the program, oldest first.
