@@ -46,7 +46,8 @@ def heard(client, _data, message):
     print(answer["status"], answer["taskName"] or task, error.get("message", ""), flush=True)
     # `accepted` and `started` are words on the way; what follows is the last one.
     if answer["status"] not in ("accepted", "started"):
-        print("\n".join(answer.get("execution", {}).get("logTail", [])), end="")
+        for line in answer.get("execution", {}).get("logTail", []):
+            print(line)
         ended.put(answer["status"])
 
 
