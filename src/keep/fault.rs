@@ -80,13 +80,14 @@ pub(crate) fn guarded<T, D: fmt::Debug + fmt::Display>(
     })
 }
 
-/// A write transaction that is on disk when its commit returns.
+/// A write transaction that is on disk when its commit returns. `large`: the file opens at once after a crash, however large it is, which costs
+/// each commit a second write to the disk.
 pub(crate) fn begin<D: fmt::Debug + fmt::Display>(
     database: &redb::Database,
+    large: bool,
 ) -> Result<redb::WriteTransaction, Fault<D>> {
     let mut txn = database.begin_write()?;
     txn.set_durability(redb::Durability::Immediate)?;
-    // The file opens at once after a crash, however large it is.
-    txn.set_quick_repair(true);
+    txn.set_quick_repair(large);
     Ok(txn)
 }

@@ -94,7 +94,7 @@ pub(super) fn transact<T>(
     database: &redb::Database,
     work: impl FnOnce(&mut Tables<'_>) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
-    let txn = fault::begin(database)?;
+    let txn = fault::begin(database, true)?;
     let mut tables = Tables::new(&txn);
     let done = work(&mut tables)?;
     drop(tables);

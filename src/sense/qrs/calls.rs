@@ -5,15 +5,17 @@ use std::{str::FromStr, time::Duration};
 use bytes::Bytes;
 use reqwest::Method;
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use super::{
     client::{Purpose, Qrs},
     error::QrsError,
+    fields,
     filter::Filter,
     model::{Task, custom_properties, tags},
 };
 use crate::{
-    names::{AppId, ExecutionId, TaskId},
+    names::{AppId, ExecutionId, ResultId, TaskId},
     telemetry::throttle::Throttle,
 };
 
@@ -24,6 +26,15 @@ pub enum StartReply {
     Started(Option<ExecutionId>),
     /// It did not start: QRS answered the zero id (task disabled, no scheduler, app missing).
     NotStarted,
+}
+
+/// How a task went last, as far as it can be told apart from how it goes next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LastAttempt {
+    /// Its result.
+    pub id: Option<ResultId>,
+    /// When it began, UTC by QRS's clock; `None`: the task never ran.
+    pub started: Option<OffsetDateTime>,
 }
 
 impl Qrs {
@@ -73,6 +84,19 @@ impl Qrs {
     /// If QRS gives no usable answer.
     pub async fn app_full(&self, id: AppId) -> Result<Option<Value>, QrsError> {
         Ok(self.list("app_full", Purpose::Enrich, "app/full", &Filter::app(id)).await?.into_iter().next())
+    }
+
+    /// The last attempt of a task that QRS shows with it: not of one that is under way. `GET /qrs/task/full?filter=id eq <id>`
+    ///
+    /// # Errors
+    /// If QRS gives no usable answer.
+    pub async fn last_attempt(&self, id: TaskId) -> Result<LastAttempt, QrsError> {
+        let found = self.list("last_attempt", Purpose::Start, "task/full", &Filter::task(id)).await?;
+        let last = found.first().and_then(|task| task.get("operational")?.get("lastExecutionResult"));
+        Ok(last.map_or_else(LastAttempt::default, |last| LastAttempt {
+            id: fields::id(last, "id"),
+            started: fields::date(last, "startTime"),
+        }))
     }
 
     /// Starts a task and waits until QRS says whether it started (not until it ends). Sent once, never repeated.

@@ -31,7 +31,7 @@ mod trust;
 mod verify;
 mod watch;
 
-pub use calls::StartReply;
+pub use calls::{LastAttempt, StartReply};
 pub use chain::{ChainLink, ChainOn, ChainRule};
 pub use client::Qrs;
 pub use error::{ConnectProblem, QrsError};

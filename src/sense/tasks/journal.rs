@@ -17,11 +17,12 @@ use super::{
     audit::Asker,
     memory::Key,
     request::{IdRule, OnRunning, StartOutcome, StartRequest, StartTarget, Wait},
+    settle::Before,
     story::Word,
 };
 use crate::{
     keep::{Change, KeepError, Shelf},
-    names::{ExecutionId, TaskId},
+    names::TaskId,
 };
 
 /// Version of the values.
@@ -62,8 +63,8 @@ pub(super) enum Step {
     Calling {
         /// Milliseconds since 1970.
         at: u64,
-        /// Executions of the task QRS knew before.
-        before: Vec<ExecutionId>,
+        /// What QRS knew of the task before.
+        before: Before,
     },
     /// What became of it: started, or the last word.
     Done(StartOutcome),

@@ -4,18 +4,16 @@
 //! Invariants: the call is never repeated; `unknown` is said only after QRS was there and showed no trace of an execution for
 //! [`Patience::settle`], or was away for [`Patience::away`].
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::{
-    names::{ExecutionId, TaskId},
+    names::{ExecutionId, ResultId, TaskId},
     sense::qrs::{Qrs, QrsError},
 };
-
-/// How far back executions of a task are looked for: longer than clocks differ.
-const BACK: Duration = Duration::from_secs(10 * 60);
 
 /// How long what became of a call is looked for.
 #[derive(Debug, Clone, Copy)]
@@ -35,46 +33,65 @@ impl Default for Patience {
     }
 }
 
-/// Executions of a task that QRS has attempts of, of the last while, oldest first.
-///
-/// # Errors
-/// If QRS gives no usable answer.
-pub(super) async fn attempted(qrs: &Qrs, task: TaskId) -> Result<Vec<ExecutionId>, QrsError> {
-    let attempts = qrs.attempts_of(task, OffsetDateTime::now_utc() - BACK).await?;
-    let mut seen = HashSet::new();
-    Ok(attempts.into_iter().filter_map(|attempt| attempt.execution).filter(|id| seen.insert(*id)).collect())
+/// What QRS knew of a task before it was called: what it knows later and did not know then is new. By QRS's own clock.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Before {
+    /// Executions under way.
+    running: Vec<ExecutionId>,
+    /// The last attempt.
+    last: Option<ResultId>,
+    /// When that began, milliseconds since 1970; nothing new is older.
+    since: Option<i64>,
 }
 
-/// The same, with those under way.
-async fn executions(qrs: &Qrs, task: TaskId) -> Result<Vec<ExecutionId>, QrsError> {
-    let (attempted, sessions) = tokio::try_join!(attempted(qrs, task), qrs.sessions_of(task))?;
-    Ok(attempted.into_iter().chain(sessions.into_iter().map(|session| session.id)).collect())
+impl Before {
+    /// Asks QRS.
+    ///
+    /// # Errors
+    /// If QRS gives no usable answer.
+    pub(super) async fn ask(qrs: &Qrs, task: TaskId) -> Result<Self, QrsError> {
+        let (sessions, last) = tokio::try_join!(qrs.sessions_of(task), qrs.last_attempt(task))?;
+        Ok(Self {
+            running: sessions.iter().map(|session| session.id).collect(),
+            last: last.id,
+            since: last.started.map(|at| at.unix_timestamp() * 1_000 + i64::from(at.millisecond())),
+        })
+    }
+
+    /// The execution under way.
+    pub(super) fn running(&self) -> Option<ExecutionId> {
+        self.running.first().copied()
+    }
+
+    /// An execution QRS knows now and did not know then.
+    async fn new_one(&self, qrs: &Qrs, task: TaskId) -> Result<Option<ExecutionId>, QrsError> {
+        let since = self.since.unwrap_or_default();
+        let since = OffsetDateTime::UNIX_EPOCH + time::Duration::milliseconds(since);
+        let (attempts, sessions) = tokio::try_join!(qrs.attempts_of(task, since), qrs.sessions_of(task))?;
+        // Attempts come oldest first: what comes behind the last one known then is new, and the oldest of that is ours.
+        let known = attempts.iter().position(|attempt| Some(attempt.id) == self.last).map_or(0, |last| last + 1);
+        let all = attempts
+            .iter()
+            .skip(known)
+            .filter_map(|attempt| attempt.execution)
+            .chain(sessions.iter().map(|session| session.id));
+        Ok(all.into_iter().find(|id| !self.running.contains(id)))
+    }
 }
 
 /// The execution a call led to, if there is one.
-pub(super) async fn find_out(
-    qrs: &Qrs,
-    task: TaskId,
-    before: &[ExecutionId],
-    patience: Patience,
-) -> Option<ExecutionId> {
+pub(super) async fn find_out(qrs: &Qrs, task: TaskId, before: &Before, patience: Patience) -> Option<ExecutionId> {
     let begun = Instant::now();
     let mut answered = None;
     loop {
-        match executions(qrs, task).await {
-            Ok(now) => {
-                if let Some(new) = now.into_iter().find(|id| !before.contains(id)) {
-                    return Some(new);
-                }
-                if answered.get_or_insert_with(Instant::now).elapsed() >= patience.settle {
-                    return None;
-                }
-            }
+        match before.new_one(qrs, task).await {
+            Ok(Some(new)) => return Some(new),
+            Ok(None) if answered.get_or_insert_with(Instant::now).elapsed() >= patience.settle => return None,
             Err(error) if begun.elapsed() >= patience.away => {
                 tracing::warn!(%task, %error, "what became of a start cannot be found out");
                 return None;
             }
-            Err(_) => {}
+            Ok(None) | Err(_) => {}
         }
         tokio::time::sleep(patience.look).await;
     }

@@ -11,7 +11,8 @@ use super::{
     journal::Step,
     lines::Waiting,
     request::{OnRunning, StartOutcome, StartStatus},
-    settle, wall_ms,
+    settle::{self, Before},
+    wall_ms,
     words::{expired, may_pass, not_kept, not_started, skipped, started, undecided},
     work::{Order, PAUSES, Work},
 };
@@ -96,12 +97,12 @@ impl Work {
         if order.is_late() {
             return Try::Decided(expired("the program was not running in time"));
         }
-        let (running, before) = match self.known(task).await {
-            Ok(known) => known,
+        let before = match Before::ask(&self.qrs, task.id).await {
+            Ok(before) => before,
             Err(error) if may_pass(&error) => return Try::Away(error),
             Err(error) => return Try::Decided(not_started(&error)),
         };
-        if let Some(execution) = running.filter(|_| order.request.on_running != OnRunning::Start) {
+        if let Some(execution) = before.running().filter(|_| order.request.on_running != OnRunning::Start) {
             return Try::Runs(Some(execution));
         }
         let step = Step::Calling { at: wall_ms(), before: before.clone() };
@@ -124,13 +125,6 @@ impl Work {
             }
             Err(error) => Try::Decided(not_started(&error)),
         }
-    }
-
-    /// The task's execution under way, and all that QRS knows of the last while.
-    async fn known(&self, task: &Task) -> Result<(Option<ExecutionId>, Vec<ExecutionId>), QrsError> {
-        let (sessions, all) = tokio::try_join!(self.qrs.sessions_of(task.id), settle::attempted(&self.qrs, task.id))?;
-        let running = sessions.first().map(|session| session.id);
-        Ok((running, all.into_iter().chain(sessions.iter().map(|session| session.id)).collect()))
     }
 
     /// QRS did not start it: because it runs?

@@ -99,7 +99,7 @@ impl Starter {
         let memory = |age| Memory::new(REMEMBERED.0, REMEMBERED.1, age);
         let mut known = Known { transactions: memory(TRANSACTION), deliveries: memory(DELIVERY), kept: memory(KEPT) };
         known.recall(ended);
-        let interrupted = interrupted.into_iter().map(|kept| known.expect(kept)).collect();
+        let interrupted = interrupted.into_iter().map(|kept| known.await_words_of(kept)).collect();
         journal.forget(known.forgotten());
         let work = Work {
             follower: Follower::new(qrs.clone()),
@@ -360,7 +360,7 @@ impl Known {
     }
 
     /// A request that was interrupted: a repetition hears what is said about it once it goes on.
-    fn expect(&mut self, kept: Interrupted) -> Waiting {
+    fn await_words_of(&mut self, kept: Interrupted) -> Waiting {
         let (teller, story) = Teller::new();
         self.remember(kept.keys, kept.id, &story, Instant::now());
         Waiting { kept, teller, story }

@@ -22,14 +22,14 @@ use super::{
     journal::{Journal, RequestId, Step},
     lines::Lines,
     request::{IdRule, StartOutcome, StartRequest, StartStatus, StartTarget, Wait},
-    settle::{self, Patience},
+    settle::{self, Before, Patience},
     story::{Teller, Word, lost},
     wall_ms,
     words::{accepted_for, audit, may_pass, not_found_out, started, too_late, undecided, unfollowed, unknown},
 };
 use crate::{
     config::settings::StartTaskFilter,
-    names::{ExecutionId, TaskId},
+    names::TaskId,
     sense::qrs::{Qrs, QrsError, model::Task},
 };
 
@@ -220,7 +220,7 @@ impl Work {
         &self,
         order: &Order,
         task: TaskId,
-        before: &[ExecutionId],
+        before: &Before,
         why: &str,
         named: &impl Fn(StartOutcome) -> StartOutcome,
     ) -> StartOutcome {
