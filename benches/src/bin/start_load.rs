@@ -1,26 +1,31 @@
 //! From a start message to the request at the simulated repository service, on the clock that both stamp with.
 //!
-//!     start_load rate  MQTT-ADDRESS CONTROL-ADDRESS RATE SECONDS
-//!     start_load burst MQTT-ADDRESS CONTROL-ADDRESS COUNT
+//!     start_load rate   MQTT-ADDRESS CONTROL-ADDRESS RATE SECONDS
+//!     start_load burst  MQTT-ADDRESS CONTROL-ADDRESS COUNT
+//!     start_load flight MQTT-ADDRESS CONTROL-ADDRESS COUNT IN-FLIGHT   the next one when an answer came
 //!
-//! The 50 tasks are those of the site `benches/run` writes. The n-th start request of a task at the repository belongs to the n-th message
-//! that names it. What is measured is the start request itself, whatever was asked before it.
+//! The 10,000 tasks are those of the site `benches/run` writes; each message names the next one, so that none runs when it is asked for. The
+//! n-th start request of a task at the repository belongs to the n-th message that names it. What is measured is the start request itself,
+//! whatever was asked before it.
 
-use std::{collections::HashMap, process::ExitCode, time::Duration};
+use std::{collections::HashMap, process::ExitCode, rc::Rc, time::Duration};
 
 use sense_butler_benches::{
     Arguments, Fallible, http,
-    mqtt::{connect, publish},
+    mqtt::{connect, publish, receive, subscribe},
     percentiles, run, wall_micros,
 };
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::Semaphore,
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
 /// Tasks of the site.
-const TASKS: u64 = 50;
+const TASKS: u64 = 10_000;
+/// Where answers are published.
+const ANSWERS: &str = "qliksense/start_task/response";
 /// Longest time from the last message to the last request.
 const LONGEST: Duration = Duration::from_secs(15);
 
@@ -36,16 +41,20 @@ async fn measure() -> Fallible<String> {
         let mut buffer = [0; 4096];
         while read.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
     });
+    // The tasks after those that were started last.
     let executions = executions(control).await?;
     let began = wall_micros();
-    let burst = match arguments.text(0, "rate or burst")? {
-        "rate" => None,
-        "burst" => Some(arguments.number::<u64>(3, "count")?),
-        other => return Err(format!("`{other}` is not rate or burst").into()),
-    };
-    let sent = match burst {
-        Some(count) => at_once(&mut write, count).await?,
-        None => paced(&mut write, arguments.number(3, "rate")?, arguments.number(4, "seconds")?).await?,
+    let sent = match arguments.text(0, "rate, burst or flight")? {
+        "rate" => {
+            let (rate, seconds) = (arguments.number(3, "rate")?, arguments.number(4, "seconds")?);
+            paced(&mut write, executions, rate, seconds).await?
+        }
+        "burst" => at_once(&mut write, executions, arguments.number(3, "count")?).await?,
+        "flight" => {
+            let (count, flying) = (arguments.number(3, "count")?, arguments.number(4, "in flight")?);
+            one_after_another(mqtt, &mut write, executions, count, flying).await?
+        }
+        other => return Err(format!("`{other}` is not rate, burst or flight").into()),
     };
     let starts = all_starts(control, began, sent.len()).await?;
     let created = self::executions(control).await? - executions;
@@ -55,27 +64,26 @@ async fn measure() -> Fallible<String> {
     let mut micros = latencies(&sent, &starts)?;
     let last = starts.iter().map(|(_, at)| *at).max().unwrap_or_default();
     let seconds = last.saturating_sub(began) as f64 / 1e6;
-    Ok(format!("{} messages={} seconds={seconds:.2}", percentiles(&mut micros), sent.len()))
+    let per_s = sent.len() as f64 / seconds;
+    Ok(format!("{} messages={} seconds={seconds:.2} per_s={per_s:.0}", percentiles(&mut micros), sent.len()))
 }
 
 fn task(number: u64) -> String {
-    format!("be9c4000-0000-4000-8000-{:012}", number % TASKS + 1)
+    format!("be9c4000-0000-4000-8000-{:012x}", number % TASKS + 1)
 }
 
 fn message(number: u64) -> Vec<u8> {
-    // The same few tasks again and again: without this, those that run would be skipped before QRS is asked.
-    let message = format!(r#"{{"taskId":"{}","onRunning":"start"}}"#, task(number));
-    publish("qliksense/start_task", 1, (number % 65_535 + 1) as u16, message.as_bytes())
+    publish("qliksense/start_task", 1, (number % 65_535 + 1) as u16, task(number).as_bytes())
 }
 
 /// Task and stamp of each message.
 type Stamps = Vec<(String, u64)>;
 
-async fn paced(write: &mut (impl AsyncWrite + Unpin), rate: u64, seconds: u64) -> Fallible<Stamps> {
+async fn paced(write: &mut (impl AsyncWrite + Unpin), first: u64, rate: u64, seconds: u64) -> Fallible<Stamps> {
     let mut ticks = interval(Duration::from_micros(1_000_000 / rate));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut sent = Vec::new();
-    for number in 0..rate * seconds {
+    for number in first..first + rate * seconds {
         ticks.tick().await;
         sent.push((task(number), wall_micros()));
         write.write_all(&message(number)).await?;
@@ -83,11 +91,46 @@ async fn paced(write: &mut (impl AsyncWrite + Unpin), rate: u64, seconds: u64) -
     Ok(sent)
 }
 
-async fn at_once(write: &mut (impl AsyncWrite + Unpin), count: u64) -> Fallible<Stamps> {
-    let all: Vec<u8> = (0..count).flat_map(message).collect();
+async fn at_once(write: &mut (impl AsyncWrite + Unpin), first: u64, count: u64) -> Fallible<Stamps> {
+    let all: Vec<u8> = (first..first + count).flat_map(message).collect();
     let now = wall_micros();
     write.write_all(&all).await?;
-    Ok((0..count).map(|number| (task(number), now)).collect())
+    Ok((first..first + count).map(|number| (task(number), now)).collect())
+}
+
+/// At most so many without their answer at a time.
+async fn one_after_another(
+    mqtt: &str,
+    write: &mut (impl AsyncWrite + Unpin),
+    first: u64,
+    count: u64,
+    flying: usize,
+) -> Fallible<Stamps> {
+    let mut answers = connect(mqtt, "start-load-answers").await?;
+    subscribe(&mut answers, ANSWERS, 0).await?;
+    let room = Rc::new(Semaphore::new(flying));
+    let back = Rc::clone(&room);
+    tokio::task::spawn_local(async move {
+        let started = |payload: &[u8]| payload.windows(9).any(|part| part == br#""started""#);
+        let heard = receive(&mut answers, |message| {
+            let started = started(message.payload);
+            if started {
+                back.add_permits(1);
+            }
+            started
+        });
+        // An answer that is none of a start, or no connection: nothing more is sent, and that is told.
+        let _ = heard.await;
+        back.close();
+    });
+    let mut sent = Vec::new();
+    for number in first..first + count {
+        room.acquire().await?.forget();
+        sent.push((task(number), wall_micros()));
+        write.write_all(&message(number)).await?;
+    }
+    room.acquire_many(flying as u32).await?.forget();
+    Ok(sent)
 }
 
 /// Waits for so many start requests since `began`; looked at seldom, so that looking does not disturb.

@@ -24,7 +24,7 @@ use super::{
     story::{Listener, Teller, Ticket, Word, told},
     wall_ms,
     words::not_kept,
-    work::{Order, Work},
+    work::{Looked, Order, Work},
 };
 use crate::{
     config::settings::StartTaskFilter,
@@ -249,6 +249,8 @@ impl Starter {
     }
 
     async fn ask(self, order: Order, keys: Keys, now: u64, place: OwnedSemaphorePermit, asked: oneshot::Sender<()>) {
+        // QRS is asked while the disk writes: looking changes nothing.
+        let looked = self.0.work.look(&order);
         let kept = self.0.work.journal.ask(order.id, keys, &order.request, (now, order.deadline)).await;
         if let Err(error) = &kept {
             self.refuse(order.id, &order.request, keys, &order.teller, &|| not_kept(error));
@@ -256,14 +258,14 @@ impl Starter {
         // The asker may be gone.
         let _ = asked.send(());
         if kept.is_ok() {
-            self.carry_out(order, keys).await;
+            self.carry_out(order, keys, looked).await;
         }
         drop(place);
     }
 
-    async fn carry_out(self, order: Order, keys: Keys) {
+    async fn carry_out(self, order: Order, keys: Keys, looked: Looked) {
         let order = Arc::new(order);
-        self.0.work.run(Arc::clone(&order)).await;
+        self.0.work.run(Arc::clone(&order), looked).await;
         let words = order.teller.finals();
         let keys = self.settle(keys, &words, order.request.door);
         self.0.work.journal.end(order.id, keys, &words, order.steps.keys().copied(), wall_ms());
@@ -312,7 +314,8 @@ impl Starter {
         request.patience = Duration::from_millis(deadline.saturating_sub(wall_ms()));
         let order =
             Order { id, request: request.clone(), deadline, steps, teller, resumed: true, audit: self.audit().clone() };
-        self.0.running.spawn(self.clone().carry_out(order, keys));
+        let looked = self.0.work.look(&order);
+        self.0.running.spawn(self.clone().carry_out(order, keys, looked));
         Some(Resumed { request, ticket: Ticket::new(story, false) })
     }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::task::JoinSet;
-use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker, task_tracker::TaskTrackerToken};
 
 use super::{
     allow,
@@ -46,6 +46,13 @@ enum Found {
     Done(StartOutcome),
     /// Nobody could be asked.
     Later(StartTarget, QrsError),
+}
+
+/// What all targets of a request lead to, being looked up; given up when nobody waits for it any more.
+pub(super) struct Looked {
+    found: AbortOnDropHandle<Vec<Found>>,
+    /// A stop of the program waits for what comes of it; `None`: it stops already.
+    call: Option<TaskTrackerToken>,
 }
 
 /// A request on its way.
@@ -108,8 +115,8 @@ pub(super) struct Work {
 
 impl Work {
     /// Carries a request out, from the filter to the last word on its last task.
-    pub(super) async fn run(&self, order: Arc<Order>) {
-        let (mut found, call) = self.find_all(&order).await;
+    pub(super) async fn run(&self, order: Arc<Order>, looked: Looked) {
+        let (mut found, call) = self.find_all(&order, looked).await;
         hold_back(&mut found, order.request.id_rule);
         let (mut running, mut places) = (JoinSet::new(), HashMap::new());
         for (place, step) in once_each(found).into_iter().enumerate() {
@@ -133,15 +140,27 @@ impl Work {
         }
     }
 
-    /// Looks every target up; while QRS cannot be asked, until the deadline.
-    async fn find_all(&self, order: &Order) -> (Vec<Found>, TaskTrackerToken) {
+    /// Looks every target up, once.
+    pub(super) fn look(&self, order: &Order) -> Looked {
+        let (work, targets) = (self.clone(), order.request.targets.clone());
+        let call = (!self.calls.is_closed()).then(|| self.calls.token());
+        let found = AbortOnDropHandle::new(tokio::spawn(async move {
+            let found = in_order(targets, move |target| work.clone().find(target)).await;
+            found.into_iter().flat_map(|list| list.unwrap_or_else(|| vec![Found::Done(lost())])).collect()
+        }));
+        Looked { found, call }
+    }
+
+    /// What every target leads to; while QRS cannot be asked, until the deadline.
+    async fn find_all(&self, order: &Order, mut looked: Looked) -> (Vec<Found>, TaskTrackerToken) {
         let (mut pause, mut accepted) = (PAUSES.0, false);
         loop {
-            let call = self.call().await;
-            let work = self.clone();
-            let found = in_order(order.request.targets.clone(), move |target| work.clone().find(target)).await;
-            let found: Vec<Found> =
-                found.into_iter().flat_map(|list| list.unwrap_or_else(|| vec![Found::Done(lost())])).collect();
+            let call = match looked.call.take() {
+                Some(call) => call,
+                None => self.call().await,
+            };
+            // Nobody aborts it while it is waited for, and panics were caught in it.
+            let found: Vec<Found> = looked.found.await.unwrap_or_else(|_| vec![Found::Done(lost())]);
             let later = found.iter().enumerate().filter_map(|(place, step)| match step {
                 Found::Later(target, error) => Some((place, accepted_for(target, error))),
                 _ => None,
@@ -157,6 +176,7 @@ impl Work {
             if !order.pause(&mut pause).await {
                 return (found, self.call().await);
             }
+            looked = self.look(order);
         }
     }
 
