@@ -1,4 +1,7 @@
-//! The dispatcher: one task, one order. It takes what the engine carried, applies it to the stream, and carries out the effects.
+//! The dispatcher: one thread, one order. It takes what the engine carried, applies it to the stream, and carries out the effects.
+//!
+//! It has a thread of its own: on one of the runtime's, it would stand in one queue with the connections, and whatever makes many of these ready at once
+//! would delay everybody's messages.
 //!
 //! A round: at most [`ROUND`](super::engine::ROUND) envelopes, then messages into outboxes, the commit, acknowledgements, room on the bus,
 //! and a yield. It awaits nothing else: no outbox, no permit, no socket. An engine that dies, skips or falls silent is replaced here; three
@@ -10,7 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     admission::{Room, Window},
@@ -62,9 +66,28 @@ pub(super) struct Dispatcher {
     pub patience: usize,
 }
 
+/// A dispatcher at work, and how it ended; nothing comes if it panicked.
+pub(super) type Dispatching = oneshot::Receiver<Result<State, DispatcherError>>;
+
 impl Dispatcher {
-    /// Runs until the engine was stopped and everything in flight is dispatched.
-    pub(super) async fn run(mut self, stopped: Arc<Notify>) -> Result<State, DispatcherError> {
+    /// Runs on a thread of its own until the engine was stopped and everything in flight is dispatched.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub(super) fn start(self, stopped: CancellationToken) -> Result<Dispatching, DispatcherError> {
+        let no_thread = |error| DispatcherError::Engine(format!("the dispatcher's thread does not start: {error}"));
+        // It waits for wakers only: neither sockets nor time.
+        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(no_thread)?;
+        let (ended, dispatching) = oneshot::channel();
+        let work = move || {
+            // Nobody may wait for it any more.
+            let _ = ended.send(runtime.block_on(self.run(stopped)));
+        };
+        std::thread::Builder::new().name("dispatcher".into()).spawn(work).map_err(no_thread)?;
+        Ok(dispatching)
+    }
+
+    async fn run(mut self, stopped: CancellationToken) -> Result<State, DispatcherError> {
         let (mut flights, mut effects) = (Vec::new(), std::mem::take(&mut self.effects));
         let mut stopping = false;
         // Nothing is submitted any more once it stops: what is under way then is the last.
@@ -74,7 +97,7 @@ impl Dispatcher {
                 biased;
                 round = self.egress.round(&mut flights) => if let Err(sick) = round { self.replace(sick)?; },
                 () = attention.notified() => if self.engine.is_deaf() { self.replace(Sick::Dead)?; },
-                () = stopped.notified(), if !stopping => stopping = true,
+                () = stopped.cancelled(), if !stopping => stopping = true,
             }
             self.dispatch(&mut flights, &mut effects);
             tokio::task::yield_now().await;

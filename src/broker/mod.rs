@@ -40,8 +40,7 @@ use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration}
 use prometheus_client::registry::Registry;
 use tokio::{
     io::DuplexStream,
-    sync::{Notify, Semaphore, mpsc},
-    task::JoinHandle,
+    sync::{Notify, Semaphore, mpsc, oneshot::error::RecvError},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -51,7 +50,7 @@ use self::{
     auth::Authenticator,
     cargo::Cargo,
     connection::Entrance,
-    dispatcher::Dispatcher,
+    dispatcher::{Dispatcher, Dispatching},
     doorstep::Doorstep,
     engine::{Engine, Outgoing},
     envelope::{Draft, now_ms},
@@ -223,7 +222,10 @@ impl Broker {
     /// If the engine cannot be kept alive.
     pub async fn run(self, stop: CancellationToken) -> Result<(), DispatcherError> {
         let Self { hub, bound, dispatcher, certificates } = self;
-        let drained = Arc::new(Notify::new());
+        let drained = CancellationToken::new();
+        // Whoever drops this future ends the dispatcher's thread, too.
+        let _ends = drained.clone().drop_guard();
+        let mut stream = dispatcher.start(drained.clone())?;
         let accepting = TaskTracker::new();
         for door in bound {
             accepting.spawn(door.run(hub.clone(), hub.tasks.clone()));
@@ -232,7 +234,6 @@ impl Broker {
         if let Some(certificates) = certificates {
             accepting.spawn(certificates.watch(hub.stop.clone()));
         }
-        let mut stream = tokio::spawn(dispatcher.run(Arc::clone(&drained)));
         let ended = tokio::select! {
             ended = &mut stream => Some(ended),
             () = stop.cancelled() => None,
@@ -243,7 +244,7 @@ impl Broker {
         // Connections report their ends to the stream while they go, so it is stopped after them.
         let _ = tokio::time::timeout(FAREWELL, async { tokio::join!(accepting.wait(), hub.tasks.wait()) }).await;
         hub.engine.stop();
-        drained.notify_one();
+        drained.cancel();
         let ended = match ended {
             Some(ended) => finish(ended),
             None => finish(emptied(&mut stream, &hub).await),
@@ -256,10 +257,7 @@ impl Broker {
 }
 
 /// Waits for the last envelopes. An engine that falls silent now is replaced like at any other time.
-async fn emptied(
-    stream: &mut JoinHandle<Result<State, DispatcherError>>,
-    hub: &Hub,
-) -> Result<Result<State, DispatcherError>, tokio::task::JoinError> {
+async fn emptied(stream: &mut Dispatching, hub: &Hub) -> Result<Result<State, DispatcherError>, RecvError> {
     loop {
         match tokio::time::timeout(TICK, &mut *stream).await {
             Ok(ended) => return ended,
@@ -269,10 +267,10 @@ async fn emptied(
     }
 }
 
-fn finish(ended: Result<Result<State, DispatcherError>, tokio::task::JoinError>) -> Result<(), DispatcherError> {
+fn finish(ended: Result<Result<State, DispatcherError>, RecvError>) -> Result<(), DispatcherError> {
     match ended {
         Ok(result) => result.map(drop),
-        Err(error) => Err(DispatcherError::Engine(format!("the dispatcher ended: {error}"))),
+        Err(_) => Err(DispatcherError::Engine("the dispatcher panicked; the log says where".to_owned())),
     }
 }
 
