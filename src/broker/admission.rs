@@ -92,7 +92,7 @@ impl Turnstile {
         Self { window, queue, waits: false }
     }
 
-    /// Takes permits, or waits for them.
+    /// Takes permits, or waits for them. Who asks for another number than before goes to the end of the queue.
     pub(super) fn poll_take(&mut self, cost: u32, cx: &mut Context<'_>) -> bool {
         if !self.waits && self.window.try_take(cost) {
             return true;
@@ -210,6 +210,20 @@ mod tests {
         assert_eq!(left(&window), 70, "taken once, not once from the queue and once beside it");
         window.give_back(30);
         assert_eq!(left(&window), 100);
+    }
+
+    #[test]
+    fn a_place_in_the_queue_is_one_for_what_was_asked_for() {
+        let window = Window::new(100);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut gates = [(); 3].map(|()| Turnstile::new(window.clone()));
+        let [holder, steady, growing] = &mut gates;
+        assert!(holder.poll_take(100, &mut cx) && !growing.poll_take(30, &mut cx) && !steady.poll_take(30, &mut cx));
+        assert!(!growing.poll_take(40, &mut cx));
+        window.give_back(30);
+        assert!(!growing.poll_take(40, &mut cx) && steady.poll_take(30, &mut cx), "it has lost its turn");
+        window.give_back(40);
+        assert!(growing.poll_take(40, &mut cx));
     }
 
     #[test]

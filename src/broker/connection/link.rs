@@ -83,6 +83,9 @@ pub(super) struct Link {
     pub meter: Option<Box<Meter>>,
     pub parcels: Vec<Parcel>,
     pub replies: Vec<Reply>,
+    /// The batch there is no room for yet: how many of `pending`, and what they cost on the bus and before the store. It stays what it is while it
+    /// waits: whoever asks for more than before goes to the end of the queue, and who goes on talking would never have his turn.
+    waiting: Option<(usize, u32, u32)>,
     turnstile: Turnstile,
     store_turnstile: Turnstile,
     /// Room before the store that the next batch has already.
@@ -126,6 +129,7 @@ impl Link {
             meter,
             parcels: Vec::new(),
             replies: Vec::new(),
+            waiting: None,
             turnstile,
             store_turnstile,
             granted: 0,
@@ -291,12 +295,14 @@ impl Link {
             // Who may not go on keeps nobody from it.
             self.turnstile.leave();
             self.store_turnstile.leave();
+            self.waiting = None;
             self.give_up_grant();
             return Ok(false);
         }
         while !self.pending.is_empty() && !self.peer.is_held() {
-            let (count, cost, stored) = self.batch();
+            let (count, cost, stored) = self.waiting.take().unwrap_or_else(|| self.batch());
             if !self.poll_stored(stored, cx) || !self.poll_room(cost, cx) {
+                self.waiting = Some((count, cost, stored));
                 break;
             }
             self.granted = 0;
