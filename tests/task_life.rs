@@ -105,7 +105,8 @@ fn statuses(words: &[Word]) -> Vec<StartStatus> {
 #[tokio::test]
 async fn executions_are_followed_to_each_end() {
     use StartStatus::{Aborted, Failed, Finished, Started};
-    let (site, cases) = (Site::start(&tasks()).await, [(QUICK, Finished, 1), (FAILS, Failed, 2), (ABORTED, Aborted, 1)]);
+    let (site, cases) =
+        (Site::start(&tasks()).await, [(QUICK, Finished, 1), (FAILS, Failed, 2), (ABORTED, Aborted, 1)]);
     let life = Life::begin(&site, None);
     let mut ran = 0;
     for (task, end, attempts) in cases {
