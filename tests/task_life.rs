@@ -255,6 +255,37 @@ async fn the_next_life_of_the_program_goes_on() {
     site.finish().await;
 }
 
+/// The program may end between the last word and its leaving: the answer is given again, the same, until somebody has passed it on.
+#[tokio::test]
+async fn an_answer_that_had_not_left_is_given_again_in_the_next_life() {
+    let (site, dir) = (Site::start(&tasks()).await, Dir::new());
+    let wish = |task| StartRequest { return_address: Some(json!("somewhere")), ..request(task) };
+    let life = Life::begin(&site, Some(&dir.0));
+    let mut ticket = life.starter.submit(wish(QUICK)).await;
+    let first = ticket.next().await.unwrap();
+    assert_eq!((first.last, first.outcome.status), (true, StartStatus::Started));
+    assert_eq!(statuses(&life.words(wish(SLOW)).await), [StartStatus::Started], "this one is heard to its end");
+    life.end().await;
+    drop(ticket);
+    for lives_left in [1, 0] {
+        let life = Life::begin(&site, Some(&dir.0));
+        let mut resumed = life.starter.resume(|_| true);
+        assert_eq!(resumed.len(), 1, "{resumed:?}");
+        let mut ticket = resumed.remove(0).ticket;
+        assert_eq!(ticket.next().await.unwrap().outcome, first.outcome);
+        if lives_left == 0 {
+            assert_eq!(ticket.next().await, None);
+        }
+        life.end().await;
+    }
+    let life = Life::begin(&site, Some(&dir.0));
+    assert!(life.starter.resume(|_| true).is_empty());
+    let starts = site.starts().await;
+    assert_eq!((starts[&TaskId::from_u128(QUICK)], starts[&TaskId::from_u128(SLOW)]), (1, 1));
+    life.end().await;
+    site.finish().await;
+}
+
 /// Two thousand requests while the site fails in every way: nothing is started twice for one request, and every word is true.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_started_twice_whatever_fails() {
