@@ -5,6 +5,8 @@
 mod app;
 #[path = "support/mqtt.rs"]
 mod mqtt;
+#[path = "support/mqtt5.rs"]
+mod mqtt5;
 
 use std::{
     process::{Command, Output},
@@ -13,6 +15,7 @@ use std::{
 
 use app::{App, Dir, said};
 use mqtt::{Client, options};
+use mqtt5::{Client5, options_5};
 use rumqttc::{
     ConnectReturnCode, ConnectionError, LastWill, QoS,
     v5::{self, mqttbytes::v5::PublishProperties},
@@ -112,82 +115,6 @@ async fn rumqttc_in_3_1_1() {
     site.app.stop().await;
 }
 
-/// A connected MQTT 5 client of rumqttc.
-struct Client5 {
-    mqtt: v5::AsyncClient,
-    events: v5::EventLoop,
-}
-
-impl Client5 {
-    async fn connect(options: v5::MqttOptions) -> Result<(Self, bool), v5::ConnectionError> {
-        let (mqtt, events) = v5::AsyncClient::new(options, 100);
-        let mut client = Self { mqtt, events };
-        let found = client.until(|packet| match packet {
-            v5::mqttbytes::v5::Packet::ConnAck(ack) => Some(ack.session_present),
-            _ => None,
-        });
-        let present = found.await?;
-        Ok((client, present))
-    }
-
-    async fn open(port: u16, id: &str) -> Self {
-        Self::connect(options_5(port, id)).await.unwrap().0
-    }
-
-    async fn until<T>(
-        &mut self,
-        mut wanted: impl FnMut(v5::mqttbytes::v5::Packet) -> Option<T>,
-    ) -> Result<T, v5::ConnectionError> {
-        let search = async {
-            loop {
-                if let v5::Event::Incoming(packet) = self.events.poll().await?
-                    && let Some(found) = wanted(packet)
-                {
-                    return Ok(found);
-                }
-            }
-        };
-        tokio::time::timeout(app::PATIENCE, search).await.expect("a packet in time")
-    }
-
-    async fn subscribe(&mut self, filter: &str) {
-        self.mqtt.subscribe(filter, v5::mqttbytes::QoS::ExactlyOnce).await.unwrap();
-        self.until(|packet| matches!(packet, v5::mqttbytes::v5::Packet::SubAck(_)).then_some(())).await.unwrap();
-    }
-
-    async fn publish(&mut self, topic: &str, qos: u8, retain: bool, payload: &str, properties: PublishProperties) {
-        use v5::mqttbytes::v5::Packet;
-        let quality = v5::mqttbytes::qos(qos).unwrap();
-        let sent = self.mqtt.publish_with_properties(topic, quality, retain, payload.to_owned(), properties);
-        sent.await.unwrap();
-        if qos == 0 {
-            let out = async {
-                while !matches!(self.events.poll().await.unwrap(), v5::Event::Outgoing(rumqttc::Outgoing::Publish(_))) {
-                }
-            };
-            return tokio::time::timeout(app::PATIENCE, out).await.expect("sent in time");
-        }
-        let last = move |packet| match packet {
-            Packet::PubAck(_) if qos == 1 => Some(()),
-            Packet::PubComp(_) if qos == 2 => Some(()),
-            _ => None,
-        };
-        self.until(last).await.unwrap();
-    }
-
-    async fn next(&mut self) -> v5::mqttbytes::v5::Publish {
-        let publish = self.until(|packet| match packet {
-            v5::mqttbytes::v5::Packet::Publish(publish) => Some(publish),
-            _ => None,
-        });
-        publish.await.unwrap()
-    }
-}
-
-fn options_5(port: u16, id: &str) -> v5::MqttOptions {
-    v5::MqttOptions::new(id, "127.0.0.1", port)
-}
-
 #[tokio::test]
 async fn rumqttc_in_5() {
     let site = Site::start().await;
@@ -202,7 +129,7 @@ async fn rumqttc_in_5() {
     };
     for number in 0..60_u8 {
         let text = number.to_string();
-        publisher.publish(TOPIC, number % 3, false, &text, properties.clone()).await;
+        publisher.publish(TOPIC, number % 3, false, text.as_str(), properties.clone()).await;
         let got = subscriber.next().await;
         assert_eq!((&got.topic[..], got.qos as u8, &got.payload[..]), (TOPIC.as_bytes(), number % 3, text.as_bytes()));
         let found = got.properties.unwrap();
@@ -232,7 +159,7 @@ async fn rumqttc_in_5() {
     first.subscribe("while/away").await;
     drop(first);
     for qos in [1, 2] {
-        publisher.publish("while/away", qos, false, &qos.to_string(), PublishProperties::default()).await;
+        publisher.publish("while/away", qos, false, qos.to_string(), PublishProperties::default()).await;
     }
     let (mut again, present) = Client5::connect(keeps).await.unwrap();
     assert!(present);

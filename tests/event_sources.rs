@@ -9,20 +9,17 @@
     missing_docs
 )]
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+#[path = "support/app.rs"]
+mod app;
+#[path = "support/site.rs"]
+mod site;
 
+use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use app::Dir;
 use prometheus_client::registry::Registry;
 use sense_butler::{
-    config::settings::{EventSources, Generation, NotificationSettings, QrsSettings, QrsVerify, UdpSettings},
+    config::settings::{EventSources, Generation, NotificationSettings, UdpSettings},
     keep::Keep,
     names::TaskId,
     sense::{
@@ -30,13 +27,14 @@ use sense_butler::{
         event::{Origin, SenseEvent, TaskEvent, TaskEventKind},
         qrs::Qrs,
         receiver::Receiver,
-        simulator::{Profile, Simulator, SimulatorError, SimulatorSettings, SiteSource, Targets, Transport},
+        simulator::{Profile, Targets},
         sources::{Once, Sources, Surroundings},
     },
     telemetry::metrics::encode,
 };
-use serde_json::{Value, json};
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use serde_json::json;
+use site::{Site, task};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How each task ends, and what that is to a listener.
@@ -54,116 +52,39 @@ fn id(kind: u128, number: u128) -> TaskId {
     TaskId::from_u128((kind << 64) + number + 1)
 }
 
-fn site_text() -> String {
-    let mut text = String::from(
-        "version: 31.37.0.0\nsampleTask: 00000000-0000-0001-0000-000000000001\nonRunning: zeroGuid\nonMissingUser: admin\nnodes:\n  - { name: sense-1, slots: 100 }\nusers:\n  \
-         - { directory: INTERNAL, id: sa_api, role: admin }\napps:\n  - { id: a9900000-0000-4000-8000-000000000001, name: App }\ntasks:\n",
-    );
-    for (kind, more, _) in TASKS {
-        for number in 0..EACH {
-            text += &format!("  - {{ id: {}, name: Task {kind}.{number}, app: App, {more} }}\n", id(kind, number));
+fn tasks() -> String {
+    let kinds = TASKS.iter().flat_map(|(kind, more, _)| (0..EACH).map(move |number| (*kind, number, *more)));
+    kinds.map(|(kind, number, more)| task(id(kind, number), &format!("Task {kind}.{number}"), more)).collect()
+}
+
+/// A site whose datagrams go to an address.
+async fn site_of(udp: Option<SocketAddr>) -> Site {
+    Site::with(&tasks(), |settings| {
+        settings.speed = 10.0;
+        settings.profile = Profile::Butler16;
+        settings.targets = Targets { tasks: udp.into_iter().collect(), sessions: Vec::new() };
+    })
+    .await
+}
+
+/// Starts the tasks of these numbers, of every kind; how many executions.
+async fn start_tasks(site: &Site, numbers: std::ops::Range<u128>) -> usize {
+    let mut started = 0;
+    for (kind, ..) in TASKS {
+        for number in numbers.clone() {
+            site.start_elsewhere(id(kind, number)).await;
+            started += 1;
         }
     }
-    text
+    started
 }
 
-struct Site {
-    qrs: SocketAddr,
-    control: SocketAddr,
-    http: reqwest::Client,
-    stop: CancellationToken,
-    running: JoinHandle<Result<(), SimulatorError>>,
+async fn lose(site: &Site, loss: f64) {
+    site.order("datagrams", json!({"loss": loss, "duplicate": 0.1})).await;
 }
 
-impl Site {
-    /// A site whose datagrams go to an address.
-    async fn start(udp: Option<SocketAddr>) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let settings = SimulatorSettings {
-            qrs: vec!["127.0.0.1:0".parse().unwrap()],
-            control: Some("127.0.0.1:0".parse().unwrap()),
-            seed: Some(1),
-            speed: 10.0,
-            rate: 0.0,
-            transport: Transport::Plain,
-            site: SiteSource::Text(site_text()),
-            profile: Profile::Butler16,
-            targets: Targets { tasks: udp.into_iter().collect(), sessions: Vec::new() },
-            ..SimulatorSettings::new(std::env::temp_dir())
-        };
-        let simulator = Simulator::bind(settings).await.unwrap();
-        let (qrs, control) = (simulator.addresses().qrs[0], simulator.addresses().control.unwrap());
-        let stop = CancellationToken::new();
-        let running = tokio::spawn(simulator.run(stop.clone()));
-        Self { qrs, control, http: reqwest::Client::new(), stop, running }
-    }
-
-    fn settings(&self) -> QrsSettings {
-        QrsSettings {
-            host: Some(self.qrs.ip().to_string()),
-            port: self.qrs.port(),
-            use_tls: false,
-            headers: vec![("X-Qlik-User".into(), "UserDirectory=INTERNAL; UserId=sa_api".into())],
-            client_cert: None,
-            client_key: None,
-            ca: None,
-            verify: QrsVerify::Ca { name: None },
-            further: Vec::new(),
-        }
-    }
-
-    async fn order(&self, path: &str, body: Value) -> Value {
-        let url = format!("http://{}/control/{path}", self.control);
-        let answer = self.http.post(url).body(body.to_string()).send().await.unwrap();
-        assert!(answer.status().is_success(), "{path} {body}: {}", answer.text().await.unwrap());
-        serde_json::from_str(&answer.text().await.unwrap()).unwrap_or_default()
-    }
-
-    async fn ask(&self, path: &str) -> Value {
-        let url = format!("http://{}/control/{path}", self.control);
-        serde_json::from_str(&self.http.get(url).send().await.unwrap().text().await.unwrap()).unwrap()
-    }
-
-    /// Starts the tasks of these numbers, of every kind; how many executions.
-    async fn start_tasks(&self, numbers: std::ops::Range<u128>) -> usize {
-        let mut started = 0;
-        for (kind, ..) in TASKS {
-            for number in numbers.clone() {
-                self.order(&format!("task/{}/start", id(kind, number)), json!({})).await;
-                started += 1;
-            }
-        }
-        started
-    }
-
-    async fn lose(&self, loss: f64) {
-        self.order("datagrams", json!({"loss": loss, "duplicate": 0.1})).await;
-    }
-
-    async fn subscriptions(&self) -> usize {
-        self.ask("notifications").await["subscriptions"].as_array().unwrap().len()
-    }
-
-    async fn finish(self) {
-        self.stop.cancel();
-        timeout(Duration::from_secs(5), self.running).await.expect("stops in time").unwrap().unwrap();
-    }
-}
-
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self(std::env::temp_dir().join(format!("sense-butler-sources-{}-{number}", std::process::id())))
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+async fn subscriptions(site: &Site) -> usize {
+    site.ask("notifications").await["subscriptions"].as_array().unwrap().len()
 }
 
 fn polling(every: Duration) -> EventSources {
@@ -292,9 +213,9 @@ const QUICK: Duration = Duration::from_millis(200);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn polling_alone_tells_each_end_once() {
-    let site = Site::start(None).await;
+    let site = site_of(None).await;
     let mut life = Life::begin(&site, None, &polling(QUICK), None);
-    let started = site.start_tasks(0..EACH).await;
+    let started = start_tasks(&site, 0..EACH).await;
     let events = life.events(started).await;
     assert_eq!(each_once(&events, 40), HashMap::from([(Origin::Polling, 40)]));
     let failed = events.iter().find(|event| event.kind == TaskEventKind::Failed).unwrap();
@@ -307,36 +228,36 @@ async fn polling_alone_tells_each_end_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn notifications_alone_tell_each_end_once_also_after_qrs_restarted() {
-    let site = Site::start(None).await;
+    let site = site_of(None).await;
     let mut life = Life::begin(&site, None, &notifications(free_port()), None);
     let subscribed = async {
-        while site.subscriptions().await != 2 {
+        while subscriptions(&site).await != 2 {
             tokio::task::yield_now().await;
         }
     };
     timeout(Duration::from_secs(20), subscribed).await.expect("subscriptions");
-    let first = site.start_tasks(0..4).await;
+    let first = start_tasks(&site, 0..4).await;
     let events = life.events(first).await;
     assert_eq!(each_once(&events, 20), HashMap::from([(Origin::Notification, 20)]));
     // It forgets its subscribers and says so to nobody.
     site.order("restart", json!({"downSeconds": 6, "initialisingSeconds": 1})).await;
-    assert_eq!(site.subscriptions().await, 0);
-    let second = site.start_tasks(4..8).await;
+    assert_eq!(subscriptions(&site).await, 0);
+    let second = start_tasks(&site, 4..8).await;
     let events = life.events(second).await;
     assert_eq!(each_once(&events, 20).values().sum::<usize>(), 20);
     let (left, _) = life.end().await;
     assert!(left.is_empty(), "{left:?}");
-    assert_eq!(site.subscriptions().await, 0, "ended with the program");
+    assert_eq!(subscriptions(&site).await, 0, "ended with the program");
     site.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_three_together_tell_each_end_once() {
     let receiver = receiver();
-    let site = Site::start(Some(receiver.listening()[0].address)).await;
+    let site = site_of(Some(receiver.listening()[0].address)).await;
     let settings = EventSources { polling: Some(QUICK), ..notifications(free_port()) };
     let mut life = Life::begin(&site, None, &settings, Some(receiver));
-    let started = site.start_tasks(0..EACH).await;
+    let started = start_tasks(&site, 0..EACH).await;
     let events = life.events(started).await;
     each_once(&events, 40);
     // What comes later is counted, until every source has told of everything.
@@ -359,15 +280,15 @@ async fn all_three_together_tell_each_end_once() {
 async fn nothing_is_missing_with_lost_datagrams_and_restarts() {
     let first_receiver = receiver();
     let udp = first_receiver.listening()[0].address;
-    let (site, dir) = (Site::start(Some(udp)).await, Dir::new());
-    site.lose(0.3).await;
+    let (site, dir) = (site_of(Some(udp)).await, Dir::new());
+    lose(&site, 0.3).await;
     let mut life = Life::begin(&site, Some(&dir.0), &polling(QUICK), Some(first_receiver));
     let mut events = Vec::new();
-    let started = site.start_tasks(0..3).await;
+    let started = start_tasks(&site, 0..3).await;
     events.extend(life.events(started).await);
     // QRS is away for a while, with nothing under way: what runs when it stops is reset, and no datagram tells that.
     site.order("restart", json!({"downSeconds": 1, "initialisingSeconds": 1})).await;
-    let started = site.start_tasks(3..5).await;
+    let started = start_tasks(&site, 3..5).await;
     events.extend(life.events(started).await);
     // The program is away: nobody hears the datagrams, the next life finds the ends.
     let (left, _) = life.end().await;
@@ -375,7 +296,7 @@ async fn nothing_is_missing_with_lost_datagrams_and_restarts() {
         SenseEvent::Task(event) => event,
         other => panic!("{other:?}"),
     }));
-    site.start_tasks(5..7).await;
+    start_tasks(&site, 5..7).await;
     let over = async {
         while site.ask("datagrams").await["list"].as_array().unwrap().len() < 35 {
             tokio::task::yield_now().await;
@@ -384,7 +305,7 @@ async fn nothing_is_missing_with_lost_datagrams_and_restarts() {
     timeout(Duration::from_secs(30), over).await.expect("the tasks end");
     let mut life = Life::begin(&site, Some(&dir.0), &polling(QUICK), Some(receiver()));
     events.extend(life.events(10).await);
-    let started = site.start_tasks(7..8).await;
+    let started = start_tasks(&site, 7..8).await;
     events.extend(life.events(started).await);
     let origins = each_once(&events, 40);
     assert!(origins[&Origin::Polling] >= 10, "{origins:?}");

@@ -12,16 +12,17 @@
 mod app;
 #[path = "support/mqtt.rs"]
 mod mqtt;
+#[path = "support/site.rs"]
+mod site;
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{fs, time::Duration};
 
 use app::{App, Dir, http};
 use mqtt::Client;
 use rumqttc::QoS;
-use sense_butler::sense::simulator::{Simulator, SimulatorError, SimulatorSettings, SiteSource, Transport};
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::JoinHandle, time::timeout};
-use tokio_util::sync::CancellationToken;
+use site::{Site, task};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
 const QUICK: &str = "00000000-0000-0000-0000-000000000001";
 const FAILS: &str = "00000000-0000-0000-0000-000000000002";
@@ -29,96 +30,15 @@ const SLOW: &str = "00000000-0000-0000-0000-000000000003";
 const NEXT: &str = "00000000-0000-0000-0000-000000000004";
 const LISTED_BY_TAG: &str = "00000000-0000-0000-0000-000000000005";
 const NOBODY: &str = "00000000-0000-0000-0000-0000000000ff";
-const SITE: &str = "version: 31.37.0.0
-sampleTask: 00000000-0000-0000-0000-000000000001
-onRunning: zeroGuid
-onMissingUser: admin
-nodes:
-  - { name: sense-1, slots: 100 }
-users:
-  - { directory: INTERNAL, id: sa_api, role: admin }
-apps:
-  - { id: a9900000-0000-4000-8000-000000000001, name: App }
-tasks:
-  - { id: 00000000-0000-0000-0000-000000000001, name: Quick, app: App, duration: 2, tags: [quick], customProperties: { StartBy: [rest] } }
-  - { id: 00000000-0000-0000-0000-000000000002, name: Fails, app: App, duration: 1, outcome: fail }
-  - { id: 00000000-0000-0000-0000-000000000003, name: Slow, app: App, duration: 4000 }
-  - { id: 00000000-0000-0000-0000-000000000004, name: Next, app: App, duration: 2, after: [{ fail: [00000000-0000-0000-0000-000000000003] }] }
-  - { id: 00000000-0000-0000-0000-000000000005, name: Tagged, app: App, duration: 4000, tags: [allowed] }
-";
-
-/// The simulated site.
-struct Site {
-    qrs: SocketAddr,
-    control: SocketAddr,
-    stop: CancellationToken,
-    running: JoinHandle<Result<(), SimulatorError>>,
-}
-
-impl Site {
-    async fn start() -> Self {
-        // The program's `main` does this.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let settings = SimulatorSettings {
-            qrs: vec!["127.0.0.1:0".parse().unwrap()],
-            control: Some("127.0.0.1:0".parse().unwrap()),
-            seed: Some(1),
-            speed: 20.0,
-            rate: 0.0,
-            transport: Transport::Plain,
-            site: SiteSource::Text(SITE.to_owned()),
-            ..SimulatorSettings::new(std::env::temp_dir())
-        };
-        let simulator = Simulator::bind(settings).await.unwrap();
-        let (qrs, control) = (simulator.addresses().qrs[0], simulator.addresses().control.unwrap());
-        let stop = CancellationToken::new();
-        let running = tokio::spawn(simulator.run(stop.clone()));
-        Self { qrs, control, stop, running }
-    }
-
-    async fn control(&self, method: &str, path: &str, body: &Value) -> Value {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let (status, answer) = http(self.control.port(), method, &format!("/control/{path}"), &[], &body).await;
-        assert!((200..300).contains(&status), "{path}: {status} {answer}");
-        serde_json::from_str(&answer).unwrap_or_default()
-    }
-
-    /// Starts of a task the site got.
-    async fn starts(&self, task: &str) -> usize {
-        let starts = self.control("GET", "starts", &Value::Null).await;
-        starts["starts"].as_array().unwrap().iter().filter(|start| start["taskId"] == task).count()
-    }
-
-    /// Somebody else starts a task; its execution.
-    async fn start_elsewhere(&self, task: &str) -> String {
-        let key = "0123456789abcdef";
-        let path = format!("/qrs/task/{task}/start/synchronous?xrfkey={key}");
-        let headers = [("x-qlik-xrfkey", key), ("x-qlik-user", "UserDirectory=INTERNAL; UserId=sa_api")];
-        let (status, answer) = http(self.qrs.port(), "POST", &path, &headers, "").await;
-        assert!((200..300).contains(&status), "{status} {answer}");
-        let answer: Value = serde_json::from_str(&answer).unwrap();
-        answer["value"].as_str().unwrap().to_owned()
-    }
-
-    async fn finish(self) {
-        self.stop.cancel();
-        timeout(Duration::from_secs(5), self.running).await.expect("stops in time").unwrap().unwrap();
-    }
-
-    /// The program's configuration for this site.
-    fn config(&self, dir: &Dir, more: &str) -> String {
-        let text = format!(
-            "Butler:\n  configQRS:\n    host: 127.0.0.1\n    port: {}\n    useSSL: false\n    headers:\n      static:\n        - name: X-Qlik-User\n          \
-             value: UserDirectory=INTERNAL; UserId=sa_api\n  logDirectory: log\n{more}",
-            self.qrs.port()
-        );
-        dir.write("butler.yaml", &text).to_str().unwrap().to_owned()
-    }
-
-    async fn program(&self, dir: &Dir, more: &str) -> App {
-        let config = self.config(dir, more);
-        App::run(dir, &["--data", "data", "--config", &config]).await
-    }
+fn tasks() -> String {
+    [
+        task(QUICK, "Quick", "duration: 2, tags: [quick], customProperties: { StartBy: [rest] }"),
+        task(FAILS, "Fails", "duration: 1, outcome: fail"),
+        task(SLOW, "Slow", "duration: 4000"),
+        task(NEXT, "Next", &format!("duration: 2, after: [{{ fail: [{SLOW}] }}]")),
+        task(LISTED_BY_TAG, "Tagged", "duration: 4000, tags: [allowed]"),
+    ]
+    .concat()
 }
 
 /// A call, its status and its JSON.
@@ -163,8 +83,8 @@ fn audit(dir: &Dir) -> Vec<Value> {
 
 #[tokio::test]
 async fn tasks_are_found_and_shown() {
-    let (site, dir) = (Site::start().await, Dir::new());
-    let app = site.program(&dir, "").await;
+    let (site, dir) = (Site::start(&tasks()).await, Dir::new());
+    let app = App::configured(&dir, &site.butler_yaml("")).await;
     let mut ran = 0;
     for (query, names) in [
         ("", vec!["Fails", "Next", "Quick", "Slow", "Tagged"]),
@@ -210,8 +130,8 @@ async fn tasks_are_found_and_shown() {
 
 #[tokio::test]
 async fn a_start_is_answered_as_over_mqtt() {
-    let (site, dir) = (Site::start().await, Dir::new());
-    let app = site.program(&dir, "").await;
+    let (site, dir) = (Site::start(&tasks()).await, Dir::new());
+    let app = App::configured(&dir, &site.butler_yaml("")).await;
     let (status, body) = start(&app, "", &json!({"taskId": QUICK, "transaction": {"order": 7}})).await;
     let result = &body["results"][0];
     assert_eq!((status, &result["status"], &result["taskName"]), (200, &json!("started"), &json!("Quick")), "{body}");
@@ -251,16 +171,16 @@ async fn a_start_is_answered_as_over_mqtt() {
         ran += 1;
     }
     assert_eq!(ran, 9);
-    assert_eq!(site.starts(QUICK).await, 1, "no refused request started anything");
+    assert_eq!(site.starts_of(QUICK).await, 1, "no refused request started anything");
     app.stop().await;
     site.finish().await;
 }
 
 #[tokio::test]
 async fn nobody_there_is_an_error_and_waiting_for_somebody_is_not() {
-    let (site, dir) = (Site::start().await, Dir::new());
-    let app = site.program(&dir, "").await;
-    site.control("POST", "restart", &json!({"downSeconds": 3, "initialisingSeconds": 0})).await;
+    let (site, dir) = (Site::start(&tasks()).await, Dir::new());
+    let app = App::configured(&dir, &site.butler_yaml("")).await;
+    site.order("restart", json!({"downSeconds": 3, "initialisingSeconds": 0})).await;
     let at_once = start(&app, "", &json!({"taskId": QUICK, "deadlineSeconds": 0})).await;
     assert_eq!(refusal(at_once), error(503, "qrs_unreachable"));
     assert_eq!(refusal(call(&app, "GET", "/api/v1/tasks", &Value::Null).await), error(503, "qrs_unreachable"));
@@ -271,15 +191,15 @@ async fn nobody_there_is_an_error_and_waiting_for_somebody_is_not() {
     let (status, body) = with_key(&app, "POST", "/api/v1/tasks/start?timeout=60", Some("k"), &wish).await;
     let result = &body["results"][0];
     assert_eq!((status, &result["status"], &result["duplicate"]), (200, &json!("started"), &json!(true)), "{body}");
-    assert_eq!(site.starts(QUICK).await, 1);
+    assert_eq!(site.starts_of(QUICK).await, 1);
     app.stop().await;
     site.finish().await;
 }
 
 #[tokio::test]
 async fn a_key_is_known_again_over_a_restart_and_hanging_up_stops_nothing() {
-    let (site, dir) = (Site::start().await, Dir::new());
-    let app = site.program(&dir, "").await;
+    let (site, dir) = (Site::start(&tasks()).await, Dir::new());
+    let app = App::configured(&dir, &site.butler_yaml("")).await;
     let wish = json!({"taskId": QUICK});
     let path = "/api/v1/tasks/start";
     let (status, first) = with_key(&app, "POST", path, Some("order 4711"), &wish).await;
@@ -294,7 +214,7 @@ async fn a_key_is_known_again_over_a_restart_and_hanging_up_stops_nothing() {
     let mut stream = TcpStream::connect(("127.0.0.1", app.rest().await)).await.unwrap();
     stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
     let started = async {
-        while site.starts(SLOW).await == 0 {
+        while site.starts_of(SLOW).await == 0 {
             tokio::task::yield_now().await;
         }
     };
@@ -310,12 +230,12 @@ async fn a_key_is_known_again_over_a_restart_and_hanging_up_stops_nothing() {
     };
     timeout(Duration::from_secs(30), followed).await.expect("it is followed all the same");
     app.stop().await;
-    let app = site.program(&dir, "").await;
+    let app = App::configured(&dir, &site.butler_yaml("")).await;
     let (status, again) = with_key(&app, "POST", path, Some("order 4711"), &wish).await;
     let (result, before) = (&again["results"][0], &first["results"][0]);
     assert_eq!((status, &result["duplicate"]), (200, &json!(true)), "{again}");
     assert_eq!(result["executionId"], before["executionId"]);
-    assert_eq!(site.starts(QUICK).await, 1);
+    assert_eq!(site.starts_of(QUICK).await, 1);
     app.stop().await;
     site.finish().await;
 }
@@ -323,8 +243,8 @@ async fn a_key_is_known_again_over_a_restart_and_hanging_up_stops_nothing() {
 /// An execution that ended before anybody here heard of it: a success is one at once, a failure is followed until it is sure that no retry comes.
 #[tokio::test]
 async fn ends_of_others_are_found_out() {
-    let (site, dir) = (Site::start().await, Dir::new());
-    let app = site.program(&dir, "").await;
+    let (site, dir) = (Site::start(&tasks()).await, Dir::new());
+    let app = App::configured(&dir, &site.butler_yaml("")).await;
     for (task, qlik, tail) in [(QUICK, "FinishedSuccess", false), (FAILS, "FinishedFail", true)] {
         let execution = site.start_elsewhere(task).await;
         let ended = async {
@@ -349,8 +269,8 @@ async fn ends_of_others_are_found_out() {
 #[cfg(unix)]
 #[tokio::test]
 async fn who_waits_is_answered_when_the_program_stops() {
-    let (site, dir) = (Site::start().await, Dir::new());
-    let app = site.program(&dir, "").await;
+    let (site, dir) = (Site::start(&tasks()).await, Dir::new());
+    let app = App::configured(&dir, &site.butler_yaml("")).await;
     let (port, execution) = (app.rest().await, site.start_elsewhere(LISTED_BY_TAG).await);
     assert_eq!(call(&app, "GET", &format!("/api/v1/executions/{execution}"), &Value::Null).await.0, 200);
     let body = json!({"taskId": SLOW, "wait": "finished"}).to_string();
@@ -360,7 +280,7 @@ async fn who_waits_is_answered_when_the_program_stops() {
     let looking = tokio::spawn(async move { http(port, "GET", &path, &[], "").await });
     let both_there = async {
         let text = "sense_butler_rest_connections 3";
-        while site.starts(SLOW).await == 0 || !app.get("/metrics").await.1.contains(text) {
+        while site.starts_of(SLOW).await == 0 || !app.get("/metrics").await.1.contains(text) {
             tokio::task::yield_now().await;
         }
     };
@@ -375,8 +295,8 @@ async fn who_waits_is_answered_when_the_program_stops() {
 
 #[tokio::test]
 async fn executions_are_told_on_their_topics_shown_and_stopped() {
-    let (site, dir) = (Site::start().await, Dir::new());
-    let app = site.program(&dir, "").await;
+    let (site, dir) = (Site::start(&tasks()).await, Dir::new());
+    let app = App::configured(&dir, &site.butler_yaml("")).await;
     let mut client = Client::connect(app.mqtt().await, "watcher").await;
     client.subscribe("qliksense/butler/task/+/execution", QoS::AtLeastOnce).await;
     let (_, body) = start(&app, "", &json!({"taskId": SLOW})).await;
@@ -434,9 +354,9 @@ async fn executions_are_told_on_their_topics_shown_and_stopped() {
 
 #[tokio::test]
 async fn the_filter_holds_for_starts_and_stops_and_switches_take_routes_away() {
-    let (site, dir) = (Site::start().await, Dir::new());
+    let (site, dir) = (Site::start(&tasks()).await, Dir::new());
     let filter = "  startTaskFilter: { enable: true, allowTask: { taskId: [], tag: [allowed], customProperty: [] } }\n";
-    let app = site.program(&dir, filter).await;
+    let app = App::configured(&dir, &site.butler_yaml(filter)).await;
     let (status, body) = start(&app, "", &json!({"taskId": QUICK})).await;
     let result = &body["results"][0];
     assert_eq!((status, &result["status"], &result["error"]["code"]), (200, &json!("denied"), &json!("task_filter")));
@@ -448,7 +368,7 @@ async fn the_filter_holds_for_starts_and_stops_and_switches_take_routes_away() {
     assert_eq!(call(&app, "POST", &format!("/api/v1/executions/{tagged}/stop"), &Value::Null).await.0, 202);
     app.stop().await;
     let switches = "  restServerEndpointsEnable: { senseStartTask: false, tasksRead: true }\n";
-    let app = site.program(&dir, &format!("{filter}{switches}")).await;
+    let app = App::configured(&dir, &site.butler_yaml(&format!("{filter}{switches}"))).await;
     assert_eq!(refusal(start(&app, "", &json!({"taskId": QUICK})).await), error(404, "not_found"));
     let stop = call(&app, "POST", &format!("/api/v1/executions/{slow}/stop"), &Value::Null).await;
     assert_eq!(refusal(stop), error(404, "not_found"));
@@ -459,8 +379,8 @@ async fn the_filter_holds_for_starts_and_stops_and_switches_take_routes_away() {
 
 #[tokio::test]
 async fn every_word_and_every_refusal_is_in_the_audit_log() {
-    let (site, dir) = (Site::start().await, Dir::new());
-    let app = site.program(&dir, "").await;
+    let (site, dir) = (Site::start(&tasks()).await, Dir::new());
+    let app = App::configured(&dir, &site.butler_yaml("")).await;
     let wish = json!({"taskId": QUICK, "wait": "finished"});
     let path = "/api/v1/tasks/start";
     assert_eq!(with_key(&app, "POST", path, Some("once"), &wish).await.0, 200);
@@ -517,16 +437,16 @@ async fn every_word_and_every_refusal_is_in_the_audit_log() {
 
 #[tokio::test]
 async fn an_audit_log_that_was_asked_for_is_there_or_the_program_is_not() {
-    let (site, dir) = (Site::start().await, Dir::new());
+    let (site, dir) = (Site::start(&tasks()).await, Dir::new());
     dir.write("log", "a file where the directory should be");
-    let config = site.config(&dir, "  startTask: { auditLog: true }\n");
-    let arguments = ["run", "--data", "data", "--config", &config];
+    let config = dir.write("butler.yaml", &site.butler_yaml("  startTask: { auditLog: true }\n"));
+    let arguments = ["run", "--data", "data", "--config", config.to_str().unwrap()];
     let all = [&arguments[..], &app::FREE_PORTS[..]].concat();
     app::assert_refused(&dir, &all, 1, &["startTask.auditLog"]);
-    let app = site.program(&dir, "").await;
+    let app = App::configured(&dir, &site.butler_yaml("")).await;
     app.printed(|text| text.contains("there is no audit log").then_some(())).await;
     app.stop().await;
-    let app = site.program(&dir, "  startTask: { auditLog: false }\n").await;
+    let app = App::configured(&dir, &site.butler_yaml("  startTask: { auditLog: false }\n")).await;
     assert!(!app.said().contains("audit log"), "{}", app.said());
     app.stop().await;
     site.finish().await;

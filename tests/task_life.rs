@@ -8,22 +8,21 @@
     missing_docs
 )]
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+#[path = "support/app.rs"]
+mod app;
+#[path = "support/site.rs"]
+mod site;
 
+use std::{collections::HashMap, path::Path, time::Duration};
+
+use app::Dir;
 use prometheus_client::registry::Registry;
 use sense_butler::{
-    config::settings::{QrsSettings, QrsVerify, StartTaskFilter},
+    config::settings::StartTaskFilter,
     keep::Keep,
     names::TaskId,
     sense::{
         qrs::Qrs,
-        simulator::{Simulator, SimulatorError, SimulatorSettings, SiteSource, Transport},
         tasks::{
             Patience, Starter, Word,
             request::{OnRunning, StartRequest, StartStatus, StartTarget, Wait},
@@ -31,6 +30,7 @@ use sense_butler::{
     },
 };
 use serde_json::{Value, json};
+use site::{Site, task};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -43,106 +43,15 @@ const SLOW: u128 = 5;
 const MANY: u128 = 0x100;
 const TASKS: u128 = 40;
 
-fn site_text() -> String {
-    let task = |number: u128, more: &str| {
-        let id = TaskId::from_u128(number);
-        format!("  - {{ id: {id}, name: Task {number}, app: App, {more} }}\n")
-    };
-    let mut text = String::from(
-        "version: 31.37.0.0\nsampleTask: 00000000-0000-0000-0000-000000000001\nonRunning: zeroGuid\nonMissingUser: admin\nnodes:\n  - { name: sense-1, slots: 100 }\nusers:\n  \
-         - { directory: INTERNAL, id: sa_api, role: admin }\napps:\n  - { id: a9900000-0000-4000-8000-000000000001, name: App }\ntasks:\n",
-    );
-    text += &task(QUICK, "duration: 2, tags: [quick]");
-    text += &task(FAILS, "duration: 1, outcome: fail, maxRetries: 1");
-    text += &task(ABORTED, "duration: 4, outcome: abort");
-    text += &task(DISABLED, "duration: 1, enabled: false");
-    text += &task(SLOW, "duration: 60");
-    (0..TASKS).for_each(|number| text += &task(MANY + number, "duration: 1"));
+fn tasks() -> String {
+    let line = |number: u128, more: &str| task(TaskId::from_u128(number), &format!("Task {number}"), more);
+    let mut text = line(QUICK, "duration: 2, tags: [quick]");
+    text += &line(FAILS, "duration: 1, outcome: fail, maxRetries: 1");
+    text += &line(ABORTED, "duration: 4, outcome: abort");
+    text += &line(DISABLED, "duration: 1, enabled: false");
+    text += &line(SLOW, "duration: 60");
+    (0..TASKS).for_each(|number| text += &line(MANY + number, "duration: 1"));
     text
-}
-
-struct Site {
-    qrs: SocketAddr,
-    control: SocketAddr,
-    http: reqwest::Client,
-    stop: CancellationToken,
-    running: JoinHandle<Result<(), SimulatorError>>,
-}
-
-impl Site {
-    async fn start() -> Self {
-        // The program's `main` does this.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let settings = SimulatorSettings {
-            qrs: vec!["127.0.0.1:0".parse().unwrap()],
-            control: Some("127.0.0.1:0".parse().unwrap()),
-            seed: Some(1),
-            speed: 20.0,
-            rate: 0.0,
-            transport: Transport::Plain,
-            site: SiteSource::Text(site_text()),
-            ..SimulatorSettings::new(std::env::temp_dir())
-        };
-        let simulator = Simulator::bind(settings).await.unwrap();
-        let (qrs, control) = (simulator.addresses().qrs[0], simulator.addresses().control.unwrap());
-        let stop = CancellationToken::new();
-        let running = tokio::spawn(simulator.run(stop.clone()));
-        Self { qrs, control, http: reqwest::Client::new(), stop, running }
-    }
-
-    fn client(&self) -> Qrs {
-        Qrs::new(&QrsSettings {
-            host: Some(self.qrs.ip().to_string()),
-            port: self.qrs.port(),
-            use_tls: false,
-            headers: vec![("X-Qlik-User".into(), "UserDirectory=INTERNAL; UserId=sa_api".into())],
-            client_cert: None,
-            client_key: None,
-            ca: None,
-            verify: QrsVerify::Ca { name: None },
-            further: Vec::new(),
-        })
-    }
-
-    async fn order(&self, path: &str, body: Value) {
-        let url = format!("http://{}/control/{path}", self.control);
-        let answer = self.http.post(url).body(body.to_string()).send().await.unwrap();
-        assert!(answer.status().is_success(), "{path} {body}: {}", answer.text().await.unwrap());
-    }
-
-    /// How often each task was started by a request.
-    async fn starts(&self) -> HashMap<TaskId, usize> {
-        let url = format!("http://{}/control/starts", self.control);
-        let text = self.http.get(url).send().await.unwrap().text().await.unwrap();
-        let value: Value = serde_json::from_str(&text).unwrap();
-        let mut starts = HashMap::new();
-        for start in value["starts"].as_array().unwrap_or_else(|| panic!("{text:.500}")) {
-            *starts.entry(start["taskId"].as_str().unwrap().parse().unwrap()).or_default() += 1;
-        }
-        starts
-    }
-
-    async fn finish(self) {
-        self.stop.cancel();
-        timeout(Duration::from_secs(5), self.running).await.expect("stops in time").unwrap().unwrap();
-    }
-}
-
-/// A directory of a test's own.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self(std::env::temp_dir().join(format!("sense-butler-life-{}-{number}", std::process::id())))
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// One life of the part that starts tasks.
@@ -159,7 +68,7 @@ impl Life {
         let patience =
             Patience { settle: Duration::from_secs(2), away: Duration::from_secs(30), look: Duration::from_millis(50) };
         let filter = StartTaskFilter::default();
-        let starter = Starter::open(site.client(), filter, keep.shelf("starts"), patience).unwrap();
+        let starter = Starter::open(Qrs::new(&site.settings()), filter, keep.shelf("starts"), patience).unwrap();
         let stop = CancellationToken::new();
         let following = tokio::spawn(starter.follower().clone().run(stop.clone()));
         Self { starter, keep, stop, following }
@@ -196,7 +105,8 @@ fn statuses(words: &[Word]) -> Vec<StartStatus> {
 #[tokio::test]
 async fn executions_are_followed_to_each_end() {
     use StartStatus::{Aborted, Failed, Finished, Started};
-    let (site, cases) = (Site::start().await, [(QUICK, Finished, 1), (FAILS, Failed, 2), (ABORTED, Aborted, 1)]);
+    let (site, cases) =
+        (Site::start(&tasks()).await, [(QUICK, Finished, 1), (FAILS, Failed, 2), (ABORTED, Aborted, 1)]);
     let life = Life::begin(&site, None);
     let mut ran = 0;
     for (task, end, attempts) in cases {
@@ -222,7 +132,7 @@ async fn executions_are_followed_to_each_end() {
 #[tokio::test]
 async fn a_running_task_is_skipped_queued_or_left_to_qrs() {
     use StartStatus::{Accepted, Expired, NotStarted, Skipped, Started};
-    let site = Site::start().await;
+    let site = Site::start(&tasks()).await;
     let life = Life::begin(&site, None);
     let first = life.words(request(SLOW)).await;
     assert_eq!(statuses(&first), [Started]);
@@ -243,7 +153,7 @@ async fn a_running_task_is_skipped_queued_or_left_to_qrs() {
         (statuses(&second), &*second[0].outcome.error.as_ref().unwrap().code),
         (vec![Skipped], "already_queued")
     );
-    site.order(&format!("task/{}/finish", TaskId::from_u128(SLOW)), json!({})).await;
+    site.end_execution(TaskId::from_u128(SLOW), "finish").await;
     assert_eq!(timeout(Duration::from_secs(20), waiting.finals()).await.unwrap()[0].status, Started);
     assert_eq!(statuses(&life.words(queue(1)).await), [Accepted, Expired]);
     assert_eq!(site.starts().await[&TaskId::from_u128(SLOW)], 2);
@@ -255,7 +165,7 @@ async fn a_running_task_is_skipped_queued_or_left_to_qrs() {
 #[tokio::test]
 async fn a_request_waits_for_a_qrs_that_is_away() {
     use StartStatus::{Accepted, Expired, Started, Unreachable};
-    let site = Site::start().await;
+    let site = Site::start(&tasks()).await;
     let life = Life::begin(&site, None);
     site.order("restart", json!({"downSeconds": 1, "initialisingSeconds": 1})).await;
     assert_eq!(statuses(&life.words(request(QUICK)).await), [Unreachable], "it was not to wait");
@@ -270,19 +180,17 @@ async fn a_request_waits_for_a_qrs_that_is_away() {
 #[tokio::test]
 async fn what_became_of_an_unanswered_call_is_found_out() {
     use StartStatus::{Started, Unknown};
-    let site = Site::start().await;
+    let site = Site::start(&tasks()).await;
     let life = Life::begin(&site, None);
     let mut ran = 0;
     for action in [json!({"action": "cutAfter"}), json!({"action": "statusAfter", "status": 500, "text": "no"})] {
-        let mut fault = action.clone();
-        fault["path"] = json!("/qrs/task/*/start/synchronous");
-        site.order("fault", fault).await;
+        site.fault("/qrs/task/*/start/synchronous", action.clone()).await;
         let words = life.words(request(MANY + ran)).await;
         assert_eq!(statuses(&words), [Started], "{action}");
         assert!(words[0].outcome.execution_id.is_some());
         ran += 1;
     }
-    site.order("fault", json!({"path": "/qrs/task/*/start/synchronous", "action": "cutBefore"})).await;
+    site.fault("/qrs/task/*/start/synchronous", json!({"action": "cutBefore"})).await;
     let words = life.words(request(MANY + ran)).await;
     assert_eq!(statuses(&words), [Unknown], "it cannot be known that it will not start any more");
     assert_eq!((ran, site.starts().await.values().sum::<usize>()), (2, 2));
@@ -294,7 +202,7 @@ async fn what_became_of_an_unanswered_call_is_found_out() {
 /// answered again.
 #[tokio::test]
 async fn the_next_life_of_the_program_goes_on() {
-    let (site, dir) = (Site::start().await, Dir::new());
+    let (site, dir) = (Site::start(&tasks()).await, Dir::new());
     let wish = |task, name: &str| StartRequest {
         transaction: Some(json!(name)),
         return_address: Some(json!({"for": name})),
@@ -308,8 +216,7 @@ async fn the_next_life_of_the_program_goes_on() {
     let queue = StartRequest { on_running: OnRunning::Queue, ..wish(SLOW, "queued") };
     let mut queued = life.starter.submit(queue).await;
     assert_eq!(queued.next().await.unwrap().outcome.status, StartStatus::Accepted);
-    let fault = json!({"path": "/qrs/task/*/start/synchronous", "action": "delayAfter", "millis": 3_000});
-    site.order("fault", fault).await;
+    site.fault("/qrs/task/*/start/synchronous", json!({"action": "delayAfter", "millis": 3_000})).await;
     let called = life.starter.submit(wish(MANY, "called")).await;
     let started = async {
         while !site.starts().await.contains_key(&TaskId::from_u128(MANY)) {
@@ -331,7 +238,7 @@ async fn the_next_life_of_the_program_goes_on() {
     names.sort_by_key(Value::to_string);
     assert_eq!(names, ["called", "followed", "queued"]);
     assert!(resumed.iter().all(|resumed| resumed.request.return_address.is_some()));
-    site.order(&format!("task/{}/finish", TaskId::from_u128(SLOW)), json!({})).await;
+    site.end_execution(TaskId::from_u128(SLOW), "finish").await;
     for resumed in resumed {
         let name = resumed.request.transaction.clone().unwrap();
         let last = timeout(Duration::from_secs(30), resumed.ticket.finals()).await.expect("a last word").remove(0);
@@ -348,11 +255,42 @@ async fn the_next_life_of_the_program_goes_on() {
     site.finish().await;
 }
 
+/// The program may end between the last word and its leaving: the answer is given again, the same, until somebody has passed it on.
+#[tokio::test]
+async fn an_answer_that_had_not_left_is_given_again_in_the_next_life() {
+    let (site, dir) = (Site::start(&tasks()).await, Dir::new());
+    let wish = |task| StartRequest { return_address: Some(json!("somewhere")), ..request(task) };
+    let life = Life::begin(&site, Some(&dir.0));
+    let mut ticket = life.starter.submit(wish(QUICK)).await;
+    let first = ticket.next().await.unwrap();
+    assert_eq!((first.last, first.outcome.status), (true, StartStatus::Started));
+    assert_eq!(statuses(&life.words(wish(SLOW)).await), [StartStatus::Started], "this one is heard to its end");
+    life.end().await;
+    drop(ticket);
+    for lives_left in [1, 0] {
+        let life = Life::begin(&site, Some(&dir.0));
+        let mut resumed = life.starter.resume(|_| true);
+        assert_eq!(resumed.len(), 1, "{resumed:?}");
+        let mut ticket = resumed.remove(0).ticket;
+        assert_eq!(ticket.next().await.unwrap().outcome, first.outcome);
+        if lives_left == 0 {
+            assert_eq!(ticket.next().await, None);
+        }
+        life.end().await;
+    }
+    let life = Life::begin(&site, Some(&dir.0));
+    assert!(life.starter.resume(|_| true).is_empty());
+    let starts = site.starts().await;
+    assert_eq!((starts[&TaskId::from_u128(QUICK)], starts[&TaskId::from_u128(SLOW)]), (1, 1));
+    life.end().await;
+    site.finish().await;
+}
+
 /// Two thousand requests while the site fails in every way: nothing is started twice for one request, and every word is true.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_started_twice_whatever_fails() {
     const REQUESTS: u128 = 2_000;
-    let site = Site::start().await;
+    let site = Site::start(&tasks()).await;
     let life = Life::begin(&site, None);
     let start = "/qrs/task/*/start/synchronous";
     for (path, action, probability) in [
@@ -366,8 +304,8 @@ async fn nothing_is_started_twice_whatever_fails() {
         ("/qrs/task", json!({"action": "status", "status": 500, "text": "Internal", "method": "GET"}), 0.05),
     ] {
         let mut fault = action;
-        (fault["path"], fault["probability"]) = (json!(path), json!(probability));
-        site.order("fault", fault).await;
+        fault["probability"] = json!(probability);
+        site.fault(path, fault).await;
     }
     let mut asking = tokio::task::JoinSet::new();
     for number in 0..REQUESTS {

@@ -151,6 +151,12 @@ impl App {
         Self::run_at(dir, &FREE_PORTS, arguments).await
     }
 
+    /// `run` with this `butler.yaml`, its data below the directory, ready.
+    pub async fn configured(dir: &Dir, yaml: &str) -> Self {
+        let file = dir.write("butler.yaml", yaml);
+        Self::run(dir, &["--data", "data", "--config", file.to_str().unwrap()]).await
+    }
+
     /// `run` at these addresses with these further arguments, ready.
     pub async fn run_at(dir: &Dir, addresses: &[&str], arguments: &[&str]) -> Self {
         let mut app = Self::start(dir, &[&["run"], addresses, arguments].concat());

@@ -82,6 +82,9 @@ struct Waiting {
     story: Listener,
 }
 
+/// A place among those under way, and what tells that the asker has heard everything.
+type Admitted = (OwnedSemaphorePermit, oneshot::Receiver<()>);
+
 /// The requests of the last while.
 struct Known {
     transactions: Memory,
@@ -161,9 +164,10 @@ impl Starter {
             Err(first) => {
                 self.0.metrics.duplicate();
                 self.audit().repeated(id.number(), &request);
-                return Ticket::new(first, true);
+                return Ticket::again(first);
             }
         };
+        let (ticket, heard) = Ticket::first(story);
         let place = Arc::clone(&self.0.open).try_acquire_owned();
         let refused = match &place {
             _ if self.0.work.calls.is_closed() => {
@@ -189,11 +193,11 @@ impl Starter {
                 audit: self.audit().clone(),
             };
             let (asked, is_asked) = oneshot::channel();
-            self.0.running.spawn(self.clone().ask(order, keys, now, place, asked));
+            self.0.running.spawn(self.clone().ask(order, keys, now, (place, heard), asked));
             // The work cannot end without a word.
             let _ = is_asked.await;
         }
-        Ticket::new(story, false)
+        ticket
     }
 
     /// Goes on with what an earlier life of the program left undone and is wanted; the rest waits for the next call, or the next life.
@@ -248,7 +252,7 @@ impl Starter {
         Ok(keys)
     }
 
-    async fn ask(self, order: Order, keys: Keys, now: u64, place: OwnedSemaphorePermit, asked: oneshot::Sender<()>) {
+    async fn ask(self, order: Order, keys: Keys, now: u64, (place, heard): Admitted, asked: oneshot::Sender<()>) {
         // QRS is asked while the disk writes: looking changes nothing.
         let looked = self.0.work.look(&order);
         let kept = self.0.work.journal.ask(order.id, keys, &order.request, (now, order.deadline)).await;
@@ -258,18 +262,23 @@ impl Starter {
         // The asker may be gone.
         let _ = asked.send(());
         if kept.is_ok() {
-            self.carry_out(order, keys, looked).await;
+            self.carry_out(order, keys, looked, heard).await;
         }
         drop(place);
     }
 
-    async fn carry_out(self, order: Order, keys: Keys, looked: Looked) {
+    /// Until the last word was heard. A request whose answers go somewhere is kept until they have left: if the program ends before that, they are
+    /// given again in its next life.
+    async fn carry_out(self, order: Order, keys: Keys, looked: Looked, heard: oneshot::Receiver<()>) {
         let order = Arc::new(order);
         self.0.work.run(Arc::clone(&order), looked).await;
         let words = order.teller.finals();
         let keys = self.settle(keys, &words, order.request.door);
-        self.0.work.journal.end(order.id, keys, &words, order.steps.keys().copied(), wall_ms());
         order.teller.done();
+        if order.request.return_address.is_some() && heard.await.is_err() {
+            return;
+        }
+        self.0.work.journal.end(order.id, keys, &words, order.steps.keys().copied(), wall_ms());
         let forgotten = self.known().forgotten();
         self.0.work.journal.forget(forgotten);
     }
@@ -315,8 +324,9 @@ impl Starter {
         let order =
             Order { id, request: request.clone(), deadline, steps, teller, resumed: true, audit: self.audit().clone() };
         let looked = self.0.work.look(&order);
-        self.0.running.spawn(self.clone().carry_out(order, keys, looked));
-        Some(Resumed { request, ticket: Ticket::new(story, false) })
+        let (ticket, heard) = Ticket::first(story);
+        self.0.running.spawn(self.clone().carry_out(order, keys, looked, heard));
+        Some(Resumed { request, ticket })
     }
 
     /// Notes what an answer came to. A transaction that started nothing because QRS was away may be tried again under its own name; a

@@ -1,11 +1,12 @@
 //! What is said about a request while it is carried out, and who listens: the asker, and the askers of the same once more.
 //!
 //! Invariants: words are only added; a listener who comes late hears all of them; a story whose teller is gone without an end (the work
-//! panicked) ends with a word that says so.
+//! panicked) ends with a word that says so; the first asker's ticket tells whether everything was heard, i.e. whether nobody is to be told
+//! again after a crash.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::request::{StartOutcome, StartStatus};
 
@@ -71,19 +72,34 @@ pub(super) fn told(words: Vec<Word>) -> Listener {
 pub struct Ticket {
     story: Listener,
     read: usize,
+    /// To whom it is told that everything was heard.
+    heard: Option<oneshot::Sender<()>>,
     /// The request was one that came before: only its last words are heard.
     pub duplicate: bool,
 }
 
 impl Ticket {
-    pub(super) fn new(story: Listener, duplicate: bool) -> Self {
-        Self { story, read: 0, duplicate }
+    /// Of who asks for what was asked before.
+    pub(super) fn again(story: Listener) -> Self {
+        Self { story, read: 0, heard: None, duplicate: true }
     }
 
-    /// The next word; `None` when everything was said.
+    /// Of the first asker; with what tells that everything was heard. An error there: it went away before.
+    pub(super) fn first(story: Listener) -> (Self, oneshot::Receiver<()>) {
+        let (heard, is_heard) = oneshot::channel();
+        (Self { story, read: 0, heard: Some(heard), duplicate: false }, is_heard)
+    }
+
+    /// The next word; `None` when everything was said. Who asks for the next has passed on the one before.
     pub async fn next(&mut self) -> Option<Word> {
         loop {
             if let Some(word) = self.unread() {
+                if word.is_none()
+                    && let Some(heard) = self.heard.take()
+                {
+                    // Where nobody listens for that, nobody needs it.
+                    let _ = heard.send(());
+                }
                 return word;
             }
             if self.story.changed().await.is_err() && self.unread().is_none() {
@@ -155,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn a_late_listener_hears_everything_and_a_duplicate_the_last_words() {
         let (teller, listener) = Teller::new();
-        let (mut first, mut again) = (Ticket::new(listener.clone(), false), Ticket::new(listener, true));
+        let ((mut first, mut heard), mut again) = (Ticket::first(listener.clone()), Ticket::again(listener));
         teller.say(word(1, true, StartStatus::Denied));
         teller.say(word(0, false, StartStatus::Accepted));
         assert_eq!(first.next().await.unwrap().outcome.status, StartStatus::Denied);
@@ -163,7 +179,9 @@ mod tests {
         teller.done();
         assert_eq!(first.next().await.unwrap().outcome.status, StartStatus::Accepted);
         assert_eq!(first.next().await.unwrap().outcome.status, StartStatus::Started);
+        assert!(heard.try_recv().is_err(), "the last word may still be on its way");
         assert_eq!(first.next().await, None);
+        assert_eq!(heard.await, Ok(()));
         assert_eq!(again.next().await.unwrap().outcome.status, StartStatus::Denied);
         let rest = again.finals().await;
         assert_eq!(rest.iter().map(|outcome| outcome.status).collect::<Vec<_>>(), [StartStatus::Started]);
@@ -173,7 +191,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_known_so_far_is_told_without_waiting() {
         let (teller, listener) = Teller::new();
-        let mut ticket = Ticket::new(listener.clone(), true);
+        let mut ticket = Ticket::again(listener.clone());
         let known = |ticket: &Ticket| {
             let (outcomes, done) = ticket.latest();
             (outcomes.iter().map(|outcome| outcome.status).collect::<Vec<_>>(), done)
@@ -182,7 +200,7 @@ mod tests {
         teller.say(word(1, false, StartStatus::Accepted));
         teller.say(word(0, true, StartStatus::Denied));
         assert_eq!(known(&ticket), (vec![StartStatus::Denied, StartStatus::Accepted], false));
-        let torn = Ticket::new(listener, false);
+        let (torn, _) = Ticket::first(listener);
         teller.say(word(1, true, StartStatus::Started));
         teller.done();
         ticket.all_said().await;
@@ -191,7 +209,7 @@ mod tests {
         let (teller, listener) = Teller::new();
         teller.say(word(0, false, StartStatus::Accepted));
         drop(teller);
-        assert_eq!(known(&Ticket::new(listener, false)), (vec![StartStatus::Unknown], true));
+        assert_eq!(known(&Ticket::first(listener).0), (vec![StartStatus::Unknown], true));
     }
 
     #[tokio::test]
@@ -199,7 +217,7 @@ mod tests {
         let (teller, listener) = Teller::new();
         teller.say(word(0, false, StartStatus::Accepted));
         drop(teller);
-        let mut ticket = Ticket::new(listener, false);
+        let (mut ticket, _) = Ticket::first(listener);
         assert_eq!(ticket.next().await.unwrap().outcome.status, StartStatus::Accepted);
         assert_eq!(ticket.next().await.unwrap().outcome.error.unwrap().code, "interrupted");
         assert_eq!(ticket.next().await, None);
