@@ -122,7 +122,10 @@ impl State {
 pub(crate) mod tests {
     use super::*;
     use crate::{
-        config::settings::{Endpoints, QrsSettings, QrsVerify, StartTaskFilter},
+        config::{
+            LoadOptions, built_in,
+            settings::{Settings, StartTaskFilter},
+        },
         keep::{Keep, values::ValueSettings},
         sense::{
             qrs::Qrs,
@@ -130,32 +133,14 @@ pub(crate) mod tests {
         },
     };
 
+    /// What holds without a file.
+    fn defaults() -> Settings {
+        built_in(&LoadOptions::default()).unwrap().settings
+    }
+
     /// Settings of a REST server on 127.0.0.1, port 0, with every endpoint on.
     pub(crate) fn rest_settings() -> RestSettings {
-        RestSettings {
-            enable: true,
-            host: "127.0.0.1".into(),
-            port: 0,
-            tls: None,
-            allow_plaintext: false,
-            allowed_sources: Vec::new(),
-            allowed_origins: Vec::new(),
-            allowed_hosts: Vec::new(),
-            max_body: 1 << 20,
-            endpoints: Endpoints {
-                list_endpoints: true,
-                butlerping: true,
-                mqtt_publish: true,
-                start_task: true,
-                active_user_count: true,
-                active_users: true,
-                key_values: true,
-                tasks_read: true,
-                tasks_start: true,
-                tasks_stop: true,
-            },
-            endpoints_not_offered: Vec::new(),
-        }
+        RestSettings { host: "127.0.0.1".into(), port: 0, ..defaults().rest }
     }
 
     /// A state around a bus; starts are answered 200, nobody is active.
@@ -164,19 +149,8 @@ pub(crate) mod tests {
         let counters = Counters::register(&mut registry);
         let keep = Keep::open(None, &mut registry).unwrap();
         let values = Values::open(&keep, ValueSettings::default(), &mut registry).unwrap();
-        let nowhere = QrsSettings {
-            host: None,
-            port: 4242,
-            use_tls: false,
-            headers: Vec::new(),
-            client_cert: None,
-            client_key: None,
-            ca: None,
-            verify: QrsVerify::Ca { name: None },
-            further: Vec::new(),
-        };
         let (filter, patience) = (StartTaskFilter::default(), Patience::default());
-        let starter = Starter::open(Qrs::new(&nowhere), filter, keep.shelf("starts"), patience).unwrap();
+        let starter = Starter::open(Qrs::new(&defaults().qrs), filter, keep.shelf("starts"), patience).unwrap();
         State::new(Setup {
             generation: Generation::Head,
             rest,

@@ -25,7 +25,10 @@ use sense_butler::{
         tasks::TasksState,
     },
     bus::{BoxFuture, Bus, Publication, PublishError, Receipt, Routed, Subscription, Transport},
-    config::settings::{Endpoints, Generation, QrsSettings, QrsVerify, RestSettings, StartTaskFilter},
+    config::{
+        LoadOptions, built_in,
+        settings::{Generation, RestSettings, Settings, StartTaskFilter},
+    },
     keep::{
         Keep,
         values::{ValueSettings, Values},
@@ -110,32 +113,14 @@ impl Transport for Broker {
     }
 }
 
+/// What holds without a file.
+fn defaults() -> Settings {
+    built_in(&LoadOptions::default()).unwrap().settings
+}
+
 /// Settings of a server on 127.0.0.1, any port, everything on.
 pub fn settings() -> RestSettings {
-    RestSettings {
-        enable: true,
-        host: "127.0.0.1".into(),
-        port: 0,
-        tls: None,
-        allow_plaintext: false,
-        allowed_sources: Vec::new(),
-        allowed_origins: Vec::new(),
-        allowed_hosts: Vec::new(),
-        max_body: 1 << 20,
-        endpoints: Endpoints {
-            list_endpoints: true,
-            butlerping: true,
-            mqtt_publish: true,
-            start_task: true,
-            active_user_count: true,
-            active_users: true,
-            key_values: true,
-            tasks_read: true,
-            tasks_start: true,
-            tasks_stop: true,
-        },
-        endpoints_not_offered: Vec::new(),
-    }
+    RestSettings { host: "127.0.0.1".into(), port: 0, ..defaults().rest }
 }
 
 /// A running server with its doubles.
@@ -152,19 +137,8 @@ pub struct Running {
 
 /// A starter without a Qlik Sense.
 fn tasks(keep: &Keep) -> TasksState {
-    let nowhere = QrsSettings {
-        host: None,
-        port: 4242,
-        use_tls: false,
-        headers: Vec::new(),
-        client_cert: None,
-        client_key: None,
-        ca: None,
-        verify: QrsVerify::Ca { name: None },
-        further: Vec::new(),
-    };
     let filter = StartTaskFilter::default();
-    let starter = Starter::open(Qrs::new(&nowhere), filter, keep.shelf("starts"), Patience::default()).unwrap();
+    let starter = Starter::open(Qrs::new(&defaults().qrs), filter, keep.shelf("starts"), Patience::default()).unwrap();
     TasksState { starter, deadline: Duration::ZERO }
 }
 

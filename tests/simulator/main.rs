@@ -5,6 +5,7 @@ mod faults;
 mod following;
 mod support;
 mod whole_site;
+mod wire;
 
 use std::{collections::HashMap, time::Duration};
 

@@ -239,6 +239,8 @@ impl Http {
         loop {
             match response.chunk().await {
                 Ok(Some(chunk)) if passed + chunk.len() <= limit => {
+                    // A little on the wire may be much to unpack: others have their turn in between.
+                    tokio::task::consume_budget().await;
                     passed += chunk.len();
                     body.extend_from_slice(&chunk);
                     // Moved seldom: only when as much again has come.
@@ -250,6 +252,10 @@ impl Http {
                 // What an error says beyond its first sentences is not worth reading.
                 _ if !status.is_success() => break,
                 Ok(Some(_)) => return Err(QrsError::TooMuch { at: self.at.clone(), limit }.into()),
+                Err(error) if cannot_unpack(&error) => {
+                    let cause = format!("its compressed answer cannot be unpacked ({})", root_cause(&error));
+                    return Err(QrsError::BadAnswer { at: self.at.clone(), cause }.into());
+                }
                 Err(error) => return Err(self.fault(error, request.patience)),
             }
         }
@@ -333,6 +339,16 @@ impl Http {
 /// The system's own error: there may be several wrappers around it, which do not name what they wrap as their source.
 fn innermost(error: &io::Error) -> &io::Error {
     error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>()).map_or(error, innermost)
+}
+
+/// Whether an answer came, and what is compressed in it makes no sense; a connection that broke in its middle, or a time that ran out, is
+/// something else.
+fn cannot_unpack(error: &reqwest::Error) -> bool {
+    let of_connection = |error: &(dyn StdError + 'static)| {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        error.is::<hyper::Error>() || inner.is_some_and(|inner| inner.is::<hyper::Error>())
+    };
+    error.is_decode() && !error.is_timeout() && !chain(error).any(of_connection)
 }
 
 fn went_away(error: &io::Error) -> bool {

@@ -57,7 +57,7 @@ use self::{
     notifier::Notifier,
     outage::Outage,
     outlet::Outlet,
-    plan::Plan,
+    plan::{Plan, WirePlan},
     site::{Effect, Site, SiteOptions},
 };
 pub use self::{
@@ -214,6 +214,7 @@ struct Shared {
     faults: Faults,
     journal: Journal,
     outage: Outage,
+    wire: Mutex<WirePlan>,
     notifier: Notifier,
     log_delays: qrs::LogDelays,
     selections: qrs::Selections,
@@ -318,6 +319,7 @@ impl Simulator {
             faults: Faults::new(seed, &plan.faults),
             journal: Journal::default(),
             outage: Outage::default(),
+            wire: Mutex::new(plan.answers),
             notifier: Notifier::new(plan.notifications.batch, tracker.clone(), stop.clone()),
             log_delays: qrs::LogDelays::default(),
             selections: qrs::Selections::default(),

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    io::Write as _,
     pin::Pin,
     sync::{
         Arc,
@@ -12,10 +13,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
 use hyper::{
     Response, StatusCode,
     body::{Body, Frame, SizeHint},
-    header::{CONTENT_TYPE, HeaderValue},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue},
 };
 use tokio::time::Sleep;
 
@@ -45,11 +47,25 @@ pub struct Reply {
     pub body: String,
     /// How the body goes out.
     pub delivery: Delivery,
+    /// The body as it goes out instead, compressed.
+    gzipped: Option<Bytes>,
+    /// The length of the body is not told in advance.
+    chunked: bool,
 }
 
 impl Reply {
     fn new(status: u16, content_type: Option<&'static str>, body: String) -> Self {
-        Self { status, content_type: content_type.map(Cow::Borrowed), body, delivery: Delivery::Whole }
+        let content_type = content_type.map(Cow::Borrowed);
+        Self { status, content_type, body, delivery: Delivery::Whole, gzipped: None, chunked: false }
+    }
+
+    /// The same, sent as asked for; an answer without a body stays as it is. Long bodies take a while.
+    pub fn on_the_wire(mut self, gzip: bool, chunked: bool) -> Self {
+        if !self.body.is_empty() {
+            self.chunked = chunked;
+            self.gzipped = gzip.then(|| gzipped(self.body.as_bytes())).flatten();
+        }
+        self
     }
 
     /// A JSON answer.
@@ -75,13 +91,25 @@ impl Reply {
     /// As HTTP; `cut` is set when the connection is to be reset.
     pub fn into_response(self, cut: Arc<AtomicBool>) -> Response<Paced> {
         let content_type = self.content_type.as_deref().and_then(|kind| HeaderValue::from_str(kind).ok());
-        let mut response = Response::new(Paced::new(self.body.into(), self.delivery, cut));
+        let is_gzipped = self.gzipped.is_some();
+        let body = self.gzipped.unwrap_or_else(|| self.body.into());
+        let mut response = Response::new(Paced::new(body, self.delivery, self.chunked, cut));
+        if is_gzipped {
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         if let Some(kind) = content_type {
             response.headers_mut().insert(CONTENT_TYPE, kind);
         }
         response
     }
+}
+
+/// Compressed; `None` never happens, for nothing can fail in memory.
+fn gzipped(body: &[u8]) -> Option<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(body).ok()?;
+    encoder.finish().ok().map(Bytes::from)
 }
 
 /// The connection is cut instead of answering.
@@ -93,7 +121,8 @@ pub struct Cut;
 #[derive(Debug)]
 pub struct Paced {
     rest: Bytes,
-    length: u64,
+    /// As it is told in advance, if it is.
+    length: Option<u64>,
     piece: usize,
     pause: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -103,14 +132,15 @@ pub struct Paced {
 }
 
 impl Paced {
-    fn new(body: Bytes, delivery: Delivery, cut: Arc<AtomicBool>) -> Self {
+    fn new(body: Bytes, delivery: Delivery, chunked: bool, cut: Arc<AtomicBool>) -> Self {
         let length = body.len();
         let (piece, pause, until_cut) = match delivery {
             Delivery::Whole => (length, Duration::ZERO, None),
             Delivery::Drip(pause, piece) => (piece.max(1), pause, None),
             Delivery::Half => (length / 2, BEFORE_CUT, Some(length / 2)),
         };
-        Self { rest: body, length: length as u64, piece, pause, sleep: None, until_cut, cut }
+        let told = (!chunked).then_some(length as u64);
+        Self { rest: body, length: told, piece, pause, sleep: None, until_cut, cut }
     }
 }
 
@@ -146,6 +176,6 @@ impl Body for Paced {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.length)
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

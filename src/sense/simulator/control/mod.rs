@@ -69,6 +69,8 @@ fn post(shared: &Shared, path: &[&str], call: &Call) -> Reply {
         ["restart"] => restart(shared, &body),
         ["clock"] => set_clock(shared, &body),
         ["stall"] => stall(shared, &body),
+        ["scheduler"] => scheduler(shared, &body),
+        ["answers"] => answers(shared, body),
         ["task", id, verb] => task(shared, id, verb),
         _ => nothing(),
     }
@@ -101,6 +103,7 @@ fn overview(shared: &Shared) -> Reply {
             "/control/clock", "/control/notifications"],
         "post": ["/control/task/{id}/{start|finish|fail|abort|skip|error}", "/control/fault {\"path\",\"action\"}",
             "/control/restart {\"downSeconds\":5,\"initialisingSeconds\":2}",
+            "/control/scheduler {\"available\":false}", "/control/answers {\"gzip\":true,\"chunked\":true}",
             "/control/stall {\"seconds\":30}", "/control/datagram {\"text\":\"...\",\"base64\":\"...\",\"times\":1}",
             "/control/clock {\"speed\":60,\"advanceSeconds\":3600,\"skewSeconds\":-300}", "/control/rate {\"rate\":1}",
             "/control/datagrams {\"loss\":0.3,\"duplicate\":0.1}", "/control/burst {\"count\":1000,\"rate\":0,\"kind\":\"failed\"}"],
@@ -190,6 +193,28 @@ fn stall(shared: &Shared, body: &Value) -> Reply {
     }
 }
 
+/// Whether a scheduler is available from now on.
+fn scheduler(shared: &Shared, body: &Value) -> Reply {
+    match body.get("available").and_then(Value::as_bool) {
+        Some(available) => {
+            shared.with_site(|site| site.set_scheduler(available));
+            Reply::empty(204)
+        }
+        None => error(400, "expected {\"available\": true or false}"),
+    }
+}
+
+/// How answers of the repository are sent from now on.
+fn answers(shared: &Shared, body: Value) -> Reply {
+    match body.is_object().then(|| serde_json::from_value(body).ok()).flatten() {
+        Some(wire) => {
+            *shared.wire.lock() = wire;
+            Reply::empty(204)
+        }
+        None => error(400, "expected {\"gzip\": true or false, \"chunked\": true or false}"),
+    }
+}
+
 /// The repository and its scheduler are started anew.
 fn restart(shared: &Shared, body: &Value) -> Reply {
     let seconds = |key: &str, usual: f64| match body.get(key) {
@@ -248,6 +273,7 @@ fn start(shared: &Shared, id: TaskId) -> Reply {
     match shared.with_site(|site| site.start(id, r"INTERNAL\sa_scheduler", Origin::Control)) {
         StartAnswer::Started(execution) => ok(&json!({ "executionId": execution.to_string() })),
         StartAnswer::Disabled => error(409, "the task is disabled"),
+        StartAnswer::NoScheduler => error(409, "no scheduler is available"),
         StartAnswer::Running(_) => error(409, "the task is running"),
         StartAnswer::Unknown => error(404, "there is no such task"),
     }

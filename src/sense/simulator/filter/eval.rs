@@ -33,7 +33,9 @@ fn reach(value: &Value, path: &str, test: &dyn Fn(&Value) -> bool) -> bool {
 
 fn holds(value: &Value, operator: Operator, operand: &Operand) -> bool {
     match (value, operand) {
-        (Value::String(text), Operand::Text(wanted)) => text_holds(&text.to_lowercase(), operator, wanted),
+        (Value::String(text), Operand::Text(wanted) | Operand::Id(wanted)) => {
+            text_holds(&text.to_lowercase(), operator, wanted)
+        }
         (Value::String(text), Operand::Date(wanted)) => order_holds(text.cmp(wanted), operator),
         (Value::Number(number), Operand::Number(wanted)) => {
             number.as_i64().is_some_and(|number| order_holds(number.cmp(wanted), operator))

@@ -5,11 +5,12 @@
 //! A property that has several values (`tags.name`) matches when one of them does.
 //!
 //! Invariants: parsing never panics and never recurses deeper than [`MOST_NESTING`]; a parsed filter names only known properties and
-//! compares each with a value of its own kind, so evaluation cannot fail.
+//! compares each with a value of its own kind, so evaluation cannot fail; written out, it is read again as the same filter.
 
 mod eval;
 mod lexer;
 mod parser;
+mod print;
 pub mod schema;
 
 use serde_json::Value;
@@ -54,6 +55,8 @@ enum Operator {
 enum Operand {
     /// Lower case.
     Text(String),
+    /// A GUID, lower case.
+    Id(String),
     Number(i64),
     Truth(bool),
     /// As QRS writes it, so that the order of the texts is the order of the dates.
@@ -96,7 +99,9 @@ impl Filter {
 impl Expression {
     fn among(&self, paths: &[&str]) -> Option<Vec<&str>> {
         match self {
-            Self::Compare { path, operator: Operator::Eq, operand: Operand::Text(text) } if paths.contains(path) => {
+            Self::Compare { path, operator: Operator::Eq, operand: Operand::Text(text) | Operand::Id(text) }
+                if paths.contains(path) =>
+            {
                 Some(vec![text.as_str()])
             }
             Self::Compare { .. } => None,

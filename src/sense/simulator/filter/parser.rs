@@ -127,7 +127,7 @@ fn operand(kind: Kind, token: Token) -> Option<Operand> {
         (Kind::Text, Token::Text(text)) => Some(Operand::Text(text.to_lowercase())),
         (Kind::Date, Token::Text(text)) => date(&text).map(Operand::Date),
         (Kind::Guid, Token::Word(word)) if word.len() == 36 => {
-            Uuid::try_parse(&word).ok().map(|id| Operand::Text(id.to_string()))
+            Uuid::try_parse(&word).ok().map(|id| Operand::Id(id.to_string()))
         }
         (Kind::Number, Token::Word(word)) => word.parse().ok().map(Operand::Number),
         (Kind::Truth, Token::Word(word)) => word.to_ascii_lowercase().parse().ok().map(Operand::Truth),
@@ -148,5 +148,6 @@ fn date(text: &str) -> Option<String> {
         .or_else(|_| PrimitiveDateTime::parse(text, local).map(PrimitiveDateTime::assume_utc))
         .or_else(|_| Date::parse(text, day).map(|day| day.midnight().assume_utc()))
         .ok()?;
-    moment.checked_to_offset(time::UtcOffset::UTC)?.format(written).ok()
+    // Before year 0 the order of the texts would not be the order of the dates.
+    moment.checked_to_offset(time::UtcOffset::UTC).filter(|moment| moment.year() >= 0)?.format(written).ok()
 }

@@ -1,9 +1,15 @@
 //! The filter language, by example and by chance.
 
+use percent_encoding::percent_decode_str;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Filter, FilterError, MOST_NESTING, schema};
+use super::{Filter, FilterError, LONGEST, MOST_NESTING, Schema, schema};
+use crate::sense::qrs::filter::{self as written, Filter as Written};
+
+// The fuzz target and these tests ask for the same.
+#[path = "../../../../fuzz/fuzz_targets/filter_holds.rs"]
+mod filter_holds;
 
 fn task() -> Value {
     json!({
@@ -147,14 +153,39 @@ fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\'', "\\'")
 }
 
+#[test]
+fn a_filter_is_written_with_no_more_parentheses_than_it_needs() {
+    let cases = [
+        ("((enabled eq TRUE))", "enabled eq true"),
+        ("NAME eq 'O\\'Neill'  and(maxRetries ge +2)", "name eq 'o\\'neill' and maxRetries ge 2"),
+        ("enabled eq true and (name eq '\\\\' or name eq '')", "enabled eq true and (name eq '\\\\' or name eq '')"),
+        ("(enabled eq true and name so 'a') or taskType eq Reload", "enabled eq true and name so 'a' or taskType eq 0"),
+        ("(name sw 'a' or name ew 'b') or name ne 'c'", "(name sw 'a' or name ew 'b') or name ne 'c'"),
+        ("modifiedDate lt '2024-05-01T12:00:00+02:00'", "modifiedDate lt '2024-05-01T10:00:00.000Z'"),
+    ];
+    assert_eq!(cases.len(), 6);
+    for (filter, expected) in cases {
+        assert_eq!(Filter::parse(filter, schema::TASK).unwrap().to_string(), expected);
+    }
+    assert!(Filter::parse("modifiedDate gt '0000-01-01T00:00:00+23:59'", schema::TASK).is_err(), "before year 0");
+}
+
+#[test]
+fn the_seeds_of_the_fuzz_target_hold() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/filters");
+    let seeds: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let filters = seeds.iter().filter(|seed| filter_holds::judge(&std::fs::read(seed).unwrap())).count();
+    assert_eq!((seeds.len(), filters), (16, 12));
+}
+
 proptest! {
     #[test]
-    fn nothing_makes_it_panic(filter in ".{0,200}") {
-        let _ = Filter::parse(&filter, schema::TASK).map(|filter| filter.matches(&task()));
+    fn any_text_holds(kind in 0_u8..9, text in ".{0,200}") {
+        filter_holds::judge(&[&[kind], text.as_bytes()].concat());
     }
 
     #[test]
-    fn nothing_that_looks_like_a_filter_makes_it_panic(
+    fn whatever_looks_like_a_filter_holds(
         words in prop::collection::vec(
             prop::sample::select(vec![
                 "name", "id", "tags.name", "eq", "ne", "so", "and", "or", "(", ")", "'x'", "''", "'", "\\", "true", "7",
@@ -163,7 +194,35 @@ proptest! {
             0..40,
         )
     ) {
-        let _ = Filter::parse(&words.join(" "), schema::TASK).map(|filter| filter.matches(&task()));
+        filter_holds::judge(format!("\0{}", words.join(" ")).as_bytes());
+    }
+
+    #[test]
+    fn every_filter_is_read_again_as_it_was_written(
+        comparisons in prop::collection::vec(
+            prop_oneof![
+                r"name (eq|ne|gt|ge|lt|le|sw|ew|so) '([^'\\]|\\'|\\\\){0,8}'",
+                "(id|app\\.id|tags\\.ID) (eq|NE) [0-9a-fA-F]{8}(-[0-9a-f]{4}){3}-[0-9A-F]{12}",
+                "modifiedDate (gt|le) '[0-9]{4}-(0[1-9]|1[0-2])-[0-2][0-9](T[01][0-9]:[0-5][0-9]:[0-6][0-9](\\.[0-9]{1,9})?(Z|[+-][0-2][0-9]:00)?)?'",
+                "maxRetries (eq|lt) [+-]?[0-9]{1,19}",
+                "(enabled|isPartialReload) (eq|ne) (true|FALSE)",
+            ],
+            1..12,
+        ),
+        groups in prop::collection::vec((0_usize..12, 0_usize..12), 0..6),
+        any in prop::collection::vec(any::<bool>(), 12),
+    ) {
+        let mut parts = comparisons;
+        for (from, length) in groups {
+            if from + length < parts.len() {
+                let inner: Vec<String> = parts.splice(from..=from + length, ["".to_owned()]).collect();
+                parts[from] = format!("({})", inner.join(if length % 2 == 0 { " and " } else { " or " }));
+            }
+        }
+        let joined = parts.iter().zip(any).map(|(part, any)| format!("{part} {} ", if any { "or" } else { "and" }));
+        let text: String = joined.collect();
+        let text = text.trim_end_matches(" or ").trim_end_matches(" and ");
+        filter_holds::judge(format!("\0{text}").as_bytes());
     }
 
     #[test]

@@ -38,6 +38,12 @@ pub struct Plan {
     /// How changes are announced.
     #[serde(default)]
     pub notifications: NotificationsPlan,
+    /// How answers are sent.
+    #[serde(default)]
+    pub answers: WirePlan,
+    /// Names calls may be addressed to (`Host`, without port); empty: any.
+    #[serde(default)]
+    pub allowed_hosts: Vec<String>,
     /// What goes wrong from the start, as at `/control/fault`.
     #[serde(default)]
     pub faults: Vec<Fault>,
@@ -130,6 +136,16 @@ impl Default for NotificationsPlan {
     fn default() -> Self {
         Self { batch: 5, duplicates: 0.0 }
     }
+}
+
+/// How answers of the repository are sent; both are within HTTP, and clients must read both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WirePlan {
+    /// Compressed, to clients that accept it.
+    pub gzip: bool,
+    /// In chunks, without a length at the beginning.
+    pub chunked: bool,
 }
 
 /// A node with a scheduler.

@@ -1,5 +1,7 @@
 //! Who may pass: the Xrfkey that keeps foreign web pages out, and the user the call is made for.
 
+use hyper::Uri;
+
 use super::super::{
     http::Call,
     plan::{OnMissingUser, Plan, Role, TaskKind},
@@ -45,6 +47,9 @@ pub struct Caller {
 
 /// Lets a call pass, or says why not.
 pub fn admit(call: &Call, plan: &Plan) -> Result<Caller, Reply> {
+    if !plan.allowed_hosts.is_empty() && !is_addressed(call, &plan.allowed_hosts) {
+        return Err(wrong_host());
+    }
     if !keys_agree(call) {
         return Err(Reply::text(403, XSRF));
     }
@@ -68,6 +73,20 @@ pub fn admit(call: &Call, plan: &Plan) -> Result<Caller, Reply> {
         Some(Role::None) => Ok(Caller { name, rights: Rights::None }),
         None => Err(Reply::text(403, format!("Forbidden: the user {name} is not known"))),
     }
+}
+
+/// Whether a call names one of these hosts, whatever its port.
+fn is_addressed(call: &Call, hosts: &[String]) -> bool {
+    let named = call.header("host").and_then(|host| host.parse::<Uri>().ok());
+    let named = named.as_ref().and_then(Uri::host);
+    named.is_some_and(|named| hosts.iter().any(|host| host.eq_ignore_ascii_case(named)))
+}
+
+/// What a proxy says that is addressed by a name it does not know.
+fn wrong_host() -> Reply {
+    let page = "<!DOCTYPE html>\n<html><head><title>400 Bad Request</title></head><body>\
+                <h1>The http request header is incorrect.</h1></body></html>\n";
+    Reply::html(400, page)
 }
 
 fn keys_agree(call: &Call) -> bool {

@@ -19,6 +19,7 @@ use super::{
     fault::FaultKind,
     http::{Call, Handler},
     journal::{Entry, micros_now},
+    plan::WirePlan,
     reply::{Cut, Reply},
     site::{Origin, Request},
 };
@@ -51,6 +52,7 @@ impl Handler for Repository {
             status: 0,
         };
         let answer = self.with_faults(&call, &mut entry).await;
+        let answer = self.on_the_wire(&call, answer).await;
         entry.status = answer.as_ref().map_or(0, |reply| reply.status);
         self.show(&entry);
         self.0.journal.add(entry);
@@ -101,6 +103,19 @@ impl Repository {
                 Ok(Reply::text(status, text))
             }
             other => Ok(spoil::spoil(self.answer(call, entry), other, &self.0)),
+        }
+    }
+
+    /// Compressed and in chunks, as it was asked for and as the client can take it.
+    async fn on_the_wire(&self, call: &Call, answer: Result<Reply, Cut>) -> Result<Reply, Cut> {
+        let WirePlan { gzip, chunked } = *self.0.wire.lock();
+        let accepts = || call.header("accept-encoding").is_some_and(|accepted| accepted.contains("gzip"));
+        match (answer, gzip && accepts()) {
+            (Ok(reply), true) => {
+                // Long bodies take a while, and other calls must not wait for them.
+                tokio::task::spawn_blocking(move || reply.on_the_wire(true, chunked)).await.map_err(|_| Cut)
+            }
+            (answer, _) => answer.map(|reply| reply.on_the_wire(false, chunked)),
         }
     }
 

@@ -131,9 +131,9 @@ fn reply(answer: StartAnswer, synchronous: bool) -> Reply {
         StartAnswer::Unknown => return not_found(),
         StartAnswer::Running(OnRunning::Conflict) => return Reply::text(409, "The task is already running"),
         StartAnswer::Running(OnRunning::BadRequest) => return Reply::text(400, "The task is already running"),
-        StartAnswer::Running(OnRunning::ZeroGuid | OnRunning::SecondSession) | StartAnswer::Disabled => {
-            ExecutionId::ZERO
-        }
+        StartAnswer::Running(OnRunning::ZeroGuid | OnRunning::SecondSession)
+        | StartAnswer::Disabled
+        | StartAnswer::NoScheduler => ExecutionId::ZERO,
     };
     if synchronous { Reply::json(201, json!({ "value": session.to_string() }).to_string()) } else { Reply::empty(204) }
 }

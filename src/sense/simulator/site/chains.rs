@@ -182,11 +182,15 @@ impl Site {
         for (event, task) in fired {
             let by = Origin::Chain { event, after };
             match self.tasks.get(task).filter(|task| !task.deleted) {
-                Some(found) if found.plan.enabled && found.executions.is_empty() => {
+                Some(found) if self.scheduler && found.plan.enabled && found.executions.is_empty() => {
                     self.begin(task, SCHEDULER_USER, by);
                 }
                 Some(found) => {
-                    let reason = if found.plan.enabled { "running" } else { "disabled" };
+                    let reason = match (found.plan.enabled, self.scheduler) {
+                        (false, _) => "disabled",
+                        (true, false) => "no scheduler",
+                        (true, true) => "running",
+                    };
                     let wish = NotStarted { task: found.id_text.clone(), at: now, reason, by };
                     self.starts.add_not_started(wish);
                 }

@@ -77,6 +77,8 @@ pub enum StartAnswer {
     Started(ExecutionId),
     /// The task is disabled.
     Disabled,
+    /// No node with a scheduler is available.
+    NoScheduler,
     /// The task runs already, and the policy is not to start a second execution.
     Running(OnRunning),
     /// There is no such task.
@@ -95,6 +97,8 @@ pub struct Site {
     rate: f64,
     rate_epoch: u32,
     nodes: Vec<Node>,
+    /// Whether a scheduler is available.
+    scheduler: bool,
     apps: Vec<AppPlan>,
     app_rows: Vec<Arc<Value>>,
     tasks: Vec<Task>,
@@ -140,6 +144,7 @@ impl Site {
             rate: 0.0,
             rate_epoch: 0,
             nodes: plan.nodes.iter().map(Node::new).collect(),
+            scheduler: true,
             apps: plan.apps.clone(),
             app_rows: plan.apps.iter().map(|app| Arc::new(app_json(app, calendar))).collect(),
             tasks: plan.tasks.iter().map(|task| Task::new(plan.app_of(task), task, calendar)).collect(),
@@ -218,7 +223,7 @@ impl Site {
         // A little irregular, as real sites are.
         let part = 0.9 + 0.2 * self.rng.unit();
         self.plan_schedule(index, part);
-        if self.tasks.get(index).is_some_and(|task| task.can_start() && task.executions.is_empty()) {
+        if self.scheduler && self.tasks.get(index).is_some_and(|task| task.can_start() && task.executions.is_empty()) {
             self.begin(index, SCHEDULER_USER, Origin::Schedule);
         }
     }
@@ -229,6 +234,7 @@ impl Site {
         let (answer, reason) = match found {
             None => (StartAnswer::Unknown, "unknown"),
             Some((_, task)) if !task.plan.enabled => (StartAnswer::Disabled, "disabled"),
+            Some(_) if !self.scheduler => (StartAnswer::NoScheduler, "no scheduler"),
             Some((_, task)) if self.on_running != OnRunning::SecondSession && !task.executions.is_empty() => {
                 (StartAnswer::Running(self.on_running), "running")
             }
@@ -276,6 +282,11 @@ impl Site {
             self.end_as(*id, Status::Reset);
         }
         ids.len()
+    }
+
+    /// Whether a scheduler is available from now on. Without one nothing is started, by call, schedule or chain; what runs goes on.
+    pub fn set_scheduler(&mut self, available: bool) {
+        self.scheduler = available;
     }
 
     /// Every start there was, and every wish that came to nothing, from number `from` on; `only`: of one task.
