@@ -6,7 +6,7 @@ mod app;
 
 use app::{Dir, assert_refused, root, run_to_end, run_with_input, said};
 
-const VERBS: [&str; 8] = ["run", "demo", "check", "simulate", "pub", "sub", "hash-password", "version"];
+const VERBS: [&str; 9] = ["run", "demo", "check", "doctor", "simulate", "pub", "sub", "hash-password", "version"];
 
 #[test]
 fn the_help_of_every_verb_shows_two_examples() {

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod model;
 pub mod notification;
 pub mod search;
+pub mod steps;
 
 mod calls;
 mod certificate;
@@ -24,6 +25,7 @@ mod hosts;
 mod http;
 mod kinds;
 mod page;
+mod raw;
 mod script_log;
 mod status;
 mod tls;
