@@ -20,7 +20,7 @@ use std::{
 
 use app::{App, Dir, run_to_end, said};
 use sense_butler::sense::simulator::{
-    PkiFiles, ServerCertificate, Simulator, SimulatorSettings, TlsChoices, Transport,
+    PkiFiles, ServerCertificate, Simulator, SimulatorSettings, Targets, TlsChoices, Transport,
 };
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -422,4 +422,102 @@ fn answers(site: &Site) -> Vec<Broken> {
         Broken { level: "warning", ..mighty },
         broken("clock-off", qrs(late, false, API), "clock", &["behind that of this machine", "the same source"]),
     ]
+}
+
+/// A site where things happen, with its control door.
+async fn lively(dir: &Dir, ports: &Ports, rate: f64) -> (Site, u16, String, String) {
+    let directory = dir.0.join("certificates");
+    let at = |port: u16| vec![SocketAddr::from(([127, 0, 0, 1], port))];
+    let settings = SimulatorSettings {
+        qrs: vec!["127.0.0.1:0".parse().unwrap()],
+        control: Some("127.0.0.1:0".parse().unwrap()),
+        transport: Transport::MutualTls { directory: directory.clone() },
+        targets: Targets { tasks: at(ports.0[2]), sessions: at(ports.0[3]) },
+        seed: Some(7),
+        speed: 5.0,
+        rate,
+        ..SimulatorSettings::new(&directory)
+    };
+    let simulator = Simulator::bind(settings).await.unwrap();
+    let (addresses, files) = (simulator.addresses().clone(), simulator.pki().unwrap().clone());
+    let disabled = simulator.plan().tasks.iter().find(|task| !task.enabled).unwrap().id.to_string();
+    let task = simulator.sample_task().to_string();
+    let stop = CancellationToken::new();
+    let until = stop.clone();
+    let running = tokio::spawn(async move { simulator.run(until).await.unwrap() });
+    let site = Site { port: addresses.qrs[0].port(), files, stop, _running: running };
+    (site, addresses.control.unwrap().port(), task, disabled)
+}
+
+fn probe(dir: &Dir, config: &Path, options: &[String]) -> (String, String) {
+    let report = dir.0.join("report.txt");
+    let mut arguments = vec!["doctor", "-c", config.to_str().unwrap(), "--probe", "--report", report.to_str().unwrap()];
+    arguments.extend(options.iter().map(String::as_str));
+    let output = run_to_end(dir, &arguments);
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
+    (text, fs::read_to_string(report).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_probe_answers_every_question() {
+    let (dir, ports) = (Dir::new(), Ports::new());
+    let (site, _, task, disabled) = lively(&dir, &ports, 3.0).await;
+    let config = dir.write("butler.yaml", &format!("Butler:\n{}", site.lines(API)));
+    let mut options = ports.options();
+    let further = [
+        ("--task", task.clone()),
+        ("--disabled-task", disabled.clone()),
+        ("--callback", format!("http://127.0.0.1:{}", free())),
+        // The simulated site waits ten seconds for an answer to a notification.
+        ("--patience", "13".to_owned()),
+        ("--listen", "5".to_owned()),
+    ];
+    options.extend(further.into_iter().flat_map(|(option, value)| [option.to_owned(), value]));
+    let (text, report) = probe(&dir, &config, &options);
+    assert!(text.starts_with("18 of 18 questions are answered"), "{text}\n{report}");
+    let told = [
+        "POST task/{id}/start: 404 with text \"The object does not exist\"",
+        "POST task/{id}/start/synchronous: 201 with JSON {value: <id>}",
+        "POST task/{id}/start/synchronous: 201 with JSON {value: <zero id>}",
+        "GET about: 200 with JSON {buildVersion:",
+        "handshake done",
+        "TLS 1.2 alone: handshake done (TLSv1_2), then answered: HTTP/1.1 200 OK",
+        "a short name, the one in `configQRS.host`",
+        "it matches a task that has the name in one row and the value in another",
+        "distribute (taskType 3): GET reloadtask/{id}: ",
+        "objectType: \"ExecutionResult\"",
+        "answered 503: not repeated within 13 s",
+        "not answered: it hung up after 10.",
+        "Aborted, started by this probe: \"",
+        "Distributed: app id ",
+        "SessionStarted: origin \"",
+        "heard of the task that was started and stopped: [Aborted",
+    ];
+    for part in told {
+        assert!(report.contains(part), "`{part}` is not in\n{report}");
+    }
+    for secret in ["goran", "localhost", "Reload Sales", "BEGIN", &task, &disabled, "configured-secret"] {
+        assert!(!report.contains(secret), "`{secret}` is in\n{report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_consent_the_probe_touches_nothing() {
+    let (dir, ports) = (Dir::new(), Ports::new());
+    let (site, control, ..) = lively(&dir, &ports, 0.0).await;
+    let config = dir.write("butler.yaml", &format!("Butler:\n{}", site.lines(API)));
+    let (text, report) = probe(&dir, &config, &ports.options());
+    assert!(text.starts_with("8 of 18 questions are answered"), "{text}\n{report}");
+    for option in ["--task <id>", "--disabled-task <id>", "--callback http://", "--listen 300"] {
+        assert!(report.contains(option), "{option}: {report}");
+    }
+    let (status, starts) = app::http(control, "GET", "/control/starts", &[], "").await;
+    let starts: Value = serde_json::from_str(&starts).unwrap();
+    assert_eq!((status, starts["starts"].as_array().map(Vec::len)), (200, Some(0)), "{starts}");
+    let (_, notifications) = app::http(control, "GET", "/control/notifications", &[], "").await;
+    assert!(!notifications.contains("http://"), "{notifications}");
+    // Nobody to ask is told as everywhere.
+    let nobody = dir.write("nobody.yaml", "Butler:\n  mqttConfig: {enable: true}\n");
+    app::assert_refused(&dir, &["doctor", "-c", nobody.to_str().unwrap(), "--probe"], 1, &["configQRS.host"]);
 }

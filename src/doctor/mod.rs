@@ -14,6 +14,7 @@ mod limits;
 mod permissions;
 pub mod ports;
 pub mod print;
+pub mod probe;
 mod program;
 mod qrs;
 mod running;

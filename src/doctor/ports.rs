@@ -232,15 +232,15 @@ fn held(what: &str, kind: Kind, address: SocketAddr, advice: &str, running: Opti
     let port = address.port();
     let holder = kind.holder(port);
     let by = holder.as_deref().unwrap_or("a program the system does not name");
-    let line = format!("{what}: {} port {port} on {} is held by {by}", kind.word(), address.ip());
+    let line = format!("{what}: {} port {port} on {} is held by", kind.word(), address.ip());
     match running {
-        Some(running) if running.process == holder => HERE.ok(format!("{line}: the running sense-butler")),
+        Some(running) if running.process == holder => HERE.ok(format!("{line} the running sense-butler")),
         _ => {
             let ask = match &holder {
                 Some(holder) if holder.starts_with("process ") => String::new(),
                 _ => format!(" Who it is says: {}", kind.who_has(port)),
             };
-            HERE.problem(line, format!("{advice}{ask}"))
+            HERE.problem(format!("{line} {by}"), format!("{advice}{ask}"))
         }
     }
 }

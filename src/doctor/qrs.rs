@@ -21,18 +21,29 @@ pub fn look(loaded: &Loaded, walks: &[Walk]) -> Vec<Finding> {
             "Set `configQRS.host` to the central node, or let `sense-butler init` write the configuration.",
         )];
     }
-    let several = walks.len() > 1;
-    let steps =
-        walks.iter().flat_map(|walk| walk.steps.iter().map(move |(_, outcome)| finding(walk, outcome, several)));
+    let is_well = |walk: &Walk| !walk.steps.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_)));
+    let site = Site { is_several: walks.len() > 1, is_reached: walks.iter().any(is_well) };
+    let steps = walks.iter().flat_map(|walk| walk.steps.iter().map(move |(_, outcome)| finding(walk, outcome, site)));
     steps.chain(too_powerful(loaded)).collect()
 }
 
-fn finding(walk: &Walk, outcome: &Outcome, several: bool) -> Finding {
-    let told = |text: &str| if several { format!("{}: {text}", walk.at) } else { text.to_owned() };
+/// What is known of all hosts together.
+#[derive(Clone, Copy)]
+struct Site {
+    is_several: bool,
+    /// One of them is as it should be; then another that is not is no problem yet.
+    is_reached: bool,
+}
+
+fn finding(walk: &Walk, outcome: &Outcome, site: Site) -> Finding {
+    let told = |text: &str| if site.is_several { format!("{}: {text}", walk.at) } else { text.to_owned() };
     match outcome {
         Outcome::Well(sentence) => HERE.ok(told(sentence)),
         Outcome::Remarkable(what, remedy) => HERE.warning(told(what), remedy),
-        Outcome::Failed(error) => HERE.problem(capital(&error.to_string()), error.remedy().unwrap_or_default()),
+        Outcome::Failed(error) => {
+            let (what, remedy) = (capital(&error.to_string()), error.remedy().unwrap_or_default());
+            if site.is_reached { HERE.warning(what, remedy) } else { HERE.problem(what, remedy) }
+        }
     }
 }
 

@@ -90,6 +90,7 @@ impl Running {
     }
 
     /// The number of the process, where the system tells.
+    #[cfg(target_os = "linux")]
     pub fn pid(&self) -> Option<u32> {
         self.process.as_deref()?.strip_prefix("process ")?.split(' ').next()?.parse().ok()
     }

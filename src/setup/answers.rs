@@ -225,10 +225,10 @@ fn ask_port(what: &str, kind: Kind, wanted: u16, dialog: &mut Dialog<'_>) -> Res
     dialog.ask(&format!("Which other port for {what}?"), &proposal, |text| port_of(kind, text))
 }
 
-/// With Qlik's certificates on this machine, it most likely is the central node.
+/// With Qlik Sense on this machine, it most likely is the central node.
 fn proposed_host(machine: &Machine) -> String {
-    match (machine.certificates.is_empty(), machine.name.as_str()) {
-        (false, name) if !name.is_empty() => name.to_owned(),
+    match (machine.has_sense, machine.name.as_str()) {
+        (true, name) if !name.is_empty() => name.to_owned(),
         _ => "none".to_owned(),
     }
 }

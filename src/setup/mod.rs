@@ -62,17 +62,22 @@ pub struct Machine {
     pub name: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// Where Qlik Sense leaves exported certificates.
+    /// Complete sets of exported certificates that lie about.
     pub certificates: Vec<PathBuf>,
+    /// Whether Qlik Sense is installed on it.
+    pub has_sense: bool,
 }
 
 impl Machine {
     /// This one.
     pub fn this() -> Self {
+        let places = found::places();
         Self {
             name: crate::config::host_name(),
             addresses: crate::config::own_addresses(),
-            certificates: found::certificates(&found::places()),
+            certificates: found::certificates(&places),
+            // The first is Qlik's own.
+            has_sense: places.first().is_some_and(|place| place.is_dir()),
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod health;
 pub mod metrics;
 pub mod model;
 pub mod notification;
+pub mod probe;
 pub mod search;
 pub mod steps;
 

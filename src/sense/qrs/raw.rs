@@ -3,7 +3,7 @@
 //! Invariant: what is read of a body is bounded; a request is sent once.
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::DATE;
+use reqwest::{Method, header::DATE};
 
 use super::{
     error::QrsError,
@@ -31,6 +31,14 @@ impl Http {
     /// If there is no answer.
     pub async fn look_at(&self, path: &str) -> Result<Raw, QrsError> {
         self.raw(&Request::get(path)).await
+    }
+
+    /// Changes something, or asks to, whatever the status.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn try_out(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Result<Raw, QrsError> {
+        self.raw(&Request::act(method, path, body.into())).await
     }
 
     async fn raw(&self, request: &Request<'_>) -> Result<Raw, QrsError> {
