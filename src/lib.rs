@@ -6,6 +6,8 @@
 //! | room | what it is for |
 //! |---|---|
 //! | [`cli`] | one file per verb of the command line |
+//! | [`setup`] | `init`: questions, answers, and the two configuration files |
+//! | [`doctor`] | looks at everything the program depends on and says what is wrong |
 //! | [`app`] | assembly: binds every socket, supervises every task, stops in order |
 //! | [`api`] | REST |
 //! | [`bridge`] | what Butler does: events to topics, topics to actions, active users, status |
@@ -18,7 +20,7 @@
 //! | [`telemetry`] | logging, metrics, the panic hook |
 //! | [`names`] | newtypes parsed once at the door |
 //!
-//! Imports run one way: `main → cli → app → {api, bridge} → {bus, sense} → config → broker → {net, keep} → telemetry → names` (settings of the broker
+//! Imports run one way: `main → cli → setup → doctor → app → {api, bridge} → {bus, sense} → config → broker → {net, keep} → telemetry → names` (settings of the broker
 //! are the broker's, those of the log the telemetry's; `config` reads them from files). `tests/house.rs` holds everybody to it.
 
 pub mod api;
@@ -28,8 +30,10 @@ pub mod broker;
 pub mod bus;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod keep;
 pub mod names;
 pub mod net;
 pub mod sense;
+pub mod setup;
 pub mod telemetry;

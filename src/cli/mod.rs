@@ -5,7 +5,9 @@
 
 pub mod check;
 pub mod demo;
+pub mod doctor;
 pub mod hash_password;
+pub mod init;
 pub mod options;
 pub mod publish;
 pub mod run;
@@ -104,6 +106,16 @@ pub enum Command {
         sense-butler check -c config/butler.yaml --broker-config broker.toml"
     )]
     Check(RunOptions),
+    /// Write butler.yaml and broker.toml: five questions, what can be found out is proposed. Overwrites nothing without asking.
+    #[command(after_help = "Examples:\n  sense-butler init\n  \
+        sense-butler init --yes --directory config --qlik sense1.example.com --certificates ./certificates --user 'LAB\\svc-butler'")]
+    Init(init::Options),
+    /// Look at everything the program depends on (ports, certificates, Qlik Sense, disk, clock, ...) and say what is wrong and what to do.
+    #[command(
+        after_help = "Exit code 1 if there is a problem; warnings are none.\n\nExamples:\n  sense-butler doctor -c production.yaml\n  \
+        sense-butler doctor -c config/butler.yaml --data /var/lib/sense-butler --json"
+    )]
+    Doctor(doctor::Options),
     /// Simulate a Qlik Sense site: a repository service with mutual TLS, tasks that run, and the datagrams Sense would send.
     #[command(
         after_help = "Examples:\n  sense-butler simulate\n  sense-butler simulate --tasks config/simulator.yaml --pki ./certs"
@@ -147,6 +159,8 @@ pub fn run(command: Command) -> Exit {
         Command::Check(options) => {
             written(check::run(&options.files.load_options(&options.addresses), &mut io::stdout()))
         }
+        Command::Init(options) => init::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
         Command::Simulate(options) => simulate::main(&options),
         Command::HashPassword => match hash_password::run(&mut io::stdout()) {
             Ok(()) => Exit::Done,
@@ -243,7 +257,7 @@ mod tests {
             assert!(verb.get_about().is_some_and(|about| !about.to_string().is_empty()), "{name}");
             verbs += 1;
         }
-        assert_eq!(verbs, 8);
+        assert_eq!(verbs, 10);
     }
 
     #[test]

@@ -114,6 +114,15 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
     private_key_in(&read(path)?, path)
 }
 
+/// The earliest end of validity among certificates, seconds since 1970 (UTC); `None` where none can be read out.
+pub fn earliest_end(chain: &[CertificateDer<'_>]) -> Option<i64> {
+    let end = |der: &CertificateDer<'_>| {
+        let (_, parsed) = x509_parser::parse_x509_certificate(der).ok()?;
+        Some(parsed.validity().not_after.timestamp())
+    };
+    chain.iter().filter_map(end).min()
+}
+
 /// Authorities to trust: every certificate of a PEM text must be usable as one.
 ///
 /// # Errors

@@ -244,11 +244,7 @@ fn unfit(files: &Files, error: &rustls::Error) -> FileError {
 }
 
 fn certificate(file: &Path, chain: &[CertificateDer<'_>]) -> Certificate {
-    let end = |der: &CertificateDer<'_>| {
-        let (_, parsed) = x509_parser::parse_x509_certificate(der).ok()?;
-        Some(parsed.validity().not_after.timestamp())
-    };
-    Certificate { file: file.to_owned(), expires: chain.iter().filter_map(end).min() }
+    Certificate { file: file.to_owned(), expires: pem::earliest_end(chain) }
 }
 
 #[cfg(test)]

@@ -16,6 +16,16 @@ pub enum SenseEvent {
     Session(SessionEvent),
 }
 
+impl SenseEvent {
+    /// The node it is about.
+    pub fn host(&self) -> &str {
+        match self {
+            Self::Task(event) => &event.host,
+            Self::Session(event) => &event.host,
+        }
+    }
+}
+
 /// What a task did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TaskEventKind {

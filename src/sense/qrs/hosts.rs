@@ -41,21 +41,24 @@ pub struct Hosts {
     answered: AtomicUsize,
 }
 
+/// The settings of each host of a site, as if it were the only one.
+pub fn each(settings: &QrsSettings) -> impl Iterator<Item = QrsSettings> {
+    let first = QrsSettings { further: Vec::new(), ..settings.clone() };
+    let further = settings.further.iter().map(|further| QrsSettings {
+        host: Some(further.host.clone()),
+        port: further.port,
+        verify: further.verify.clone(),
+        further: Vec::new(),
+        ..settings.clone()
+    });
+    std::iter::once(first).chain(further)
+}
+
 impl Hosts {
     /// The hosts of these settings, the first in use.
     pub fn new(settings: &QrsSettings) -> Self {
-        let host = |http| Host { http, problem: Mutex::default() };
-        let first = std::iter::once(host(Http::new(settings)));
-        let further = settings.further.iter().map(|further| {
-            host(Http::new(&QrsSettings {
-                host: Some(further.host.clone()),
-                port: further.port,
-                verify: further.verify.clone(),
-                further: Vec::new(),
-                ..settings.clone()
-            }))
-        });
-        Self { hosts: first.chain(further).collect(), current: AtomicUsize::new(0), answered: AtomicUsize::new(0) }
+        let host = |settings: QrsSettings| Host { http: Http::new(&settings), problem: Mutex::default() };
+        Self { hosts: each(settings).map(host).collect(), current: AtomicUsize::new(0), answered: AtomicUsize::new(0) }
     }
 
     /// All of them, in the order of the configuration.

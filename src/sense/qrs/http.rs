@@ -17,7 +17,7 @@ use reqwest::{
 use tokio::sync::Mutex;
 
 use super::{
-    certificate::now,
+    certificate::{Facts, now},
     error::{ConnectProblem, QrsError},
     page::{is_page, words},
     tls,
@@ -156,6 +156,11 @@ impl Http {
         &self.at
     }
 
+    /// The certificate the server showed last.
+    pub(super) fn seen(&self) -> Option<Facts> {
+        self.seen.get()
+    }
+
     /// When the certificates this client works with end, seconds since 1970: of the files as they are in force, and of the server's as it was
     /// shown last (as `host:port`).
     pub fn ends(&self) -> Vec<(String, i64)> {
@@ -167,6 +172,12 @@ impl Http {
 
     /// Sends a request, once, and reads its answer.
     pub async fn send(&self, request: &Request<'_>) -> Result<Taken, Fault> {
+        let response = self.call(request).await?;
+        self.take(response, request).await
+    }
+
+    /// Sends a request, once.
+    pub(super) async fn call(&self, request: &Request<'_>) -> Result<Response, Fault> {
         let pool = self.pool().await?;
         let (scheme, key) = (if self.settings.use_tls { "https" } else { "http" }, xrfkey());
         let and = if request.path.contains('?') { '&' } else { '?' };
@@ -176,8 +187,7 @@ impl Http {
             sent = sent.header(CONTENT_TYPE, "application/json").body(body.clone());
         }
         let response = sent.timeout(request.patience).send().await;
-        let response = response.map_err(|error| self.fault(error, request.patience))?;
-        self.take(response, request).await
+        response.map_err(|error| self.fault(error, request.patience))
     }
 
     async fn pool(&self) -> Result<Arc<Pool>, QrsError> {
@@ -269,7 +279,7 @@ impl Http {
     }
 
     /// What an answer says that is none; a web page may be the text that was asked for if it is not JSON (`json`) that is wanted.
-    fn refusal(&self, status: u16, body: &[u8], json: bool) -> Option<QrsError> {
+    pub(super) fn refusal(&self, status: u16, body: &[u8], json: bool) -> Option<QrsError> {
         let (at, is_page) = (self.at.clone(), is_page(body));
         match status {
             200..300 if is_page && json => Some(QrsError::Page { at, status, text: words(body) }),

@@ -13,7 +13,9 @@ pub mod health;
 pub mod metrics;
 pub mod model;
 pub mod notification;
+pub mod probe;
 pub mod search;
+pub mod steps;
 
 mod calls;
 mod certificate;
@@ -24,6 +26,7 @@ mod hosts;
 mod http;
 mod kinds;
 mod page;
+mod raw;
 mod script_log;
 mod status;
 mod tls;

@@ -56,7 +56,7 @@ pub fn load(settings: &QrsSettings, seen: &Arc<Seen>) -> Result<Tls, QrsError> {
     let chain = pem::certificates(cert_file).map_err(unusable)?;
     ends.extend(end_of(cert_file, &chain, &provider));
     let key = pem::private_key(key_file).map_err(unusable)?;
-    let config = builder.with_client_auth_cert(chain, key).map_err(|error| problem(key_file, &error))?;
+    let config = builder.with_client_auth_cert(chain, key).map_err(|error| unfit(cert_file, key_file, &error))?;
     Ok(Tls { config, ends })
 }
 
@@ -122,6 +122,15 @@ fn unusable(error: FileError) -> QrsError {
 
 fn named<'a>(file: Option<&'a Path>, key: &str) -> Result<&'a Path, QrsError> {
     file.ok_or_else(|| problem(&PathBuf::from(key), &"the configuration names no file"))
+}
+
+fn unfit(cert: &Path, key: &Path, error: &rustls::Error) -> QrsError {
+    match error {
+        rustls::Error::InconsistentKeys(_) => {
+            problem(key, &format!("it is not the key of the certificate in {}", cert.display()))
+        }
+        error => problem(key, error),
+    }
 }
 
 fn problem(file: &Path, why: &dyn std::fmt::Display) -> QrsError {

@@ -22,6 +22,18 @@ const COUNT_EVERY: u32 = 10;
 /// A certificate that ends within this time is a warning, seconds (30 days).
 const SOON: i64 = 30 * 24 * 3600;
 
+/// What is said while the server's certificate is not verified, and what to do.
+pub(super) const INSECURE: [&str; 2] = [
+    "The certificate of the Qlik Repository Service is not verified (`configQRS.rejectUnauthorized: false`): whoever answers at that address is \
+     believed.",
+    "Set it to true and let `cert.clientCertCA` name root.pem.",
+];
+/// What is said while our user sees no task, and what to do.
+pub(super) const BLIND: [&str; 2] = [
+    "Qlik Sense shows the user of `configQRS.headers.static` not a single task, so none can be found or started:",
+    "give that user the right to read tasks in the QMC (or the site has no tasks at all).",
+];
+
 /// A certificate the connection to QRS depends on.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct CertificateEnd {
@@ -74,16 +86,8 @@ impl Qrs {
 
     /// What is to be said although QRS answers, for health; `None`: nothing.
     pub fn warning(&self) -> Option<String> {
-        let insecure = self.is_insecure().then(|| {
-            "The certificate of the Qlik Repository Service is not verified (`configQRS.rejectUnauthorized: false`): whoever answers at that \
-             address is believed. Set it to true and let `cert.clientCertCA` name root.pem."
-                .to_owned()
-        });
-        let blind = self.sees_nothing().load(Ordering::Relaxed).then(|| {
-            "Qlik Sense shows the user of `configQRS.headers.static` not a single task, so none can be found or started: give that user the right \
-             to read tasks in the QMC (or the site has no tasks at all)."
-                .to_owned()
-        });
+        let insecure = self.is_insecure().then(|| INSECURE.join(" "));
+        let blind = self.sees_nothing().load(Ordering::Relaxed).then(|| BLIND.join(" "));
         let ending = self.certificate_ends().into_iter().filter_map(|end| ending(&end, now()));
         let all: Vec<String> = insecure.into_iter().chain(blind).chain(ending).collect();
         (!all.is_empty()).then(|| all.join(" "))
@@ -142,7 +146,7 @@ impl Qrs {
 }
 
 /// What is to be said about a certificate that ends soon.
-fn ending(end: &CertificateEnd, now: i64) -> Option<String> {
+pub(super) fn ending(end: &CertificateEnd, now: i64) -> Option<String> {
     let left = end.expires - now;
     let (certificate, until) = (&end.certificate, moment(end.expires));
     let remedy = "renew the certificates of the Sense site if need be, and export client.pem, client_key.pem and root.pem anew (QMC, Certificates)";

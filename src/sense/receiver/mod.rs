@@ -10,6 +10,7 @@
 
 mod kernel;
 mod metrics;
+mod nodes;
 mod queue;
 mod socket;
 pub(in crate::sense) mod sources;
@@ -34,6 +35,7 @@ pub use self::socket::{Listening, Port, ReceiverError};
 use self::{
     kernel::KernelDrops,
     metrics::Metrics,
+    nodes::Nodes,
     queue::{Datagram, Queue},
     socket::Bound,
     sources::Sources,
@@ -70,6 +72,7 @@ pub struct Receiver {
     rate_limit: Option<u32>,
     deduplicator: Option<Deduplicator>,
     kernel: KernelDrops,
+    nodes: Nodes,
 }
 
 /// What the threads and the task share.
@@ -96,6 +99,7 @@ impl Receiver {
         let kernel = KernelDrops::of(&sockets);
         let queue = Queue::new(settings.queue_max_bytes);
         let metrics = Metrics::register(registry, &queue, kernel.clone());
+        let nodes = Nodes::new(registry);
         let shared = Shared {
             queue,
             metrics,
@@ -111,6 +115,7 @@ impl Receiver {
             rate_limit: settings.rate_limit,
             deduplicator: settings.deduplication.map(Deduplicator::new),
             kernel,
+            nodes,
         })
     }
 
@@ -142,6 +147,7 @@ impl Receiver {
             generation: self.generation,
             limiter: self.rate_limit.map(|limit| RateLimit::new(limit, Instant::now())),
             deduplicator: self.deduplicator,
+            nodes: self.nodes,
             events,
             log: Throttles::every(LINE_EVERY),
         };
@@ -278,6 +284,7 @@ struct Stage {
     generation: Generation,
     limiter: Option<RateLimit>,
     deduplicator: Option<Deduplicator>,
+    nodes: Nodes,
     events: mpsc::Sender<SenseEvent>,
     log: Throttles,
 }
@@ -310,17 +317,20 @@ impl Stage {
             return Err(("rate_limit", None));
         }
         let refused = |reject: Reject| (reject.reason(), Some(reject));
-        match datagram.port {
+        let event = match datagram.port {
             Port::Session => datagram::parse_session(&datagram.bytes, self.generation, datagram.received)
                 .map(SenseEvent::Session)
-                .map_err(refused),
-            Port::Task => {
-                let event =
-                    datagram::parse_task(&datagram.bytes, self.generation, datagram.received).map_err(refused)?;
-                let twice = self.deduplicator.as_mut().is_some_and(|dedup| dedup.is_duplicate(&event, Instant::now()));
-                if twice { Err(("duplicate", None)) } else { Ok(SenseEvent::Task(event)) }
-            }
-        }
+                .map_err(refused)?,
+            Port::Task => datagram::parse_task(&datagram.bytes, self.generation, datagram.received)
+                .map(SenseEvent::Task)
+                .map_err(refused)?,
+        };
+        self.nodes.heard(datagram.port, event.host(), datagram.received);
+        let twice = match (&event, &mut self.deduplicator) {
+            (SenseEvent::Task(event), Some(dedup)) => dedup.is_duplicate(event, Instant::now()),
+            _ => false,
+        };
+        if twice { Err(("duplicate", None)) } else { Ok(event) }
     }
 
     fn dropped(&mut self, datagram: &Datagram, reason: &'static str, reject: Option<Reject>) {
