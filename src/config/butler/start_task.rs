@@ -15,6 +15,7 @@ pub(super) fn decode(section: Section<'_>) -> StartSettings {
     let start = StartSettings {
         topics: section.list("topics").iter().filter_map(topic).collect(),
         deadline: Duration::from_secs(section.number("deadlineSeconds", 0..=86_400, 300)),
+        parameters_ttl: Duration::from_secs(section.number("parametersTtlSeconds", 1..=2_592_000, 86_400)),
         execution_topics: section.flag("executionTopics", true),
         audit_log: Some(section.flag("auditLog", true)).filter(|_| section.has("auditLog")),
     };

@@ -34,6 +34,8 @@ pub struct StartSettings {
     /// `deadlineSeconds`: how long a start message waits for a Qlik Sense that cannot be reached, or for a running task to end, where the
     /// message does not say.
     pub deadline: Duration,
+    /// `parametersTtlSeconds`: how long the parameters of a start can be read.
+    pub parameters_ttl: Duration,
     /// `executionTopics`: whether the states of executions are published.
     pub execution_topics: bool,
     /// `auditLog`: whether every word on start requests is written to files in `logDirectory`; `None`: where the program keeps files at all

@@ -80,7 +80,7 @@ impl Starter {
             return Err(HaltError::Over(execution.id));
         }
         let target = StartTarget::Id(execution.task);
-        if let Some(refusal) = allow::refusal(&self.work().filter, &target)
+        if let Some(refusal) = allow::refusal(&self.work().rules.filter, &target)
             && !self.is_allowed_as_one_of_many(execution).await?
         {
             return Err(HaltError::Denied(sentence(refusal)));
@@ -102,7 +102,7 @@ impl Starter {
         };
         let properties = custom_properties.into_iter().map(|(name, value)| StartTarget::CustomProperty { name, value });
         let mut targets = tags.into_iter().map(StartTarget::Tag).chain(properties);
-        Ok(targets.any(|target| allow::refusal(&self.work().filter, &target).is_none()))
+        Ok(targets.any(|target| allow::refusal(&self.work().rules.filter, &target).is_none()))
     }
 }
 

@@ -10,11 +10,14 @@ pub mod end;
 pub mod follow;
 pub mod halt;
 pub mod metrics;
+pub mod parameters;
 pub mod report;
 pub mod request;
+pub mod rules;
 pub mod wish;
 
 mod allow;
+mod found;
 mod journal;
 mod lines;
 mod lookup;

@@ -20,6 +20,7 @@ use super::{
     memory::{Key, Memory},
     metrics::StartMetrics,
     request::{StartOutcome, StartRequest, StartStatus},
+    rules::Rules,
     settle::Patience,
     story::{Listener, Teller, Ticket, Word, told},
     wall_ms,
@@ -27,7 +28,6 @@ use super::{
     work::{Looked, Order, Work},
 };
 use crate::{
-    config::settings::StartTaskFilter,
     keep::{KeepError, Shelf},
     sense::qrs::Qrs,
 };
@@ -90,11 +90,11 @@ struct Known {
 }
 
 impl Starter {
-    /// A starter that asks this QRS, obeys this filter and keeps on this shelf what must survive the program.
+    /// A starter that asks this QRS, obeys these rules and keeps on this shelf what must survive the program.
     ///
     /// # Errors
     /// If the shelf cannot be read.
-    pub fn open(qrs: Qrs, filter: StartTaskFilter, shelf: Shelf, patience: Patience) -> Result<Self, KeepError> {
+    pub fn open(qrs: Qrs, rules: impl Into<Rules>, shelf: Shelf, patience: Patience) -> Result<Self, KeepError> {
         let (journal, Left { interrupted, ended }) = Journal::open(shelf)?;
         let memory = |age| Memory::new(REMEMBERED.0, REMEMBERED.1, age);
         let mut known = Known { transactions: memory(TRANSACTION), deliveries: memory(DELIVERY), kept: memory(KEPT) };
@@ -104,7 +104,7 @@ impl Starter {
         let work = Work {
             follower: Follower::new(qrs.clone()),
             qrs,
-            filter,
+            rules: rules.into(),
             journal: Arc::new(journal),
             lines: Arc::default(),
             patience,

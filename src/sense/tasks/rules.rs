@@ -1,0 +1,19 @@
+//! What a starter obeys beside the requests: what may be started, and where parameters go.
+
+use super::parameters::Parameters;
+use crate::config::settings::StartTaskFilter;
+
+/// See the module.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// `startTaskFilter`
+    pub filter: StartTaskFilter,
+    /// Where a started load script finds the parameters of its request.
+    pub parameters: Parameters,
+}
+
+impl From<StartTaskFilter> for Rules {
+    fn from(filter: StartTaskFilter) -> Self {
+        Self { filter, ..Self::default() }
+    }
+}

@@ -1,0 +1,228 @@
+//! Parameters of starts, and what a requester may start and how much of it: the real program against the simulated site.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    missing_docs
+)]
+
+#[path = "support/app.rs"]
+mod app;
+#[path = "support/mqtt.rs"]
+mod mqtt;
+
+use std::{net::SocketAddr, time::Duration};
+
+use app::{App, Dir, http};
+use mqtt::Client;
+use rumqttc::QoS;
+use sense_butler::sense::simulator::{Simulator, SimulatorError, SimulatorSettings, SiteSource, Transport};
+use serde_json::{Value, json};
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+const START: &str = "qliksense/start_task";
+const RESPONSE: &str = "qliksense/start_task/response";
+const QUICK: &str = "00000000-0000-0000-0000-000000000001";
+const SLOW: &str = "00000000-0000-0000-0000-000000000002";
+const PROGRAM: &str = "00000000-0000-0000-0000-000000000003";
+const APP: &str = "a9900000-0000-4000-8000-000000000001";
+const OTHER_APP: &str = "a9900000-0000-4000-8000-000000000002";
+const SITE: &str = "version: 31.37.0.0
+sampleTask: 00000000-0000-0000-0000-000000000001
+onRunning: zeroGuid
+onMissingUser: admin
+nodes:
+  - { name: sense-1, slots: 100 }
+users:
+  - { directory: INTERNAL, id: sa_api, role: admin }
+apps:
+  - { id: a9900000-0000-4000-8000-000000000001, name: App }
+  - { id: a9900000-0000-4000-8000-000000000002, name: Other }
+tasks:
+  - { id: 00000000-0000-0000-0000-000000000001, name: Quick, app: App, duration: 1, tags: [quick] }
+  - { id: 00000000-0000-0000-0000-000000000002, name: Slow, app: Other, duration: 4000 }
+  - { id: 00000000-0000-0000-0000-000000000003, name: Program, type: externalProgram, duration: 1 }
+";
+
+/// The simulated site.
+struct Site {
+    qrs: SocketAddr,
+    control: SocketAddr,
+    stop: CancellationToken,
+    running: JoinHandle<Result<(), SimulatorError>>,
+}
+
+impl Site {
+    async fn start() -> Self {
+        // The program's `main` does this.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let settings = SimulatorSettings {
+            qrs: vec!["127.0.0.1:0".parse().unwrap()],
+            control: Some("127.0.0.1:0".parse().unwrap()),
+            seed: Some(1),
+            speed: 20.0,
+            rate: 0.0,
+            transport: Transport::Plain,
+            site: SiteSource::Text(SITE.to_owned()),
+            ..SimulatorSettings::new(std::env::temp_dir())
+        };
+        let simulator = Simulator::bind(settings).await.unwrap();
+        let (qrs, control) = (simulator.addresses().qrs[0], simulator.addresses().control.unwrap());
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(simulator.run(stop.clone()));
+        Self { qrs, control, stop, running }
+    }
+
+    async fn control(&self, method: &str, path: &str, body: &Value) -> Value {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let (status, answer) = http(self.control.port(), method, &format!("/control/{path}"), &[], &body).await;
+        assert!((200..300).contains(&status), "{path}: {status} {answer}");
+        serde_json::from_str(&answer).unwrap_or_default()
+    }
+
+    /// Starts of a task the site got.
+    async fn starts(&self, task: &str) -> usize {
+        let starts = self.control("GET", "starts", &Value::Null).await;
+        starts["starts"].as_array().unwrap().iter().filter(|start| start["taskId"] == task).count()
+    }
+
+    async fn finish(self) {
+        self.stop.cancel();
+        timeout(Duration::from_secs(5), self.running).await.expect("stops in time").unwrap().unwrap();
+    }
+
+    /// The program, configured for this site.
+    async fn program(&self, dir: &Dir, more: &str) -> App {
+        let text = format!(
+            "Butler:\n  configQRS:\n    host: 127.0.0.1\n    port: {}\n    useSSL: false\n    headers:\n      static:\n        - name: X-Qlik-User\n          \
+             value: UserDirectory=INTERNAL; UserId=sa_api\n  logDirectory: log\n{more}",
+            self.qrs.port()
+        );
+        let config = dir.write("butler.yaml", &text);
+        App::run(dir, &["--data", "data", "--config", config.to_str().unwrap()]).await
+    }
+}
+
+/// A start by REST; the answer to its one task.
+async fn rest(app: &App, body: &Value) -> Value {
+    let (status, text) = app.call("POST", "/api/v1/tasks/start?timeout=30", &[], &body.to_string()).await;
+    let answer: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{status} {error}: {text}"));
+    assert_eq!(answer["results"].as_array().map(Vec::len), Some(1), "{status} {answer}");
+    answer["results"][0].clone()
+}
+
+/// A start by MQTT; the next answer.
+async fn mqtt(client: &mut Client, body: &Value) -> Value {
+    client.publish(START, QoS::AtLeastOnce, false, body.to_string()).await;
+    client.json(RESPONSE).await
+}
+
+fn word(answer: &Value) -> (&str, Option<&str>) {
+    (answer["status"].as_str().unwrap(), answer["error"]["code"].as_str())
+}
+
+/// What a load script of this app, or of a task without one, would read; `None`: nothing.
+async fn parameter(app: &App, id: &str, name: &str) -> Option<String> {
+    let found = app.json(&format!("/v4/keyvalues/parameters-{id}/keyexists?key={name}")).await;
+    if found["keyExists"] == false || found.get("keyExists").is_none() {
+        return None;
+    }
+    Some(found["keyValue"]["value"].as_str().unwrap_or_else(|| panic!("{found}")).to_owned())
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn parameters_are_where_the_started_script_reads_them() {
+    let (site, dir) = (Site::start().await, Dir::new());
+    let app = site.program(&dir, "").await;
+    let mut client = Client::connect(app.mqtt().await, "plc-7").await;
+    client.subscribe(RESPONSE, QoS::AtLeastOnce).await;
+    let answer = mqtt(&mut client, &json!({"taskId": QUICK, "parameters": {"from": "2026-11-01", "days": 7}})).await;
+    assert_eq!(word(&answer), ("started", None), "{answer}");
+    assert_eq!(parameter(&app, APP, "from").await.as_deref(), Some("2026-11-01"));
+    assert_eq!(parameter(&app, APP, "days").await.as_deref(), Some("7"));
+    app.stop().await;
+    // On disk, and replaced as a whole by the next start, whichever door it comes by.
+    let app = site.program(&dir, "").await;
+    assert_eq!(parameter(&app, APP, "from").await.as_deref(), Some("2026-11-01"));
+    let wish = |parameters: Value| json!({"tag": "quick", "onRunning": "queue", "parameters": parameters});
+    let answer = rest(&app, &wish(json!({"to": {"day": 2}}))).await;
+    assert_eq!(word(&answer), ("started", None), "{answer}");
+    assert_eq!(parameter(&app, APP, "to").await.as_deref(), Some(r#"{"day":2}"#));
+    assert_eq!(parameter(&app, APP, "from").await, None);
+    let (status, text) = app.put(&format!("/v4/reloadtask/{PROGRAM}/start"), "").await;
+    assert_eq!(status, 200, "{text}");
+    assert_eq!(parameter(&app, APP, "to").await.as_deref(), Some(r#"{"day":2}"#), "another task's start");
+    let answer = rest(&app, &json!({"taskId": QUICK, "onRunning": "queue"})).await;
+    assert_eq!(word(&answer), ("started", None), "{answer}");
+    assert_eq!(parameter(&app, APP, "to").await, None, "a start without parameters finds none");
+    let program = json!({"taskId": PROGRAM, "onRunning": "queue", "parameters": {"mode": "full"}});
+    assert_eq!(word(&rest(&app, &program).await), ("started", None));
+    assert_eq!(parameter(&app, PROGRAM, "mode").await.as_deref(), Some("full"), "a task without an app");
+    assert_eq!((site.starts(QUICK).await, site.starts(PROGRAM).await), (3, 2));
+    app.stop().await;
+    site.finish().await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn parameters_wait_with_their_request() {
+    let (site, dir) = (Site::start().await, Dir::new());
+    let app = site.program(&dir, "").await;
+    let mut client = Client::connect(app.mqtt().await, "plc-7").await;
+    client.subscribe(RESPONSE, QoS::AtLeastOnce).await;
+    let wish = |number: u32| json!({"taskId": SLOW, "onRunning": "queue", "deadlineSeconds": 600, "parameters": {"number": number}});
+    assert_eq!(word(&mqtt(&mut client, &wish(1)).await), ("started", None));
+    assert_eq!(word(&mqtt(&mut client, &wish(2)).await), ("accepted", Some("queued")));
+    assert_eq!(word(&mqtt(&mut client, &wish(3)).await), ("skipped", Some("already_queued")));
+    let now = mqtt(&mut client, &json!({"taskId": SLOW, "parameters": {"number": 4}})).await;
+    assert_eq!(word(&now), ("skipped", Some("running")), "{now}");
+    assert_eq!(parameter(&app, OTHER_APP, "number").await.as_deref(), Some("1"), "what runs reads its own");
+    site.control("POST", &format!("task/{SLOW}/finish"), &Value::Null).await;
+    let last = client.json(RESPONSE).await;
+    assert_eq!(word(&last), ("started", None), "{last}");
+    assert_eq!(parameter(&app, OTHER_APP, "number").await.as_deref(), Some("2"));
+    assert_eq!(site.starts(SLOW).await, 2);
+    app.stop().await;
+    site.finish().await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_cannot_be_stored_starts_nothing_and_says_why() {
+    let (site, dir) = (Site::start().await, Dir::new());
+    let small =
+        "  keyValueStore: {maxValueBytes: 40, maxKeysPerNamespace: 3}\n  startTask: {parametersTtlSeconds: 1}\n";
+    let app = site.program(&dir, small).await;
+    let cases = [
+        (json!({"text": "x".repeat(41)}), "keyValueStore.maxValueBytes"),
+        (json!({"a": 1, "b": 2, "c": 3, "d": 4}), "keyValueStore.maxKeysPerNamespace"),
+    ];
+    let mut ran = 0;
+    for (parameters, why) in cases {
+        let answer = rest(&app, &json!({"taskId": QUICK, "parameters": parameters})).await;
+        assert_eq!(word(&answer), ("not_started", Some("parameters_not_stored")), "{answer}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.starts_with("nothing was started") && message.contains(why), "{message}");
+        ran += 1;
+    }
+    assert_eq!((ran, site.starts(QUICK).await), (2, 0));
+    let answer = rest(&app, &json!({"taskId": QUICK, "parameters": {"a": 1, "b": 2, "c": 3}})).await;
+    assert_eq!(word(&answer), ("started", None), "{answer}");
+    let over = async { while parameter(&app, APP, "a").await.is_some() {} };
+    timeout(Duration::from_secs(30), over).await.expect("their time is over after a second");
+    app.stop().await;
+    let app = site.program(&dir, "  restServerEndpointsEnable: {keyValueStore: false, senseStartTask: true}\n").await;
+    let mut client = Client::connect(app.mqtt().await, "plc-7").await;
+    client.subscribe(RESPONSE, QoS::AtLeastOnce).await;
+    let answer = mqtt(&mut client, &json!({"taskId": QUICK, "onRunning": "start", "parameters": {"a": 1}})).await;
+    assert_eq!(word(&answer), ("not_started", Some("parameters_not_stored")), "{answer}");
+    assert!(answer["error"]["message"].as_str().unwrap().contains("restServerEndpointsEnable.keyValueStore: true"));
+    assert_eq!(word(&mqtt(&mut client, &json!({"taskId": PROGRAM})).await), ("started", None));
+    assert_eq!((site.starts(QUICK).await, site.starts(PROGRAM).await), (1, 1));
+    app.stop().await;
+    site.finish().await;
+}
