@@ -13,7 +13,7 @@ mod app;
 #[path = "support/mqtt.rs"]
 mod mqtt;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fs, net::SocketAddr, time::Duration};
 
 use app::{App, Dir, http};
 use mqtt::Client;
@@ -94,15 +94,19 @@ impl Site {
         timeout(Duration::from_secs(5), self.running).await.expect("stops in time").unwrap().unwrap();
     }
 
-    /// The program, configured for this site.
-    async fn program(&self, dir: &Dir, more: &str) -> App {
+    /// The program's configuration for this site.
+    fn config(&self, dir: &Dir, more: &str) -> String {
         let text = format!(
             "Butler:\n  configQRS:\n    host: 127.0.0.1\n    port: {}\n    useSSL: false\n    headers:\n      static:\n        - name: X-Qlik-User\n          \
              value: UserDirectory=INTERNAL; UserId=sa_api\n  logDirectory: log\n{more}",
             self.qrs.port()
         );
-        let config = dir.write("butler.yaml", &text);
-        App::run(dir, &["--data", "data", "--config", config.to_str().unwrap()]).await
+        dir.write("butler.yaml", &text).to_str().unwrap().to_owned()
+    }
+
+    async fn program(&self, dir: &Dir, more: &str) -> App {
+        let config = self.config(dir, more);
+        App::run(dir, &["--data", "data", "--config", &config]).await
     }
 }
 
@@ -224,5 +228,97 @@ async fn what_cannot_be_stored_starts_nothing_and_says_why() {
     assert_eq!(word(&mqtt(&mut client, &json!({"taskId": PROGRAM})).await), ("started", None));
     assert_eq!((site.starts(QUICK).await, site.starts(PROGRAM).await), (1, 1));
     app.stop().await;
+    site.finish().await;
+}
+
+const PASSWORD: &str = "geheim";
+
+/// The program with two listeners: one lets anybody in, the other its users.
+async fn with_users(site: &Site, dir: &Dir, users: &[&str], more: &str) -> App {
+    let hashed = app::run_with_input(dir, &["hash-password"], &format!("{PASSWORD}\n"));
+    let text = app::said(&hashed);
+    let hash = text.lines().next().unwrap();
+    let mut broker = String::from(
+        "[[listeners]]\nname = \"open\"\naddress = \"127.0.0.1:0\"\nallow_anonymous = true\nanonymous_rights = [\"publish\", \
+         \"subscribe\", \"start\"]\n[[listeners]]\nname = \"users\"\naddress = \"127.0.0.1:0\"\nallow_anonymous = false\n",
+    );
+    for user in users {
+        broker += &format!(
+            "[[users]]\nname = \"{user}\"\npassword_hash = \"{hash}\"\nrights = [\"publish\", \"subscribe\", \"start\"]\n"
+        );
+    }
+    dir.write("broker.toml", &broker);
+    let config = site.config(dir, more);
+    let arguments = [&["run"], &app::FREE_PORTS[2..], &["--data", "data", "--config", &config]].concat();
+    let mut app = App::start(dir, &arguments);
+    app.wait_until_ready().await;
+    app
+}
+
+/// A client who hears the answers, under a name or without one.
+async fn client(app: &App, user: Option<&str>, id: &str) -> Client {
+    let port = app.listener(if user.is_some() { "users" } else { "open" }).await;
+    let mut options = mqtt::options(port, id);
+    if let Some(user) = user {
+        options.set_credentials(user, PASSWORD);
+    }
+    let mut client = Client::with(options).await;
+    client.subscribe(RESPONSE, QoS::AtLeastOnce).await;
+    client
+}
+
+/// The lines of the audit log.
+fn audit(dir: &Dir) -> Vec<Value> {
+    let mut files: Vec<_> = fs::read_dir(dir.0.join("log")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.file_name().unwrap().to_str().unwrap().starts_with("start-audit."));
+    files.sort();
+    let text: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_user_with_a_list_starts_what_it_and_the_filter_allow() {
+    let (site, dir) = (Site::start().await, Dir::new());
+    let more = format!(
+        "  startTaskFilter: {{enable: true, allowTask: {{taskId: [{QUICK}, {PROGRAM}]}}}}\n  startTask:\n    users:\n      \
+         - {{user: node-red, allowTask: {{taskId: [{QUICK}, {SLOW}], tag: [quick]}}}}\n      - {{user: hmi, allowTask: {{taskId: []}}}}\n"
+    );
+    let app = with_users(&site, &dir, &["node-red", "hmi", "plc"], &more).await;
+    let cases = [
+        (Some("node-red"), QUICK, ("started", None)),
+        (Some("node-red"), PROGRAM, ("denied", Some("user_filter"))),
+        (Some("node-red"), SLOW, ("denied", Some("task_filter"))),
+        (Some("hmi"), PROGRAM, ("denied", Some("user_filter"))),
+        (Some("plc"), PROGRAM, ("started", None)),
+        (Some("plc"), SLOW, ("denied", Some("task_filter"))),
+        (None, SLOW, ("denied", Some("task_filter"))),
+        (None, PROGRAM, ("started", None)),
+    ];
+    let mut ran = 0;
+    for (user, task, expected) in cases {
+        // Whoever has a list cannot take another's place by his client id.
+        let mut client = client(&app, user, "plc").await;
+        let answer = mqtt(&mut client, &json!({"taskId": task.to_uppercase(), "onRunning": "queue"})).await;
+        assert_eq!(word(&answer), expected, "{user:?} {answer}");
+        client.leave().await;
+        ran += 1;
+    }
+    assert_eq!(ran, 8);
+    let mut client = client(&app, Some("node-red"), "x").await;
+    let tag = mqtt(&mut client, &json!({"tag": "quick"})).await;
+    assert_eq!(word(&tag), ("denied", Some("task_filter")), "his list takes away and never gives: {tag}");
+    assert_eq!((site.starts(QUICK).await, site.starts(PROGRAM).await, site.starts(SLOW).await), (1, 2, 0));
+    app.stop().await;
+    let lines = audit(&dir);
+    let denied: Vec<_> = lines.iter().filter(|line| line["code"] == "user_filter").collect();
+    let who: Vec<_> = denied.iter().map(|line| line["user"].as_str().unwrap()).collect();
+    assert_eq!(who, ["node-red", "hmi"], "{lines:?}");
+    assert_eq!((&denied[0]["status"], &denied[0]["final"]), (&json!("denied"), &json!(true)));
+    assert!(
+        denied[0]["message"].as_str().unwrap().contains("of the user `node-red` in `startTask.users`"),
+        "{}",
+        denied[0]
+    );
     site.finish().await;
 }

@@ -287,6 +287,7 @@ impl App {
 fn rules(settings: &Settings, kept: &Kept) -> Rules {
     Rules {
         filter: settings.start_filter.clone(),
+        users: settings.start.users.clone(),
         parameters: Parameters::new(kept.values.clone(), settings.start.parameters_ttl),
     }
 }

@@ -26,11 +26,22 @@ pub enum FixedStart {
     CustomProperty(String, String),
 }
 
+/// What one user may start, at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserFilter {
+    /// `user`: the name in `broker.toml`, compared exactly.
+    pub user: String,
+    /// `allowTask`: what that user may start of what `startTaskFilter` lets everybody start.
+    pub filter: StartTaskFilter,
+}
+
 /// `startTask`
 #[derive(Debug, Clone)]
 pub struct StartSettings {
     /// `topics`: start topics beside `mqttConfig.taskStartTopic`.
     pub topics: Vec<StartTopic>,
+    /// `users`: lists of single users.
+    pub users: Vec<UserFilter>,
     /// `deadlineSeconds`: how long a start message waits for a Qlik Sense that cannot be reached, or for a running task to end, where the
     /// message does not say.
     pub deadline: Duration,

@@ -1,13 +1,15 @@
-//! What a starter obeys beside the requests: what may be started, and where parameters go.
+//! What a starter obeys beside the requests: what may be started, and by whom, and where parameters go.
 
 use super::parameters::Parameters;
-use crate::config::settings::StartTaskFilter;
+use crate::config::settings::{StartTaskFilter, UserFilter};
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     /// `startTaskFilter`
     pub filter: StartTaskFilter,
+    /// `startTask.users`
+    pub users: Vec<UserFilter>,
     /// Where a started load script finds the parameters of its request.
     pub parameters: Parameters,
 }

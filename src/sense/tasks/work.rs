@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker, task_tracker::TaskTrackerToken};
 
 use super::{
-    allow,
     audit::Audit,
     end::verdict,
     follow::{Execution, Follower},
@@ -126,10 +125,12 @@ impl Work {
 
     /// Looks every target up, once.
     pub(super) fn look(&self, order: &Order) -> Looked {
-        let (work, targets) = (self.clone(), order.request.targets.clone());
+        let wish =
+            |target: &StartTarget| self.rules.refusal(&order.request.asker, target).map_or(Ok(target.clone()), Err);
+        let (work, wishes) = (self.clone(), order.request.targets.iter().map(wish).collect());
         let call = (!self.calls.is_closed()).then(|| self.calls.token());
         let found = AbortOnDropHandle::new(tokio::spawn(async move {
-            let found = in_order(targets, move |target| work.clone().find(target)).await;
+            let found = in_order(wishes, move |wish| work.clone().find(wish)).await;
             found.into_iter().flat_map(|list| list.unwrap_or_else(|| vec![Found::Done(lost())])).collect()
         }));
         Looked { found, call }
@@ -164,11 +165,12 @@ impl Work {
         }
     }
 
-    /// The tasks a target leads to, or its final word.
-    async fn find(self, target: StartTarget) -> Vec<Found> {
-        if let Some(denied) = allow::refusal(&self.rules.filter, &target) {
-            return vec![Found::Done(denied)];
-        }
+    /// The tasks a target leads to, or its final word; an error is the refusal it got already.
+    async fn find(self, wish: Result<StartTarget, StartOutcome>) -> Vec<Found> {
+        let target = match wish {
+            Ok(target) => target,
+            Err(denied) => return vec![Found::Done(denied)],
+        };
         let tasks = match &target {
             StartTarget::Id(id) => self.qrs.task(*id).await.map(|task| task.into_iter().collect()),
             StartTarget::Tag(tag) => self.qrs.tasks_with_tag(tag).await,
