@@ -320,5 +320,112 @@ async fn a_user_with_a_list_starts_what_it_and_the_filter_allow() {
         "{}",
         denied[0]
     );
+    let checked = app::run_to_end(&dir, &["check", "--data", "data", "--config", "butler.yaml"]);
+    let list = "by the user \"node-red\" only what his own list allows of that: 2 ids, 1 tags, 0 custom properties";
+    assert!(checked.status.success() && app::said(&checked).contains(list), "{}", app::said(&checked));
+    site.finish().await;
+}
+
+/// The counter of requests that were too much, for a reason.
+async fn refused(app: &App, reason: &str) -> u64 {
+    let (_, text) = app.get("/metrics").await;
+    let name = format!("sense_butler_task_starts_refused_total{{reason=\"{reason}\"}} ");
+    text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or_default()
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn who_asks_too_often_is_told_when_to_ask_again_and_others_are_not() {
+    let (site, dir) = (Site::start().await, Dir::new());
+    let more = "  startTask: {limits: {perMinute: 10, perRequesterPerMinute: 3}}\n";
+    let app = with_users(&site, &dir, &["node-red", "plc"], more).await;
+    let wish = json!({"taskId": PROGRAM, "transaction": null});
+    let mut one = client(&app, Some("node-red"), "one").await;
+    for number in 0..3 {
+        let answer = mqtt(&mut one, &wish).await;
+        assert!(matches!(word(&answer), ("started", None) | ("skipped", Some("running"))), "{number} {answer}");
+    }
+    one.leave().await;
+    // Another connection of the same user is the same requester.
+    let mut two = client(&app, Some("node-red"), "two").await;
+    for _ in 0..2 {
+        let answer = mqtt(&mut two, &json!({"taskId": QUICK, "transaction": "again"})).await;
+        assert_eq!(word(&answer), ("denied", Some("rate_limited")), "{answer}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        let told = message.strip_prefix(
+            "more than 3 starts of one requester in a minute (`startTask.limits.perRequesterPerMinute`); nothing was started, ask again in ",
+        );
+        let seconds: u64 =
+            told.and_then(|rest| rest.strip_suffix(" seconds")?.parse().ok()).unwrap_or_else(|| panic!("{message}"));
+        assert!((1..=20).contains(&seconds), "{message}");
+        assert!(answer.get("duplicate").is_none(), "a transaction that was refused may be asked for again: {answer}");
+    }
+    two.leave().await;
+    let mut other = client(&app, Some("plc"), "two").await;
+    assert_eq!(word(&mqtt(&mut other, &json!({"taskId": QUICK})).await), ("started", None));
+    // By REST an address is the requester; every task of a request counts.
+    let both = json!({"taskIds": [QUICK, PROGRAM], "onRunning": "skip"}).to_string();
+    assert_eq!(app.call("POST", "/api/v1/tasks/start?timeout=30", &[], &both).await.0, 200);
+    let (status, text) = app.call("POST", "/api/v1/tasks/start?timeout=30", &[], &both).await;
+    let refusal: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, &refusal["error"]["code"]), (429, &json!("rate_limited")), "{text}");
+    let (status, text) = app.put(&format!("/v4/reloadtask/{QUICK}/start"), "").await;
+    assert_eq!(status, 200, "one is left: {text}");
+    let (status, text) = app.put(&format!("/v4/reloadtask/{QUICK}/start"), "").await;
+    let lists: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, &lists["tasksId"]["denied"][0]["taskId"]), (200, &json!(QUICK)), "{text}");
+    assert_eq!(lists["errors"][0]["code"], "rate_limited", "{text}");
+    // Ten for everybody: three, one and three were asked for.
+    for number in 0..2 {
+        let answer = mqtt(&mut other, &wish).await;
+        assert_ne!(word(&answer).1, Some("rate_limited"), "{number} {answer}");
+    }
+    let mut last = client(&app, None, "last").await;
+    let answers = [mqtt(&mut last, &wish).await, mqtt(&mut last, &wish).await];
+    assert_eq!(word(&answers[1]), ("denied", Some("rate_limited")), "{answers:?}");
+    assert!(answers[1]["error"]["message"].as_str().unwrap().contains("`startTask.limits.perMinute`"), "{answers:?}");
+    assert_eq!((refused(&app, "requester_rate").await, refused(&app, "rate").await), (4, 1));
+    app.printed(|text| text.contains("start request refused: there are too many").then_some(())).await;
+    app.stop().await;
+    let lines = audit(&dir);
+    let limited = lines.iter().filter(|line| line["code"] == "rate_limited").count();
+    assert_eq!(limited, 6, "two by MQTT, three tasks by REST, one of everybody");
+    site.finish().await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn one_who_floods_takes_no_place_of_others() {
+    let (site, dir) = (Site::start().await, Dir::new());
+    let app = site.program(&dir, "  startTask: {limits: {atOncePerRequester: 5}}\n").await;
+    let mut flood = Client::connect(app.mqtt().await, "flood").await;
+    let mut other = Client::connect(app.mqtt().await, "other").await;
+    flood.subscribe(RESPONSE, QoS::AtLeastOnce).await;
+    site.control("POST", "restart", &json!({"downSeconds": 80_000, "initialisingSeconds": 0})).await;
+    let wish = |number: u32, seconds: u32| json!({"taskId": QUICK, "transaction": number, "deadlineSeconds": seconds});
+    for number in 0..5 {
+        let answer = mqtt(&mut flood, &wish(number, if number == 4 { 5 } else { 600 })).await;
+        assert_eq!(word(&answer), ("accepted", Some("qrs_unreachable")), "{answer}");
+    }
+    let answer = mqtt(&mut flood, &wish(5, 600)).await;
+    assert_eq!(word(&answer), ("denied", Some("requester_busy")), "{answer}");
+    assert!(answer["error"]["message"].as_str().unwrap().contains("5 start requests"), "{answer}");
+    other.publish(START, QoS::AtLeastOnce, false, wish(0, 600).to_string()).await;
+    let answer = flood.json(RESPONSE).await;
+    assert_eq!((word(&answer), &answer["requestedBy"]), (("accepted", Some("qrs_unreachable")), &json!("other")));
+    let answer = flood.json(RESPONSE).await;
+    assert_eq!((word(&answer), &answer["transaction"]), (("expired", Some("deadline")), &json!(4)), "{answer}");
+    // The place is given back a moment after its last word.
+    let again = async {
+        loop {
+            match word(&mqtt(&mut flood, &wish(6, 600)).await) {
+                ("accepted", _) => return,
+                refused => assert_eq!(refused, ("denied", Some("requester_busy"))),
+            }
+        }
+    };
+    timeout(Duration::from_secs(30), again).await.expect("a place is free again");
+    assert!(refused(&app, "requester_busy").await >= 1);
+    app.stop().await;
     site.finish().await;
 }

@@ -288,6 +288,7 @@ fn rules(settings: &Settings, kept: &Kept) -> Rules {
     Rules {
         filter: settings.start_filter.clone(),
         users: settings.start.users.clone(),
+        limits: settings.start.limits,
         parameters: Parameters::new(kept.values.clone(), settings.start.parameters_ttl),
     }
 }

@@ -74,8 +74,7 @@ pub(in crate::config) fn users(settings: &Settings, broker: &broker::settings::S
     let known: Vec<_> = broker.users.iter().map(|user| Arc::clone(&user.name)).collect();
     for (position, UserFilter { user, .. }) in settings.start.users.iter().enumerate() {
         if !known.iter().any(|name| **name == **user) {
-            let why =
-                format!("{} in broker.toml; until there is, this list bounds nobody", no_such("user", user, &known));
+            let why = format!("this list bounds nobody: in broker.toml {}", no_such("user", user, &known));
             report.warn(&format!("Butler.startTask.users[{position}].user"), why);
         }
     }

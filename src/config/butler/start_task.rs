@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::qrs::allow_list;
 use crate::{
     config::{
-        settings::{FixedStart, StartSettings, StartTopic, UserFilter},
+        settings::{FixedStart, StartLimits, StartSettings, StartTopic, UserFilter},
         walk::{Item, Section},
     },
     names::TopicName,
@@ -15,6 +15,7 @@ pub(super) fn decode(section: Section<'_>) -> StartSettings {
     let start = StartSettings {
         topics: section.list("topics").iter().filter_map(topic).collect(),
         users: users(&section),
+        limits: limits(section.section("limits")),
         deadline: Duration::from_secs(section.number("deadlineSeconds", 0..=86_400, 300)),
         parameters_ttl: Duration::from_secs(section.number("parametersTtlSeconds", 1..=2_592_000, 86_400)),
         execution_topics: section.flag("executionTopics", true),
@@ -22,6 +23,21 @@ pub(super) fn decode(section: Section<'_>) -> StartSettings {
     };
     section.finish();
     start
+}
+
+fn limits(section: Section<'_>) -> StartLimits {
+    let default = StartLimits::default();
+    let limits = StartLimits {
+        per_minute: section.number("perMinute", 0..=1_000_000, default.per_minute),
+        per_requester_per_minute: section.number(
+            "perRequesterPerMinute",
+            0..=1_000_000,
+            default.per_requester_per_minute,
+        ),
+        at_once_per_requester: section.number("atOncePerRequester", 1..=10_000, default.at_once_per_requester),
+    };
+    section.finish();
+    limits
 }
 
 /// What single users may start; a user has one list.
@@ -131,6 +147,31 @@ mod tests {
         assert_eq!(fixed, expected);
         let lists: Vec<_> = topics.iter().map(|topic| (topic.filter.enable, topic.filter.tags.len())).collect();
         assert_eq!(lists, [(false, 0), (false, 0), (false, 0), (true, 1)]);
+    }
+
+    #[test]
+    fn limits_and_the_time_parameters_live() {
+        let read = |text: &str| {
+            let dir = Dir::new();
+            let options = LoadOptions { config: Some(dir.write("butler.yaml", text)), ..dir.options() };
+            load(&options).map(|loaded| loaded.settings.start).map_err(|errors| errors.to_string())
+        };
+        let usual = read("Butler:\n  logLevel: info\n").unwrap();
+        assert_eq!((usual.limits, usual.parameters_ttl), (StartLimits::default(), Duration::from_secs(86_400)));
+        let written = "Butler:\n  startTask:\n    parametersTtlSeconds: 60\n    \
+                       limits: {perMinute: 600, perRequesterPerMinute: 120, atOncePerRequester: 7}\n";
+        let written = read(written).unwrap();
+        let limits = StartLimits { per_minute: 600, per_requester_per_minute: 120, at_once_per_requester: 7 };
+        assert_eq!((written.limits, written.parameters_ttl), (limits, Duration::from_secs(60)));
+        for (text, part) in [
+            ("limits: {atOncePerRequester: 0}", "from 1 to 10000"),
+            ("limits: {perMinute: -1}", "from 0 to 1000000"),
+            ("limits: {perMinut: 1}", "perMinute"),
+            ("parametersTtlSeconds: 0", "from 1 to 2592000"),
+        ] {
+            let error = read(&format!("Butler:\n  startTask:\n    {text}\n")).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
     }
 
     fn users_of(text: &str, broker: &str) -> Result<Loaded, String> {

@@ -35,6 +35,24 @@ pub struct UserFilter {
     pub filter: StartTaskFilter,
 }
 
+/// `startTask.limits`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StartLimits {
+    /// `perMinute`: starts of all requesters; 0: as many as they like.
+    pub per_minute: u32,
+    /// `perRequesterPerMinute`: starts of one; 0: as many as it likes.
+    pub per_requester_per_minute: u32,
+    /// `atOncePerRequester`: requests of one that are under way or wait.
+    pub at_once_per_requester: usize,
+}
+
+impl Default for StartLimits {
+    fn default() -> Self {
+        // A quarter of the places there are.
+        Self { per_minute: 0, per_requester_per_minute: 0, at_once_per_requester: 2_500 }
+    }
+}
+
 /// `startTask`
 #[derive(Debug, Clone)]
 pub struct StartSettings {
@@ -42,6 +60,8 @@ pub struct StartSettings {
     pub topics: Vec<StartTopic>,
     /// `users`: lists of single users.
     pub users: Vec<UserFilter>,
+    /// `limits`: how much may be asked for.
+    pub limits: StartLimits,
     /// `deadlineSeconds`: how long a start message waits for a Qlik Sense that cannot be reached, or for a running task to end, where the
     /// message does not say.
     pub deadline: Duration,

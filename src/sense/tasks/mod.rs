@@ -22,6 +22,7 @@ mod journal;
 mod lines;
 mod lookup;
 mod memory;
+mod quota;
 mod settle;
 mod start;
 mod starter;

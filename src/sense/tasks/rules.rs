@@ -1,7 +1,7 @@
-//! What a starter obeys beside the requests: what may be started, and by whom, and where parameters go.
+//! What a starter obeys beside the requests: what may be started, by whom, how much of it, and where parameters go.
 
 use super::parameters::Parameters;
-use crate::config::settings::{StartTaskFilter, UserFilter};
+use crate::config::settings::{StartLimits, StartTaskFilter, UserFilter};
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
@@ -10,6 +10,8 @@ pub struct Rules {
     pub filter: StartTaskFilter,
     /// `startTask.users`
     pub users: Vec<UserFilter>,
+    /// `startTask.limits`
+    pub limits: StartLimits,
     /// Where a started load script finds the parameters of its request.
     pub parameters: Parameters,
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -19,6 +19,7 @@ use super::{
     journal::{Ended, Interrupted, Journal, Keys, Left, RequestId},
     memory::{Key, Memory},
     metrics::StartMetrics,
+    quota::{Place, Quota, Refusal},
     request::{StartOutcome, StartRequest, StartStatus},
     rules::Rules,
     settle::Patience,
@@ -30,10 +31,9 @@ use super::{
 use crate::{
     keep::{KeepError, Shelf},
     sense::qrs::Qrs,
+    telemetry::throttle::Throttle,
 };
 
-/// Requests under way at a time, the waiting ones included.
-const OPEN: usize = 10_000;
 /// Requests remembered, and outcomes of all of them together.
 const REMEMBERED: (usize, usize) = (10_000, 100_000);
 /// How long a transaction is known.
@@ -69,7 +69,7 @@ struct Inner {
     work: Work,
     /// One lock for both: looking a request up and remembering it is one step, or two duplicates could both be the first.
     known: Mutex<Known>,
-    open: Arc<Semaphore>,
+    quota: Quota,
     running: TaskTracker,
     metrics: StartMetrics,
     interrupted: Mutex<Vec<Waiting>>,
@@ -101,10 +101,12 @@ impl Starter {
         known.recall(ended);
         let interrupted = interrupted.into_iter().map(|kept| known.await_words_of(kept)).collect();
         journal.forget(known.forgotten());
+        let rules = rules.into();
+        let quota = Quota::new(rules.limits);
         let work = Work {
             follower: Follower::new(qrs.clone()),
             qrs,
-            rules: rules.into(),
+            rules,
             journal: Arc::new(journal),
             lines: Arc::default(),
             patience,
@@ -114,7 +116,7 @@ impl Starter {
         Ok(Self(Arc::new(Inner {
             work,
             known: Mutex::new(known),
-            open: Arc::new(Semaphore::new(OPEN)),
+            quota,
             running: TaskTracker::new(),
             metrics: StartMetrics::default(),
             interrupted: Mutex::new(interrupted),
@@ -164,36 +166,46 @@ impl Starter {
                 return Ticket::new(first, true);
             }
         };
-        let place = Arc::clone(&self.0.open).try_acquire_owned();
-        let refused = match &place {
-            _ if self.0.work.calls.is_closed() => {
-                Some((StartStatus::Unreachable, "stopping", "the program is stopping"))
+        match self.place(&request) {
+            Err(refused) => self.refuse(id, &request, keys, &teller, &|| (*refused).clone()),
+            Ok(place) => {
+                let now = wall_ms();
+                let deadline = now.saturating_add(u64::try_from(request.patience.as_millis()).unwrap_or(u64::MAX));
+                let order = Order {
+                    id,
+                    request,
+                    deadline,
+                    steps: Default::default(),
+                    teller,
+                    resumed: false,
+                    audit: self.audit().clone(),
+                };
+                let (asked, is_asked) = oneshot::channel();
+                self.0.running.spawn(self.clone().ask(order, keys, now, place, asked));
+                // The work cannot end without a word.
+                let _ = is_asked.await;
             }
-            Ok(_) => None,
-            Err(_) => Some((StartStatus::Denied, "busy", "too many start requests are waiting already")),
-        };
-        if let Some((status, code, why)) = refused {
-            self.refuse(id, &request, keys, &teller, &|| {
-                StartOutcome::failed(status, code, format!("{why}; nothing was started, ask again later"))
-            });
-        } else if let Ok(place) = place {
-            let now = wall_ms();
-            let deadline = now.saturating_add(u64::try_from(request.patience.as_millis()).unwrap_or(u64::MAX));
-            let order = Order {
-                id,
-                request,
-                deadline,
-                steps: Default::default(),
-                teller,
-                resumed: false,
-                audit: self.audit().clone(),
-            };
-            let (asked, is_asked) = oneshot::channel();
-            self.0.running.spawn(self.clone().ask(order, keys, now, place, asked));
-            // The work cannot end without a word.
-            let _ = is_asked.await;
         }
         Ticket::new(story, false)
+    }
+
+    /// A place for a request, or the answer it gets instead.
+    fn place(&self, request: &StartRequest) -> Result<Place, Box<StartOutcome>> {
+        if self.0.work.calls.is_closed() {
+            let why = "the program is stopping; nothing was started, ask again later";
+            return Err(StartOutcome::failed(StartStatus::Unreachable, "stopping", why).into());
+        }
+        self.0.quota.take(request, Instant::now()).map_err(|refusal| self.too_much(request, refusal).into())
+    }
+
+    fn too_much(&self, request: &StartRequest, refusal: Refusal) -> StartOutcome {
+        static TOO_MUCH: Throttle = Throttle::every(Duration::from_secs(10));
+        self.0.metrics.refused(refusal.reason());
+        if let Some(suppressed) = TOO_MUCH.pass() {
+            let (door, requested_by, reason) = (request.door, &request.requested_by, refusal.reason());
+            tracing::warn!(door, requested_by, reason, suppressed, "start request refused: there are too many");
+        }
+        refusal.outcome()
     }
 
     /// Goes on with what an earlier life of the program left undone and is wanted; the rest waits for the next call, or the next life.
@@ -248,7 +260,7 @@ impl Starter {
         Ok(keys)
     }
 
-    async fn ask(self, order: Order, keys: Keys, now: u64, place: OwnedSemaphorePermit, asked: oneshot::Sender<()>) {
+    async fn ask(self, order: Order, keys: Keys, now: u64, place: Place, asked: oneshot::Sender<()>) {
         // QRS is asked while the disk writes: looking changes nothing.
         let looked = self.0.work.look(&order);
         let kept = self.0.work.journal.ask(order.id, keys, &order.request, (now, order.deadline)).await;

@@ -125,8 +125,7 @@ impl Work {
 
     /// Looks every target up, once.
     pub(super) fn look(&self, order: &Order) -> Looked {
-        let wish =
-            |target: &StartTarget| self.rules.refusal(&order.request.asker, target).map_or(Ok(target.clone()), Err);
+        let wish = |target: &StartTarget| (target.clone(), self.rules.refusal(&order.request.asker, target));
         let (work, wishes) = (self.clone(), order.request.targets.iter().map(wish).collect());
         let call = (!self.calls.is_closed()).then(|| self.calls.token());
         let found = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -165,12 +164,11 @@ impl Work {
         }
     }
 
-    /// The tasks a target leads to, or its final word; an error is the refusal it got already.
-    async fn find(self, wish: Result<StartTarget, StartOutcome>) -> Vec<Found> {
-        let target = match wish {
-            Ok(target) => target,
-            Err(denied) => return vec![Found::Done(denied)],
-        };
+    /// The tasks a target leads to, or its final word; `denied`: the refusal it got already.
+    async fn find(self, (target, denied): (StartTarget, Option<StartOutcome>)) -> Vec<Found> {
+        if let Some(denied) = denied {
+            return vec![Found::Done(denied)];
+        }
         let tasks = match &target {
             StartTarget::Id(id) => self.qrs.task(*id).await.map(|task| task.into_iter().collect()),
             StartTarget::Tag(tag) => self.qrs.tasks_with_tag(tag).await,
