@@ -198,7 +198,7 @@ async fn messages_that_may_not_start_are_answered_and_start_nothing() {
     retained.origin.door = Door::External;
     let mut no_right = message(START, json!({"taskId": ONE, "transaction": "t"}).to_string());
     no_right.origin.may_start = false;
-    let parameters = json!({"taskId": ONE, "parameters": {}}).to_string();
+    let parameters = json!({"taskId": ONE, "parameters": ["a"]}).to_string();
     let cases = [
         (retained, "denied", "retained"),
         (no_right, "denied", "no_right"),
@@ -206,7 +206,7 @@ async fn messages_that_may_not_start_are_answered_and_start_nothing() {
         (message(START, "{\"tag\":\"Tag One\"}"), "denied", "task_filter"),
         (message(START, ""), "invalid", "empty"),
         (message(START, "abc"), "invalid", "not_an_id"),
-        (message(START, parameters), "invalid", "not_offered"),
+        (message(START, parameters), "invalid", "bad_request"),
     ];
     for (delivery, status, code) in cases {
         let (topic, answer) = site.ask(delivery).await;

@@ -52,7 +52,7 @@ use crate::{
         directory::{Cache, TaskDirectory},
         qrs::Qrs,
         receiver::{Listening, Receiver},
-        tasks::{Patience, Starter},
+        tasks::{Patience, Starter, parameters::Parameters, rules::Rules},
     },
     telemetry::{
         logfile::Closer,
@@ -138,7 +138,7 @@ impl App {
         qrs.metrics().register(&mut registry);
         qrs.tell_certificates(&certificates);
         let starter =
-            Starter::open(qrs.clone(), settings.start_filter.clone(), kept.keep.shelf("starts"), Patience::default())?;
+            Starter::open(qrs.clone(), rules(&settings, &kept), kept.keep.shelf("starts"), Patience::default())?;
         starter.metrics().register(&mut registry);
         let audit = audit::open(loaded, starter.audit(), &mut registry)?;
         let buses = carrier.buses();
@@ -280,6 +280,16 @@ impl App {
         // What was told last is in the file; the disk has its own pace.
         let _ = tokio::task::spawn_blocking(move || drop(self.audit)).await;
         outcome
+    }
+}
+
+/// What the starter obeys.
+fn rules(settings: &Settings, kept: &Kept) -> Rules {
+    Rules {
+        filter: settings.start_filter.clone(),
+        users: settings.start.users.clone(),
+        limits: settings.start.limits,
+        parameters: Parameters::new(kept.values.clone(), settings.start.parameters_ttl),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     config::{
         self, ConfigErrors, EXIT_CODE, LoadOptions, Loaded,
         address::is_loopback,
-        settings::{BrokerChoice, Generation, QrsHost, QrsVerify, Settings},
+        settings::{BrokerChoice, Generation, QrsHost, QrsVerify, Settings, UserFilter},
     },
 };
 
@@ -271,6 +271,13 @@ fn tasks(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
         writeln!(
             out,
             "            only what startTaskFilter allows: {ids} ids, {tags} tags, {properties} custom properties"
+        )?;
+    }
+    for UserFilter { user, filter } in &settings.start.users {
+        let (ids, tags, properties) = (filter.task_ids.len(), filter.tags.len(), filter.custom_properties.len());
+        writeln!(
+            out,
+            "            by the user \"{user}\" only what his own list allows of that: {ids} ids, {tags} tags, {properties} custom properties"
         )?;
     }
     if settings.mqtt.enable {

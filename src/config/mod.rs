@@ -219,6 +219,9 @@ fn decode(
     let overrides = &options.overrides;
     let cx = broker_file::Context { report: broker_report, base, data: data.clone(), overrides, butler: &known };
     let broker = broker_root.as_ref().ok().and_then(|root| broker_file::decode(root.as_ref(), &cx));
+    if let Some((settings, broker)) = settings.as_ref().zip(broker.as_ref()) {
+        butler::rules::users(settings, broker, butler_report);
+    }
     (settings, broker)
 }
 

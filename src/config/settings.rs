@@ -17,7 +17,7 @@ use crate::{
 
 mod start;
 
-pub use self::start::{FixedStart, StartSettings, StartTaskFilter, StartTopic};
+pub use self::start::{FixedStart, StartLimits, StartSettings, StartTaskFilter, StartTopic, UserFilter};
 
 /// Which generation of Butler a configuration file speaks, and so which payloads, status codes and error bodies are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -174,5 +174,5 @@ fn failed(outcome: &StartOutcome) -> Option<Failed<'_>> {
 /// Whether the lists alone would hide what happened: they already tell what does not exist and what is not allowed.
 fn is_told(outcome: &StartOutcome) -> bool {
     let code = outcome.error.as_ref().map(|error| &*error.code);
-    !matches!(code, Some("unknown_task" | "no_match" | "task_filter" | "not_all_exist"))
+    !matches!(code, Some("unknown_task" | "no_match" | "task_filter" | "user_filter" | "not_all_exist"))
 }

@@ -130,6 +130,8 @@ fn answer(status: u16, body: &Value) -> Answer {
     let answer = Answer::json(status, body.to_string()).with("cache-control", "no-store");
     match status {
         202 => answer.with("retry-after", "1"),
+        // By then a minute's worth may be asked for again.
+        429 => answer.with("retry-after", "60"),
         503 => answer.with("retry-after", "5"),
         _ => answer,
     }

@@ -1,7 +1,7 @@
 //! `POST /api/v1/tasks/start?timeout=`: the start request of MQTT as a body, its answers as `{"results":[...]}`.
 //!
 //! `Idempotency-Key` is a transaction of the caller. 200: every task has its last word; 202: not all have, these are the words so far; 503: nobody
-//! could be asked, and nothing was started; 400: the request cannot be read. What became of a task is told by its `status` alone.
+//! could be asked, and nothing was started; 429: its sender asks for too much, and nothing was started; 400: the request cannot be read. What became of a task is told by its `status` alone.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ use crate::{
     },
     sense::tasks::{
         answer::Asked,
-        request::{StartOutcome, StartRequest, StartStatus},
+        request::{StartError, StartOutcome, StartRequest, StartStatus},
         wish::{self, Problem, Wish},
     },
 };
@@ -46,6 +46,9 @@ pub(in crate::api) async fn start(state: &State, request: &Request) -> Result<An
     if let Some(why) = nobody_asked(&outcomes).filter(|_| done) {
         return Ok(error(503, &why.code, &why.message));
     }
+    if let Some(why) = too_much(&outcomes) {
+        return Ok(error(429, &why.code, &why.message));
+    }
     let results: Vec<_> = outcomes.iter().map(|outcome| asked.answer(outcome, ticket.duplicate)).collect();
     Ok(answer(if done { 200 } else { 202 }, &json!({"results": results})))
 }
@@ -72,12 +75,18 @@ fn read(request: &Request) -> Result<Wish, Problem> {
 }
 
 /// Why nobody could be asked, if no task has another word than that.
-fn nobody_asked(outcomes: &[StartOutcome]) -> Option<&crate::sense::tasks::request::StartError> {
+fn nobody_asked(outcomes: &[StartOutcome]) -> Option<&StartError> {
     let unasked = |outcome: &StartOutcome| {
         let code = outcome.error.as_ref().map(|error| &*error.code);
         outcome.status == StartStatus::Unreachable || matches!(code, Some("busy" | "not_kept"))
     };
     outcomes.iter().all(unasked).then(|| outcomes.first()?.error.as_ref()).flatten()
+}
+
+/// Why the request got no place, if it got none: then all its tasks have the same word.
+fn too_much(outcomes: &[StartOutcome]) -> Option<&StartError> {
+    let error = outcomes.first()?.error.as_ref()?;
+    matches!(&*error.code, "rate_limited" | "requester_busy").then_some(error)
 }
 
 #[cfg(test)]

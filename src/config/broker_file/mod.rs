@@ -11,6 +11,8 @@ mod storage;
 mod users;
 mod websocket;
 
+pub(super) use self::users::no_such;
+
 use std::path::{Path, PathBuf};
 
 use super::{

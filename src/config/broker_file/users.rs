@@ -96,7 +96,7 @@ fn hash(section: &Section<'_>) -> Option<Secret> {
 }
 
 /// For a name that nobody has: who might be meant.
-pub(super) fn no_such(what: &str, name: &str, known: &[Arc<str>]) -> String {
+pub(in crate::config) fn no_such(what: &str, name: &str, known: &[Arc<str>]) -> String {
     let known: Vec<&str> = known.iter().map(|name| &**name).collect();
     let near = nearest(name, &known).map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
     format!("there is no {what} \"{}\"{near}", short(name))

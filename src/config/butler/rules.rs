@@ -1,10 +1,15 @@
 //! Rules between keys of `butler.yaml`: the closed doors, and topics that would go in a circle.
 
+use std::sync::Arc;
+
 use super::Context;
 use crate::{
+    broker,
     config::{
         address::is_loopback,
-        settings::{MqttSettings, QrsVerify, Settings, StartTopic},
+        broker_file::no_such,
+        diagnostic::Report,
+        settings::{MqttSettings, QrsVerify, Settings, StartTopic, UserFilter},
     },
     names::TopicName,
 };
@@ -60,6 +65,17 @@ fn topics(mqtt: &MqttSettings, cx: &Context<'_>) {
             let key = format!("Butler.mqttConfig.{key}");
             cx.report
                 .warn(&key, format!("\"{topic}\" is also the topic of {other}; subscribers cannot tell the two apart"));
+        }
+    }
+}
+
+/// Lists of users whom `broker.toml` does not know: most likely misspelt, and then they bound nobody.
+pub(in crate::config) fn users(settings: &Settings, broker: &broker::settings::Settings, report: &Report) {
+    let known: Vec<_> = broker.users.iter().map(|user| Arc::clone(&user.name)).collect();
+    for (position, UserFilter { user, .. }) in settings.start.users.iter().enumerate() {
+        if !known.iter().any(|name| **name == **user) {
+            let why = format!("this list bounds nobody: in broker.toml {}", no_such("user", user, &known));
+            report.warn(&format!("Butler.startTask.users[{position}].user"), why);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::qrs::allow_list;
 use crate::{
     config::{
-        settings::{FixedStart, StartSettings, StartTopic},
+        settings::{FixedStart, StartLimits, StartSettings, StartTopic, UserFilter},
         walk::{Item, Section},
     },
     names::TopicName,
@@ -14,12 +14,61 @@ use crate::{
 pub(super) fn decode(section: Section<'_>) -> StartSettings {
     let start = StartSettings {
         topics: section.list("topics").iter().filter_map(topic).collect(),
+        users: users(&section),
+        limits: limits(section.section("limits")),
         deadline: Duration::from_secs(section.number("deadlineSeconds", 0..=86_400, 300)),
+        parameters_ttl: Duration::from_secs(section.number("parametersTtlSeconds", 1..=2_592_000, 86_400)),
         execution_topics: section.flag("executionTopics", true),
         audit_log: Some(section.flag("auditLog", true)).filter(|_| section.has("auditLog")),
     };
     section.finish();
     start
+}
+
+fn limits(section: Section<'_>) -> StartLimits {
+    let default = StartLimits::default();
+    let limits = StartLimits {
+        per_minute: section.number("perMinute", 0..=1_000_000, default.per_minute),
+        per_requester_per_minute: section.number(
+            "perRequesterPerMinute",
+            0..=1_000_000,
+            default.per_requester_per_minute,
+        ),
+        at_once_per_requester: section.number("atOncePerRequester", 1..=10_000, default.at_once_per_requester),
+    };
+    section.finish();
+    limits
+}
+
+/// What single users may start; a user has one list.
+fn users(section: &Section<'_>) -> Vec<UserFilter> {
+    let mut users: Vec<UserFilter> = Vec::new();
+    for item in section.list("users") {
+        let Some(user) = user(&item) else { continue };
+        if users.iter().any(|other| other.user == user.user) {
+            item.error(format!("the user \"{}\" has a list already", user.user));
+        }
+        users.push(user);
+    }
+    users
+}
+
+fn user(item: &Item<'_>) -> Option<UserFilter> {
+    let section = item.section();
+    let name = section.text("user");
+    let has_list = section.has("allowTask");
+    let filter = allow_list(section.section("allowTask"), true);
+    section.finish();
+    if !has_list {
+        item.error(
+            "`allowTask` is missing: what this user may start; an empty list (`allowTask: {taskId: []}`) is nothing",
+        );
+    }
+    let Some(name) = name else {
+        item.error("`user` is missing");
+        return None;
+    };
+    Some(UserFilter { user: name.to_owned(), filter })
 }
 
 fn topic(item: &Item<'_>) -> Option<StartTopic> {
@@ -68,8 +117,9 @@ fn wrong(item: &Item<'_>, why: &str) -> Option<StartTopic> {
 mod tests {
     use super::*;
     use crate::config::{
-        LoadOptions, load,
+        LoadOptions, Loaded, load,
         samples::{Dir, root},
+        settings::StartTaskFilter,
     };
 
     fn topics(text: &str) -> Result<Vec<StartTopic>, String> {
@@ -97,6 +147,72 @@ mod tests {
         assert_eq!(fixed, expected);
         let lists: Vec<_> = topics.iter().map(|topic| (topic.filter.enable, topic.filter.tags.len())).collect();
         assert_eq!(lists, [(false, 0), (false, 0), (false, 0), (true, 1)]);
+    }
+
+    #[test]
+    fn limits_and_the_time_parameters_live() {
+        let read = |text: &str| {
+            let dir = Dir::new();
+            let options = LoadOptions { config: Some(dir.write("butler.yaml", text)), ..dir.options() };
+            load(&options).map(|loaded| loaded.settings.start).map_err(|errors| errors.to_string())
+        };
+        let usual = read("Butler:\n  logLevel: info\n").unwrap();
+        assert_eq!((usual.limits, usual.parameters_ttl), (StartLimits::default(), Duration::from_secs(86_400)));
+        let written = "Butler:\n  startTask:\n    parametersTtlSeconds: 60\n    \
+                       limits: {perMinute: 600, perRequesterPerMinute: 120, atOncePerRequester: 7}\n";
+        let written = read(written).unwrap();
+        let limits = StartLimits { per_minute: 600, per_requester_per_minute: 120, at_once_per_requester: 7 };
+        assert_eq!((written.limits, written.parameters_ttl), (limits, Duration::from_secs(60)));
+        for (text, part) in [
+            ("limits: {atOncePerRequester: 0}", "from 1 to 10000"),
+            ("limits: {perMinute: -1}", "from 0 to 1000000"),
+            ("limits: {perMinut: 1}", "perMinute"),
+            ("parametersTtlSeconds: 0", "from 1 to 2592000"),
+        ] {
+            let error = read(&format!("Butler:\n  startTask:\n    {text}\n")).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    fn users_of(text: &str, broker: &str) -> Result<Loaded, String> {
+        let dir = Dir::new();
+        let text = format!("Butler:\n  startTask:\n    users:\n{text}");
+        let options = LoadOptions {
+            config: Some(dir.write("butler.yaml", &text)),
+            broker_config: Some(dir.write("broker.toml", broker)),
+            ..dir.options()
+        };
+        load(&options).map_err(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn users_with_what_they_may_start() {
+        const BROKER: &str = "[[users]]\nname = \"plc\"\npassword_hash = \"$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$WHgXdLzGYQzM5OY8nXrwVaYqE9NQbyyHQDf6gG1+mDE\"\n";
+        let text = "    - {user: plc, allowTask: {tag: [plant], taskId: [5A1E5000-0000-4000-8000-000000000001]}}\n    \
+                    - {user: Plc, allowTask: {taskId: []}}\n";
+        let loaded = users_of(text, BROKER).unwrap();
+        let users: Vec<_> = loaded.settings.start.users.iter().collect();
+        assert_eq!(users.iter().map(|user| user.user.as_str()).collect::<Vec<_>>(), ["plc", "Plc"]);
+        assert!(users.iter().all(|user| user.filter.enable));
+        assert_eq!((users[0].filter.tags.len(), users[0].filter.task_ids.len()), (1, 1));
+        assert_eq!(users[1].filter, StartTaskFilter { enable: true, ..StartTaskFilter::default() });
+        let said: Vec<_> =
+            loaded.warnings.iter().map(ToString::to_string).filter(|text| text.contains("Plc")).collect();
+        assert!(said.len() == 1 && said[0].contains("did you mean \"plc\""), "{said:?}");
+        let cases = [
+            ("    - {allowTask: {tag: [a]}}\n", "`user` is missing"),
+            ("    - {user: plc}\n", "`allowTask` is missing"),
+            ("    - {user: plc, allowTask: {tga: []}}\n", "tga"),
+            ("    - {user: plc, allowTask: {taskId: [x]}}\n", "not an id"),
+            ("    - {user: plc, allowTask: {tag: []}}\n    - {user: plc, allowTask: {tag: []}}\n", "a list already"),
+        ];
+        let mut ran = 0;
+        for (text, part) in cases {
+            let error = users_of(text, BROKER).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+            ran += 1;
+        }
+        assert_eq!(ran, 5);
     }
 
     #[test]

@@ -210,12 +210,12 @@ impl Values {
         })
     }
 
-    /// Stores named values of one namespace, all or none, e.g. the parameters of a start request where the started load script reads them:
-    /// `GET /v4/keyvalues/<namespace>?key=<name>`. `ttl` `None`: for ever. Other keys of the namespace stay as they are.
+    /// Stores named values as all there is in a namespace, all or none, e.g. the parameters of a start request where the started load script
+    /// reads them: `GET /v4/keyvalues/<namespace>?key=<name>`. `ttl` `None`: for ever. What else was in the namespace goes in the same step.
     ///
     /// # Errors
-    /// As [`Values::put`]; [`ValuesError::Off`] if nobody could read them.
-    pub fn put_all(&self, namespace: &str, pairs: Vec<(String, serde_json::Value)>, ttl: Option<Duration>) -> Done {
+    /// As [`Values::put`], and then nothing has changed; [`ValuesError::Off`] if nobody could read them.
+    pub fn replace(&self, namespace: &str, pairs: Vec<(String, serde_json::Value)>, ttl: Option<Duration>) -> Done {
         // A time to live of less than a millisecond is none at all, not one without end.
         let ttl = ttl.map_or(0, |ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).max(1));
         let item = |(key, value): (String, serde_json::Value)| Item {
@@ -224,7 +224,14 @@ impl Values {
             value: value.to_string().into(),
             ttl,
         };
-        self.put(pairs.into_iter().map(item).collect())
+        let items: Vec<Item> = pairs.into_iter().map(item).collect();
+        let namespace = namespace.to_owned();
+        self.change(move |state, inner, now| {
+            if !inner.settings.offered && !items.is_empty() {
+                return Err(ValuesError::Off);
+            }
+            state.replace(&namespace, &items, &inner.settings, now)
+        })
     }
 
     /// What is stored under a key.

@@ -171,6 +171,30 @@ impl State {
         self.namespaces.iter().filter(move |(name, namespace)| namespace.keys.is_empty() && unused(name))
     }
 
+    /// Stores items as all there is in their namespace, all or none. To be swept before.
+    pub(super) fn replace(
+        &mut self,
+        name: &str,
+        items: &[Item],
+        settings: &ValueSettings,
+        now: u64,
+    ) -> Result<Vec<Change>, ValuesError> {
+        let stays = |key: &str| items.iter().any(|item| item.key == key);
+        let there = self.namespaces.get(name).into_iter().flat_map(|space| space.keys.keys());
+        let gone: Vec<Arc<str>> = there.filter(|key| !stays(key)).cloned().collect();
+        // They make room for what comes; if that has none all the same, they are put back as they were.
+        let taken: Vec<_> =
+            gone.into_iter().filter_map(|key| self.take(name, &key).map(|entry| (key, entry))).collect();
+        let stored = self.put(items, settings, now);
+        if stored.is_err() {
+            let name: Arc<str> = name.into();
+            taken.into_iter().for_each(|(key, entry)| self.set(Arc::clone(&name), key, entry));
+            return stored;
+        }
+        let deleted = taken.iter().map(|(key, _)| Change::Delete(record::value_key(name, key)));
+        stored.map(|changes| changes.into_iter().chain(deleted).collect())
+    }
+
     pub(super) fn get(&self, name: &str, key: &str, now: u64) -> Result<Found, ValuesError> {
         let entry = self.namespace(name)?.keys.get(key).filter(|entry| !entry.is_over(now));
         let unknown = || ValuesError::UnknownKey { namespace: name.to_owned(), key: key.to_owned() };

@@ -115,7 +115,8 @@ async fn each_limit_refuses_all_of_a_request_and_names_itself() {
     assert_eq!(words(values.namespaces()), ["a", "c"], "an empty namespace makes room for a new one");
     let off = ValueSettings { offered: false, ..ValueSettings::default() };
     let off = self::bench(off);
-    assert_eq!(off.values.put_all("n", vec![], None).await, Err(ValuesError::Off));
+    assert_eq!(off.values.replace("n", vec![("a".to_owned(), 1.into())], None).await, Err(ValuesError::Off));
+    assert_eq!(off.values.replace("n", vec![], None).await, Ok(()), "to forget needs no reader");
 }
 
 #[tokio::test]
@@ -123,7 +124,9 @@ async fn parameters_are_stored_together() {
     let bench = bench(ValueSettings::default());
     let pairs =
         vec![("from".to_owned(), "2026-11-01".into()), ("days".to_owned(), 7.into()), ("all".to_owned(), true.into())];
-    bench.values.put_all("task", pairs, Some(Duration::from_secs(60))).await.unwrap();
+    bench.values.put(vec![item("task", "old", "1", 0), item("task", "days", "30", 0)]).await.unwrap();
+    bench.values.replace("task", pairs, Some(Duration::from_secs(60))).await.unwrap();
+    assert_eq!(words(bench.values.keys("task").unwrap()).len(), 3, "what else was there is gone");
     assert_eq!(bench.values.get("task", "from"), Ok(Found { value: r#""2026-11-01""#.into(), ttl: 60_000 }));
     assert_eq!(bench.values.get("task", "days").unwrap().value, "7".into());
     bench.pass(60_000);

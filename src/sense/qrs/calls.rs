@@ -35,6 +35,8 @@ pub struct LastAttempt {
     pub id: Option<ResultId>,
     /// When it began, UTC by QRS's clock; `None`: the task never ran.
     pub started: Option<OffsetDateTime>,
+    /// The app the task reloads; external programs and user synchronisations have none.
+    pub app: Option<AppId>,
 }
 
 impl Qrs {
@@ -86,17 +88,19 @@ impl Qrs {
         Ok(self.list("app_full", Purpose::Enrich, "app/full", &Filter::app(id)).await?.into_iter().next())
     }
 
-    /// The last attempt of a task that QRS shows with it: not of one that is under way. `GET /qrs/task/full?filter=id eq <id>`
+    /// The last attempt of a task that QRS shows with it (not of one that is under way), and the app it reloads. `GET /qrs/task/full?filter=id eq <id>`
     ///
     /// # Errors
     /// If QRS gives no usable answer.
     pub async fn last_attempt(&self, id: TaskId) -> Result<LastAttempt, QrsError> {
         let found = self.list("last_attempt", Purpose::Start, "task/full", &Filter::task(id)).await?;
-        let last = found.first().and_then(|task| task.get("operational")?.get("lastExecutionResult"));
-        Ok(last.map_or_else(LastAttempt::default, |last| LastAttempt {
-            id: fields::id(last, "id"),
-            started: fields::date(last, "startTime"),
-        }))
+        let Some(task) = found.first() else { return Ok(LastAttempt::default()) };
+        let last = task.get("operational").and_then(|operational| operational.get("lastExecutionResult"));
+        Ok(LastAttempt {
+            id: last.and_then(|last| fields::id(last, "id")),
+            started: last.and_then(|last| fields::date(last, "startTime")),
+            app: fields::field(task, "app").and_then(|app| fields::id(app, "id")),
+        })
     }
 
     /// Starts a task and waits until QRS says whether it started (not until it ends). Sent once, never repeated.

@@ -1,10 +1,9 @@
 //! Stopping an execution on somebody's wish.
 //!
 //! QRS stops tasks, not executions; so it is asked only while the execution is the one under way. Who may not start a task may not stop it:
-//! the filter holds as for a start. Invariant: the call is made once; the end of the execution comes later, to whoever follows it.
+//! the filter and the list of the user hold as for a start. Invariant: the call is made once; the end of the execution comes later, to whoever follows it.
 
 use super::{
-    allow,
     audit::Asker,
     follow::Execution,
     request::{StartOutcome, StartTarget},
@@ -24,7 +23,7 @@ pub enum HaltError {
     /// It runs no longer.
     #[error("the execution {0} does not run any more")]
     Over(ExecutionId),
-    /// The filter does not allow to start its task.
+    /// The filter, or the list of who asks, does not allow to start its task.
     #[error("the execution was not stopped: its task may not be started here, so it may not be stopped. {0}")]
     Denied(String),
     /// QRS could not be asked, or refused.
@@ -62,7 +61,7 @@ impl Starter {
             Err(error) => (None, Err(error)),
             Ok(found) => {
                 let execution = found.borrow().clone();
-                let outcome = self.stop_running(&execution).await;
+                let outcome = self.stop_running(&execution, asker).await;
                 (Some(execution), outcome)
             }
         };
@@ -75,13 +74,13 @@ impl Starter {
         execution.ok_or(HaltError::Unknown(id))
     }
 
-    async fn stop_running(&self, execution: &Execution) -> Result<(), HaltError> {
+    async fn stop_running(&self, execution: &Execution, asker: &Asker) -> Result<(), HaltError> {
         if execution.over {
             return Err(HaltError::Over(execution.id));
         }
         let target = StartTarget::Id(execution.task);
-        if let Some(refusal) = allow::refusal(&self.work().filter, &target)
-            && !self.is_allowed_as_one_of_many(execution).await?
+        if let Some(refusal) = self.work().rules.refusal(asker, &target)
+            && !self.is_allowed_as_one_of_many(execution, asker).await?
         {
             return Err(HaltError::Denied(sentence(refusal)));
         }
@@ -96,13 +95,13 @@ impl Starter {
     }
 
     /// Whether the filter lets a tag or property of the task start it.
-    async fn is_allowed_as_one_of_many(&self, execution: &Execution) -> Result<bool, QrsError> {
+    async fn is_allowed_as_one_of_many(&self, execution: &Execution, asker: &Asker) -> Result<bool, QrsError> {
         let Some(TaskInfo { tags, custom_properties, .. }) = self.qrs().task_info(execution.task).await? else {
             return Ok(false);
         };
         let properties = custom_properties.into_iter().map(|(name, value)| StartTarget::CustomProperty { name, value });
         let mut targets = tags.into_iter().map(StartTarget::Tag).chain(properties);
-        Ok(targets.any(|target| allow::refusal(&self.work().filter, &target).is_none()))
+        Ok(targets.any(|target| self.work().rules.refusal(asker, &target).is_none()))
     }
 }
 

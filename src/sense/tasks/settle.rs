@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::{
-    names::{ExecutionId, ResultId, TaskId},
+    names::{AppId, ExecutionId, ResultId, TaskId},
     sense::qrs::{Qrs, QrsError},
 };
 
@@ -45,17 +45,18 @@ pub(super) struct Before {
 }
 
 impl Before {
-    /// Asks QRS.
+    /// Asks QRS; with the app of the task, which the same answer tells.
     ///
     /// # Errors
     /// If QRS gives no usable answer.
-    pub(super) async fn ask(qrs: &Qrs, task: TaskId) -> Result<Self, QrsError> {
+    pub(super) async fn ask(qrs: &Qrs, task: TaskId) -> Result<(Self, Option<AppId>), QrsError> {
         let (sessions, last) = tokio::try_join!(qrs.sessions_of(task), qrs.last_attempt(task))?;
-        Ok(Self {
+        let before = Self {
             running: sessions.iter().map(|session| session.id).collect(),
             last: last.id,
             since: last.started.map(|at| at.unix_timestamp() * 1_000 + i64::from(at.millisecond())),
-        })
+        };
+        Ok((before, last.app))
     }
 
     /// The execution under way.

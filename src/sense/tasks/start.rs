@@ -1,7 +1,7 @@
 //! Starting one task: whose turn it is, whether it runs already, the call.
 //!
-//! Invariants: two requests for one task are decided one after the other, so the second one finds the first one's execution; the call is
-//! written down before it is made and made once.
+//! Invariants: two requests for one task are decided one after the other, so the second one finds the first one's execution; the request's
+//! parameters are stored before the call, and no other request's; the call is written down before it is made and made once.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::{
     request::{OnRunning, StartOutcome, StartStatus},
     settle::{self, Before},
     wall_ms,
-    words::{expired, may_pass, not_kept, not_started, skipped, started, undecided},
+    words::{expired, may_pass, not_kept, not_started, not_stored, skipped, started, undecided},
     work::{Order, PAUSES, Work},
 };
 use crate::{
@@ -97,13 +97,18 @@ impl Work {
         if order.is_late() {
             return Try::Decided(expired("the program was not running in time"));
         }
-        let before = match Before::ask(&self.qrs, task.id).await {
-            Ok(before) => before,
+        let (before, app) = match Before::ask(&self.qrs, task.id).await {
+            Ok(known) => known,
             Err(error) if may_pass(&error) => return Try::Away(error),
             Err(error) => return Try::Decided(not_started(&error)),
         };
         if let Some(execution) = before.running().filter(|_| order.request.on_running != OnRunning::Start) {
             return Try::Runs(Some(execution));
+        }
+        // Not before it is this request's turn: one that waits must not find what a later one left.
+        let parameters = order.request.parameters.as_ref();
+        if let Err(error) = self.rules.parameters.hand_over(task.id, app, parameters).await {
+            return Try::Decided(not_stored(&error));
         }
         let step = Step::Calling { at: wall_ms(), before: before.clone() };
         if let Err(error) = self.journal.step(order.id, task.id, &step).await {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -19,7 +19,9 @@ use super::{
     journal::{Ended, Interrupted, Journal, Keys, Left, RequestId},
     memory::{Key, Memory},
     metrics::StartMetrics,
+    quota::{Place, Quota, Refusal},
     request::{StartOutcome, StartRequest, StartStatus},
+    rules::Rules,
     settle::Patience,
     story::{Listener, Teller, Ticket, Word, told},
     wall_ms,
@@ -27,13 +29,11 @@ use super::{
     work::{Looked, Order, Work},
 };
 use crate::{
-    config::settings::StartTaskFilter,
     keep::{KeepError, Shelf},
     sense::qrs::Qrs,
+    telemetry::throttle::Throttle,
 };
 
-/// Requests under way at a time, the waiting ones included.
-const OPEN: usize = 10_000;
 /// Requests remembered, and outcomes of all of them together.
 const REMEMBERED: (usize, usize) = (10_000, 100_000);
 /// How long a transaction is known.
@@ -69,7 +69,7 @@ struct Inner {
     work: Work,
     /// One lock for both: looking a request up and remembering it is one step, or two duplicates could both be the first.
     known: Mutex<Known>,
-    open: Arc<Semaphore>,
+    quota: Quota,
     running: TaskTracker,
     metrics: StartMetrics,
     interrupted: Mutex<Vec<Waiting>>,
@@ -83,7 +83,7 @@ struct Waiting {
 }
 
 /// A place among those under way, and what tells that the asker has heard everything.
-type Admitted = (OwnedSemaphorePermit, oneshot::Receiver<()>);
+type Admitted = (Place, oneshot::Receiver<()>);
 
 /// The requests of the last while.
 struct Known {
@@ -93,21 +93,23 @@ struct Known {
 }
 
 impl Starter {
-    /// A starter that asks this QRS, obeys this filter and keeps on this shelf what must survive the program.
+    /// A starter that asks this QRS, obeys these rules and keeps on this shelf what must survive the program.
     ///
     /// # Errors
     /// If the shelf cannot be read.
-    pub fn open(qrs: Qrs, filter: StartTaskFilter, shelf: Shelf, patience: Patience) -> Result<Self, KeepError> {
+    pub fn open(qrs: Qrs, rules: impl Into<Rules>, shelf: Shelf, patience: Patience) -> Result<Self, KeepError> {
         let (journal, Left { interrupted, ended }) = Journal::open(shelf)?;
         let memory = |age| Memory::new(REMEMBERED.0, REMEMBERED.1, age);
         let mut known = Known { transactions: memory(TRANSACTION), deliveries: memory(DELIVERY), kept: memory(KEPT) };
         known.recall(ended);
         let interrupted = interrupted.into_iter().map(|kept| known.await_words_of(kept)).collect();
         journal.forget(known.forgotten());
+        let rules = rules.into();
+        let quota = Quota::new(rules.limits);
         let work = Work {
             follower: Follower::new(qrs.clone()),
             qrs,
-            filter,
+            rules,
             journal: Arc::new(journal),
             lines: Arc::default(),
             patience,
@@ -117,7 +119,7 @@ impl Starter {
         Ok(Self(Arc::new(Inner {
             work,
             known: Mutex::new(known),
-            open: Arc::new(Semaphore::new(OPEN)),
+            quota,
             running: TaskTracker::new(),
             metrics: StartMetrics::default(),
             interrupted: Mutex::new(interrupted),
@@ -168,36 +170,46 @@ impl Starter {
             }
         };
         let (ticket, heard) = Ticket::first(story);
-        let place = Arc::clone(&self.0.open).try_acquire_owned();
-        let refused = match &place {
-            _ if self.0.work.calls.is_closed() => {
-                Some((StartStatus::Unreachable, "stopping", "the program is stopping"))
+        match self.place(&request) {
+            Err(refused) => self.refuse(id, &request, keys, &teller, &|| (*refused).clone()),
+            Ok(place) => {
+                let now = wall_ms();
+                let deadline = now.saturating_add(u64::try_from(request.patience.as_millis()).unwrap_or(u64::MAX));
+                let order = Order {
+                    id,
+                    request,
+                    deadline,
+                    steps: Default::default(),
+                    teller,
+                    resumed: false,
+                    audit: self.audit().clone(),
+                };
+                let (asked, is_asked) = oneshot::channel();
+                self.0.running.spawn(self.clone().ask(order, keys, now, (place, heard), asked));
+                // The work cannot end without a word.
+                let _ = is_asked.await;
             }
-            Ok(_) => None,
-            Err(_) => Some((StartStatus::Denied, "busy", "too many start requests are waiting already")),
-        };
-        if let Some((status, code, why)) = refused {
-            self.refuse(id, &request, keys, &teller, &|| {
-                StartOutcome::failed(status, code, format!("{why}; nothing was started, ask again later"))
-            });
-        } else if let Ok(place) = place {
-            let now = wall_ms();
-            let deadline = now.saturating_add(u64::try_from(request.patience.as_millis()).unwrap_or(u64::MAX));
-            let order = Order {
-                id,
-                request,
-                deadline,
-                steps: Default::default(),
-                teller,
-                resumed: false,
-                audit: self.audit().clone(),
-            };
-            let (asked, is_asked) = oneshot::channel();
-            self.0.running.spawn(self.clone().ask(order, keys, now, (place, heard), asked));
-            // The work cannot end without a word.
-            let _ = is_asked.await;
         }
         ticket
+    }
+
+    /// A place for a request, or the answer it gets instead.
+    fn place(&self, request: &StartRequest) -> Result<Place, Box<StartOutcome>> {
+        if self.0.work.calls.is_closed() {
+            let why = "the program is stopping; nothing was started, ask again later";
+            return Err(StartOutcome::failed(StartStatus::Unreachable, "stopping", why).into());
+        }
+        self.0.quota.take(request, Instant::now()).map_err(|refusal| self.too_much(request, refusal).into())
+    }
+
+    fn too_much(&self, request: &StartRequest, refusal: Refusal) -> StartOutcome {
+        static TOO_MUCH: Throttle = Throttle::every(Duration::from_secs(10));
+        self.0.metrics.refused(refusal.reason());
+        if let Some(suppressed) = TOO_MUCH.pass() {
+            let (door, requested_by, reason) = (request.door, &request.requested_by, refusal.reason());
+            tracing::warn!(door, requested_by, reason, suppressed, "start request refused: there are too many");
+        }
+        refusal.outcome()
     }
 
     /// Goes on with what an earlier life of the program left undone and is wanted; the rest waits for the next call, or the next life.

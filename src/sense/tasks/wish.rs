@@ -1,15 +1,15 @@
 //! What stands in a start request, whichever door it comes by: a bare task id, as Butler takes it, or a JSON object.
 //!
 //! `{"taskId" | "taskIds" | "tag" | "customProperty": {"name", "value"}, "transaction": any, "wait": "started" | "finished",
-//! "onRunning": "skip" | "queue" | "start", "deadlineSeconds": number}`. Invariant: no field is ignored; one that is unknown, or not offered
-//! yet, makes the whole message invalid and says so.
+//! "onRunning": "skip" | "queue" | "start", "deadlineSeconds": number, "parameters": {name: any}}`. Invariant: no field is ignored; one that is
+//! unknown makes the whole message invalid and says so.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use super::request::{OnRunning, StartRequest, StartTarget, Wait};
-use crate::names::TaskId;
+use crate::{keep::values::MAX_NAME, names::TaskId};
 
 /// Longest start message, bytes.
 const MAX_BYTES: usize = 64 << 10;
@@ -17,6 +17,8 @@ const MAX_BYTES: usize = 64 << 10;
 const MAX_IDS: usize = 1_000;
 /// Longest deadline: a day.
 const MAX_DEADLINE: u64 = 24 * 3_600;
+/// Most parameters of one message.
+const MAX_PARAMETERS: usize = 100;
 
 /// What a message asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,12 +33,21 @@ pub struct Wish {
     pub on_running: OnRunning,
     /// As far as the message says how long it may wait.
     pub deadline: Option<Duration>,
+    /// What the started load script shall find.
+    pub parameters: Option<Map<String, Value>>,
 }
 
 impl Wish {
     /// These targets, and nothing else said.
     pub fn of(targets: Vec<StartTarget>) -> Self {
-        Self { targets, transaction: None, wait: Wait::default(), on_running: OnRunning::default(), deadline: None }
+        Self {
+            targets,
+            transaction: None,
+            wait: Wait::default(),
+            on_running: OnRunning::default(),
+            deadline: None,
+            parameters: None,
+        }
     }
 
     /// The request of who asked. `deadline`: how long it waits where the wish does not say.
@@ -46,6 +57,7 @@ impl Wish {
             wait: self.wait,
             on_running: self.on_running,
             patience: self.deadline.unwrap_or(deadline),
+            parameters: self.parameters,
             ..StartRequest::new(self.targets, door, requested_by)
         }
     }
@@ -121,7 +133,6 @@ fn wish(fields: &Map<String, Value>) -> Result<Wish, Problem> {
             "taskIds" => ids(key, value)?,
             "tag" => vec![StartTarget::Tag(text(key, value)?)],
             "customProperty" => vec![property(value)?],
-            "parameters" => return Err(not_offered(&format!("`{key}`"))),
             _ => {
                 manner(&mut wish, key, value)?;
                 continue;
@@ -155,6 +166,7 @@ fn manner(wish: &mut Wish, key: &str, value: &Value) -> Result<(), Problem> {
             let wrong = || one_of(&format!("a whole number of seconds from 0 (do not wait) to {MAX_DEADLINE}"));
             wish.deadline = Some(Duration::from_secs(seconds.ok_or_else(wrong)?));
         }
+        ("parameters", _) => wish.parameters = Some(parameters(value)?),
         _ => {
             let why = format!("the start message has an unknown field `{}`", short(key));
             return Err(problem("unknown_field", why));
@@ -163,8 +175,19 @@ fn manner(wish: &mut Wish, key: &str, value: &Value) -> Result<(), Problem> {
     Ok(())
 }
 
-fn not_offered(what: &str) -> Problem {
-    problem("not_offered", format!("{what} is not offered by this version; nothing was started. Leave it out"))
+fn parameters(value: &Value) -> Result<Map<String, Value>, Problem> {
+    let wrong = |why: String| problem("bad_request", format!("`parameters` {why}"));
+    let fields = value.as_object().filter(|fields| fields.len() <= MAX_PARAMETERS);
+    let fields = fields
+        .ok_or_else(|| wrong(format!("must be an object of at most {MAX_PARAMETERS} names with their values")))?;
+    let is_name = |name: &&String| (1..=MAX_NAME).contains(&name.len()) && !name.chars().any(char::is_control);
+    match fields.keys().find(|name| !is_name(name)) {
+        Some(name) => Err(wrong(format!(
+            "has the name `{}`; a name has 1 to {MAX_NAME} bytes and no control characters",
+            short(&name.replace(char::is_control, "?"))
+        ))),
+        None => Ok(fields.clone()),
+    }
 }
 
 fn id(key: &str, value: &Value) -> Result<StartTarget, Problem> {
@@ -243,6 +266,25 @@ mod tests {
         let wish = parse(object.to_string().as_bytes()).unwrap();
         let deadline = Some(Duration::from_secs(5));
         assert_eq!((wish.wait, wish.on_running, wish.deadline), (Wait::Finished, OnRunning::Queue, deadline));
+        assert_eq!(wish.parameters, None);
+    }
+
+    /// So many parameters.
+    fn many(count: usize) -> Value {
+        (0..count).map(|number| (number.to_string(), json!(number))).collect::<Map<_, _>>().into()
+    }
+
+    #[test]
+    fn parameters_are_taken_as_they_are() {
+        let several = json!({"from": "2026-11-01", "Größe": 7, "list": [1, {"a": null}], " ": "", "keyexists": true});
+        let mut ran = 0;
+        for parameters in [json!({}), several, json!({"n".repeat(MAX_NAME): 1}), many(MAX_PARAMETERS)] {
+            let wish = parse(json!({"taskId": ID, "parameters": parameters}).to_string().as_bytes()).unwrap();
+            let request = wish.into_request("mqtt", "plc", Duration::ZERO);
+            assert_eq!(request.parameters.map(Value::Object), Some(parameters));
+            ran += 1;
+        }
+        assert_eq!(ran, 4);
     }
 
     #[test]
@@ -269,7 +311,13 @@ mod tests {
             (json!({"taskId": ID, "deadlineSeconds": -1}).to_string(), "bad_request"),
             (json!({"taskId": ID, "deadlineSeconds": MAX_DEADLINE + 1}).to_string(), "bad_request"),
             (json!({"taskId": ID, "deadlineSeconds": 0.5}).to_string(), "bad_request"),
-            (json!({"taskId": ID, "parameters": {}}).to_string(), "not_offered"),
+            (json!({"taskId": ID, "parameters": null}).to_string(), "bad_request"),
+            (json!({"taskId": ID, "parameters": ["a"]}).to_string(), "bad_request"),
+            (json!({"taskId": ID, "parameters": {"": 1}}).to_string(), "bad_request"),
+            (json!({"taskId": ID, "parameters": {"a\n": 1}}).to_string(), "bad_request"),
+            (json!({"taskId": ID, "parameters": {"n".repeat(MAX_NAME + 1): 1}}).to_string(), "bad_request"),
+            (json!({"taskId": ID, "parameters": many(MAX_PARAMETERS + 1)}).to_string(), "bad_request"),
+            (json!({"parameters": {"a": 1}}).to_string(), "bad_request"),
             ("x".repeat(MAX_BYTES + 1), "too_large"),
         ];
         for (payload, code) in cases {

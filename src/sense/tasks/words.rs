@@ -1,7 +1,11 @@
 //! The words on start requests: one function per reason.
 
 use super::request::{StartOutcome, StartRequest, StartStatus, StartTarget};
-use crate::{keep::KeepError, names::ExecutionId, sense::qrs::QrsError};
+use crate::{
+    keep::{KeepError, values::ValuesError},
+    names::ExecutionId,
+    sense::qrs::QrsError,
+};
 
 /// A wait for QRS, said to whoever asked.
 pub(super) fn accepted_for(target: &StartTarget, error: &QrsError) -> StartOutcome {
@@ -106,4 +110,10 @@ pub(super) fn skipped(execution: Option<ExecutionId>, code: &'static str, why: &
 /// Without a note nothing is started: after a crash nobody would know of it.
 pub(super) fn not_kept(error: &KeepError) -> StartOutcome {
     StartOutcome::failed(StartStatus::NotStarted, "not_kept", format!("nothing was started: {error}"))
+}
+
+/// Without its parameters the load script would do something else than was asked for.
+pub(super) fn not_stored(error: &ValuesError) -> StartOutcome {
+    let why = format!("nothing was started, because its parameters could not be stored: {error}");
+    StartOutcome::failed(StartStatus::NotStarted, "parameters_not_stored", why)
 }
