@@ -204,3 +204,43 @@ fn what_cannot_be_used_is_refused_and_leaves_nothing() {
     assert_eq!(text.matches("is in use").count(), 2, "{text}");
     assert!(text.contains("port 4747 is one Qlik Sense uses itself"), "{text}");
 }
+
+/// Runs a command line of the program on a pseudo-terminal, by `script` of util-linux.
+#[cfg(target_os = "linux")]
+fn on_a_terminal(dir: &Dir, arguments: &[&str], typed: &str) -> (bool, String) {
+    use std::{
+        io::Write as _,
+        process::{Command, Stdio},
+    };
+    let quoted: Vec<String> = arguments.iter().map(|word| format!("'{word}'")).collect();
+    let line = format!("{} {}", env!("CARGO_BIN_EXE_sense-butler"), quoted.join(" "));
+    let mut child = Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .current_dir(&dir.0)
+        .env_remove("NO_COLOR")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_same_on_a_terminal() {
+    if !app::has_program("script", "--version", "the_same_on_a_terminal") {
+        return;
+    }
+    let dir = Dir::new();
+    let arguments = init(&dir, &["--qlik", "none"]);
+    let (done, text) = on_a_terminal(&dir, &words(&arguments), "http://x\nnone\nno blanks\nplc\n");
+    assert!(done && text.contains("Its password, shown this once: "), "{text}");
+    for why in ["`http://x` is neither an address", "A name has 1 to 64 letters"] {
+        assert!(text.contains(why), "{why}: {text}");
+    }
+    let butler = dir.0.join("site/butler.yaml");
+    let (well, text) = on_a_terminal(&dir, &["doctor", "-c", butler.to_str().unwrap()], "");
+    assert!(well && text.contains("\x1b[32mok       \x1b[0m"), "a terminal has colours: {text}");
+}

@@ -28,7 +28,7 @@ fn judge(at: &str, ahead: i64) -> Finding {
     let remedy = "Let both machines take their time from the same source (w32tm /query /status on Windows, timedatectl on Linux).";
     match away {
         0..=NOTHING => HERE.ok(format!("it agrees with that of {at}")),
-        ..TOO_MUCH => HERE.warning(what, remedy),
+        away if away < TOO_MUCH => HERE.warning(what, remedy),
         _ => HERE.problem(format!("{what}: certificates and deadlines are judged wrongly"), remedy),
     }
 }

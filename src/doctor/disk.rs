@@ -65,7 +65,7 @@ fn room(directory: &Path) -> Option<Finding> {
     let remedy = "Make room, or put the data elsewhere (--data, storage.path in broker.toml); the stores refuse messages when the disk is full.";
     Some(match free {
         ..NOTHING => HERE.problem(format!("only {said}"), remedy),
-        ..LITTLE => HERE.warning(format!("only {said}"), remedy),
+        free if free < LITTLE => HERE.warning(format!("only {said}"), remedy),
         _ => HERE.ok(said),
     })
 }
