@@ -73,7 +73,7 @@ impl Refusal {
 }
 
 fn too_fast(key: &str, limit: u32, wait: Duration) -> String {
-    let seconds = wait.as_millis().div_ceil(1_000);
+    let seconds = wait.as_nanos().div_ceil(1_000_000_000);
     let whose = if key == "perMinute" { "starts in a minute" } else { "starts of one requester in a minute" };
     let unit = if seconds == 1 { "second" } else { "seconds" };
     format!("more than {limit} {whose} (`startTask.limits.{key}`); nothing was started, ask again in {seconds} {unit}")
