@@ -71,7 +71,7 @@ impl Request {
 
     /// Whether it waits for the end of its task.
     const fn follows(self) -> bool {
-        self.0 % 5 == 0
+        self.0.is_multiple_of(5)
     }
 
     fn wish(self) -> Value {
