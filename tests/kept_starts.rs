@@ -14,6 +14,9 @@
 
 #[path = "support/app.rs"]
 mod app;
+#[path = "support/oracle/chance.rs"]
+#[allow(dead_code)]
+mod chance;
 #[path = "support/fake_qrs.rs"]
 mod fake_qrs;
 #[path = "support/mqtt.rs"]
@@ -23,23 +26,20 @@ mod mqtt;
 mod running;
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::BTreeSet,
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use app::{App, Dir, PATIENCE};
+use chance::Chance;
 use fake_qrs::{FakeQrs, Mode};
 use mqtt::Client;
-use rumqttc::{AsyncClient, Event, Outgoing, Packet, QoS};
+use rumqttc::QoS;
 use running::Running;
 use sense_butler::{broker::seen::PageAsk, names::ClientId};
 use serde_json::json;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 
 const START: &str = "qliksense/start_task";
 const RESPONSE: &str = "qliksense/start_task/response";
@@ -77,41 +77,12 @@ fn payload(id: &str, padding: usize) -> String {
     json!({"taskId": id, "transaction": format!("{id}{}", "x".repeat(padding))}).to_string()
 }
 
-/// Publishes starts as fast as they are acknowledged, until the connection ends. PUBACK and PUBREC are the broker's word.
+/// Publishes starts as fast as they are acknowledged, until the connection ends.
 async fn publish(port: u16, name: String, qos: QoS, padding: usize, acknowledged: Acknowledged) {
     let mut options = mqtt::options(port, &name);
     options.set_inflight(50);
-    let (client, mut events) = AsyncClient::new(options, 10);
-    let unsent: Arc<Mutex<VecDeque<String>>> = Arc::default();
-    let feeding = tokio::spawn({
-        let unsent = Arc::clone(&unsent);
-        async move {
-            loop {
-                let id = task();
-                unsent.lock().unwrap().push_back(id.clone());
-                if client.publish(START, qos, false, payload(&id, padding)).await.is_err() {
-                    return;
-                }
-            }
-        }
-    });
-    let mut under_way = HashMap::new();
-    while let Ok(event) = events.poll().await {
-        match event {
-            Event::Outgoing(Outgoing::Publish(id)) => {
-                let task = unsent.lock().unwrap().pop_front().unwrap();
-                under_way.insert(id, task);
-            }
-            Event::Incoming(Packet::PubAck(ack)) => {
-                under_way.remove(&ack.pkid).into_iter().for_each(|id| acknowledged.add(id))
-            }
-            Event::Incoming(Packet::PubRec(ack)) => {
-                under_way.remove(&ack.pkid).into_iter().for_each(|id| acknowledged.add(id))
-            }
-            _ => {}
-        }
-    }
-    feeding.abort();
+    let starts = std::iter::repeat_with(task).map(move |id| (id.clone(), payload(&id, padding)));
+    mqtt::feed(options, START, qos, starts, |id| acknowledged.add(id)).await;
 }
 
 /// The same by REST, until nobody answers.
@@ -119,19 +90,8 @@ async fn put(port: u16, acknowledged: Acknowledged) {
     loop {
         let id = task();
         let body = json!({"topic": START, "message": id}).to_string();
-        let head = format!(
-            "PUT /v4/mqttpublishmessage HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        let exchange = async {
-            let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-            stream.write_all(format!("{head}{body}").as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            Ok::<_, std::io::Error>(answer)
-        };
-        match exchange.await {
-            Ok(answer) if answer.starts_with("HTTP/1.1 201") => acknowledged.add(id),
+        match app::try_http(port, "PUT", "/v4/mqttpublishmessage", &[], &body).await {
+            Ok((201, _)) => acknowledged.add(id),
             _ => return,
         }
     }
@@ -200,17 +160,11 @@ impl Site {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap())
-}
-
 /// Killed at any moment, with starts under way by MQTT at QoS 1 and 2 and by REST.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_moment_no_acknowledged_start_is_lost() {
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
-    let mut random = number("KEPT_SEED").unwrap_or_else(clock) | 1;
-    let rounds = number("KEPT_ROUNDS").unwrap_or(6);
-    println!("KEPT_SEED={random}");
+    let mut chance = Chance::new(app::seed("KEPT_SEED"));
+    let rounds = app::variable("KEPT_ROUNDS").unwrap_or(6);
     let (site, acknowledged) = (Site::new().await, Acknowledged::default());
     for round in 0..rounds {
         // While it is slow, starts pile up in the program and in its store.
@@ -224,10 +178,7 @@ async fn killed_at_any_moment_no_acknowledged_start_is_lost() {
         }
         publishers.spawn(put(rest, acknowledged.clone()));
         acknowledged.reaches(before + 1).await;
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        tokio::time::sleep(Duration::from_millis(random % 250)).await;
+        tokio::time::sleep(chance.millis(250)).await;
         // Dropped, it is killed.
         drop(app);
         publishers.join_all().await;

@@ -16,7 +16,7 @@ mod app;
 #[path = "support/oracle/mod.rs"]
 mod oracle;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use oracle::{
     liar::Lie,
@@ -24,14 +24,8 @@ use oracle::{
     site::{Butler, Mosquitto},
 };
 
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
-}
-
 fn seed() -> u64 {
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
-    number("KILL_SEED").unwrap_or_else(clock)
+    app::seed("KILL_SEED")
 }
 
 /// Every promise kept; otherwise the report, and the data directory stays for whoever looks into it.
@@ -56,7 +50,7 @@ async fn killed_with_passing_members_a_group_with_kept_ones_loses_nothing() {
 }
 
 async fn kill_rounds(churn: bool) {
-    let rounds = number("KILL_ROUNDS").unwrap_or(10) as u32;
+    let rounds = app::variable("KILL_ROUNDS").unwrap_or(10) as u32;
     let (plan, mut site) = (Plan { churn, ..Plan::new(seed(), rounds, Ending::Kill) }, Butler::new());
     let outcome = play(plan, &mut site).await;
     judge(&outcome, plan, site);

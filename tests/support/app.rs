@@ -14,12 +14,12 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read, Write as _},
+    io::{self, BufRead as _, BufReader, Read, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::Value;
@@ -308,6 +308,19 @@ pub fn signal(pid: u32, name: &str) {
 
 /// One HTTP request on a connection of its own.
 pub async fn http(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+    let exchange = try_http(port, method, path, headers, body);
+    let answer = tokio::time::timeout(PATIENCE, exchange).await.expect("an answer to every request");
+    answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+}
+
+/// The same for a program that may die over it: an answer that is not whole is an error. Waits without a limit.
+pub async fn try_http(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> io::Result<(u16, String)> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         head += &format!("host: 127.0.0.1:{port}\r\n");
@@ -315,16 +328,33 @@ pub async fn http(port: u16, method: &str, path: &str, headers: &[(&str, &str)],
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
     }
-    let exchange = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        stream.write_all(format!("{head}\r\n{body}").as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    };
-    let answer = tokio::time::timeout(PATIENCE, exchange).await.expect("an answer to every request");
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: `{answer}`"));
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(format!("{head}\r\n{body}").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let torn = || io::Error::new(io::ErrorKind::UnexpectedEof, format!("no whole answer: `{answer}`"));
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(torn)?;
+    let length =
+        head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+    if length.is_some_and(|length: usize| length != body.len()) {
+        return Err(torn());
+    }
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(torn)?;
+    Ok((status, body.to_owned()))
+}
+
+/// A number in the environment, for tests that can be made longer or repeated.
+pub fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
+}
+
+/// The seed of a test: the variable of this name, else the clock's. It is printed.
+pub fn seed(name: &str) -> u64 {
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
+    let seed = variable(name).unwrap_or_else(clock);
+    println!("{name}={seed}");
+    seed
 }
 
 /// Whether the other programs must be there (`.ci/run`) or a test may skip what needs them.

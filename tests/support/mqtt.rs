@@ -1,9 +1,13 @@
 //! rumqttc with its packets sorted: messages here, acknowledgements there, so that a test can wait for either.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-use std::time::Duration;
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use rumqttc::{AsyncClient, ConnectionError, Event, MqttOptions, Packet, Publish, QoS};
+use rumqttc::{AsyncClient, ConnectionError, Event, MqttOptions, Outgoing, Packet, Publish, QoS};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -142,6 +146,57 @@ impl Drop for Client {
     fn drop(&mut self) {
         self.driver.abort();
     }
+}
+
+/// Publishes one message after the other, as fast as they are acknowledged, until all are or the connection ends. `acknowledged` hears of each whose
+/// PUBACK or PUBREC came: the broker's word that it has it.
+pub async fn feed<K, I>(
+    options: MqttOptions,
+    topic: &'static str,
+    qos: QoS,
+    messages: I,
+    mut acknowledged: impl FnMut(K),
+) where
+    K: Send + 'static,
+    I: Iterator<Item = (K, String)> + Send + 'static,
+{
+    let (client, mut events) = AsyncClient::new(options, 10);
+    // In the order in which they go out; whether it is the last.
+    let unsent: Arc<Mutex<VecDeque<(K, bool)>>> = Arc::default();
+    let feeding = tokio::spawn({
+        let (unsent, mut messages) = (Arc::clone(&unsent), messages.peekable());
+        async move {
+            while let Some((key, payload)) = messages.next() {
+                unsent.lock().unwrap().push_back((key, messages.peek().is_none()));
+                if client.publish(topic, qos, false, payload).await.is_err() {
+                    break;
+                }
+            }
+            // As long as somebody holds it, the connection is kept.
+            client
+        }
+    });
+    let (mut under_way, mut open, mut all_sent) = (HashMap::new(), 0, false);
+    while !all_sent || open > 0 {
+        match events.poll().await {
+            Ok(Event::Outgoing(Outgoing::Publish(id))) => {
+                let (key, last) = unsent.lock().unwrap().pop_front().unwrap();
+                under_way.insert(id, key);
+                (open, all_sent) = (open + 1, last);
+            }
+            Ok(Event::Incoming(Packet::PubAck(ack))) => {
+                under_way.remove(&ack.pkid).into_iter().for_each(&mut acknowledged);
+                open -= 1;
+            }
+            Ok(Event::Incoming(Packet::PubRec(ack))) => {
+                under_way.remove(&ack.pkid).into_iter().for_each(&mut acknowledged);
+            }
+            Ok(Event::Incoming(Packet::PubComp(_))) => open -= 1,
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    feeding.abort();
 }
 
 pub fn options(port: u16, id: &str) -> MqttOptions {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::{
-    client::{Purpose, Qrs},
+    client::{Purpose, Qrs, StartTurn},
     error::QrsError,
     fields,
     filter::Filter,
@@ -109,8 +109,17 @@ impl Qrs {
     /// # Errors
     /// If QRS refuses or gives no usable answer; [`QrsError::may_have_arrived`] tells whether the task may run nevertheless.
     pub async fn start(&self, id: TaskId) -> Result<StartReply, QrsError> {
+        let turn = self.turn_to_start().await?;
+        self.start_now(turn, id).await
+    }
+
+    /// The same for who has waited for a turn: the call is made at once.
+    ///
+    /// # Errors
+    /// As [`Qrs::start`].
+    pub async fn start_now(&self, _turn: StartTurn<'_>, id: TaskId) -> Result<StartReply, QrsError> {
         let path = format!("task/{id}/start/synchronous");
-        let answer = self.act("start", Purpose::Start, Method::POST, &path, "{}").await?;
+        let answer = self.act_now("start", Method::POST, &path, Bytes::from_static(b"{}")).await?;
         if answer.is_empty() {
             return Ok(self.sensible(StartReply::Started(None)));
         }

@@ -37,8 +37,10 @@ const LOGS: usize = 4;
 /// What a call is for; each kind has its own share of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Finding and starting tasks.
+    /// Finding tasks that are to be started.
     Start,
+    /// Starting them: has a share of its own, so that no start waits for the looking of all others.
+    Call,
     /// Everything that only adds to something else.
     Enrich,
     /// Following executions.
@@ -56,6 +58,10 @@ pub(super) enum LogInterface {
     ByFile,
 }
 
+/// The right to start a task now.
+#[derive(Debug)]
+pub struct StartTurn<'a>(#[expect(dead_code, reason = "held, and given back when it is dropped")] SemaphorePermit<'a>);
+
 /// The client of QRS. Cheap to clone; all clones share connections, limits and health.
 #[derive(Clone)]
 pub struct Qrs(Arc<Inner>);
@@ -66,6 +72,7 @@ struct Inner {
     hosts: Hosts,
     gate: Gate,
     starts: Semaphore,
+    calls: Semaphore,
     enrichments: Semaphore,
     following: Semaphore,
     logs: Semaphore,
@@ -101,6 +108,7 @@ impl Qrs {
             hosts,
             gate: Gate::new(),
             starts: Semaphore::new(CALLS),
+            calls: Semaphore::new(CALLS),
             enrichments: Semaphore::new(CALLS),
             following: Semaphore::new(CALLS),
             logs: Semaphore::new(LOGS),
@@ -201,8 +209,27 @@ impl Qrs {
         body: impl Into<Bytes>,
     ) -> Result<Bytes, QrsError> {
         let _turn = self.turn(op, purpose).await?;
-        let answer = self.once(op, &Request::act(method, path, body.into())).await;
+        self.act_now(op, method, path, body.into()).await
+    }
+
+    /// The same for who has a turn already.
+    pub(super) async fn act_now(
+        &self,
+        op: &'static str,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, QrsError> {
+        let answer = self.once(op, &Request::act(method, path, body)).await;
         answer.map(|taken| taken.body).map_err(|fault| fault.error)
+    }
+
+    /// Waits until a task can be started without waiting any more.
+    ///
+    /// # Errors
+    /// If that does not come, or QRS is known to be down: nothing was sent.
+    pub async fn turn_to_start(&self) -> Result<StartTurn<'_>, QrsError> {
+        self.turn("start", Purpose::Call).await.map(StartTurn)
     }
 
     /// A turn for a call, as soon as QRS is not known to be down.
@@ -213,6 +240,7 @@ impl Qrs {
         self.pass(op).await?;
         let lane = match purpose {
             Purpose::Start => &self.0.starts,
+            Purpose::Call => &self.0.calls,
             Purpose::Enrich => &self.0.enrichments,
             Purpose::Follow => &self.0.following,
             Purpose::Log => &self.0.logs,

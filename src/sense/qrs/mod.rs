@@ -36,7 +36,7 @@ mod watch;
 
 pub use calls::{LastAttempt, StartReply};
 pub use chain::{ChainLink, ChainOn, ChainRule};
-pub use client::Qrs;
+pub use client::{Qrs, StartTurn};
 pub use error::{ConnectProblem, QrsError};
 pub use executions::{Attempt, ExecutionStatus, Session};
 pub use health::QrsHealth;

@@ -1,7 +1,8 @@
 //! Starting one task: whose turn it is, whether it runs already, the call.
 //!
 //! Invariants: two requests for one task are decided one after the other, so the second one finds the first one's execution; the request's
-//! parameters are stored before the call, and no other request's; the call is written down before it is made and made once.
+//! parameters are stored before the call, and no other request's; the call is written down before it is made and made once; it is written down
+//! when its turn has come, so that of all that wait when the program is killed only a few have to be looked for.
 
 use std::time::Duration;
 
@@ -110,11 +111,16 @@ impl Work {
         if let Err(error) = self.rules.parameters.hand_over(task.id, app, parameters).await {
             return Try::Decided(not_stored(&error));
         }
+        let turn = match self.qrs.turn_to_start().await {
+            Ok(turn) => turn,
+            Err(error) if may_pass(&error) => return Try::Away(error),
+            Err(error) => return Try::Decided(not_started(&error)),
+        };
         let step = Step::Calling { at: wall_ms(), before: before.clone() };
         if let Err(error) = self.journal.step(order.id, task.id, &step).await {
             return Try::Decided(not_kept(&error));
         }
-        match self.qrs.start(task.id).await {
+        match self.qrs.start_now(turn, task.id).await {
             Ok(StartReply::Started(execution)) => Try::Decided(started(execution)),
             Ok(StartReply::NotStarted) => self.why_not(order, task).await,
             Err(error) if error.may_have_arrived() => {
