@@ -193,7 +193,7 @@ impl Link {
             loop {
                 // Why it ends is known; the replies are written all the same.
                 let _ = self.take_replies(&mut wire.out);
-                let moved = self.fill(&mut wire.out);
+                let moved = self.fill(&mut wire.out).unwrap_or(true);
                 match wire.poll_flush(cx) {
                     Ok(false) if !moved => break,
                     Ok(_) => {}
@@ -258,7 +258,7 @@ impl Link {
         if self.may_read(wire.out.len()) {
             busy |= wire.again(|bytes, out| self.handle(bytes, out))?;
         }
-        busy |= self.fill(&mut wire.out);
+        busy |= self.fill(&mut wire.out)?;
         busy |= wire.poll_flush(cx)?;
         if self.may_read(wire.out.len()) && !self.unread {
             match wire.poll_read(cx, |bytes, out| self.handle(bytes, out)) {

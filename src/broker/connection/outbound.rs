@@ -70,16 +70,19 @@ impl Link {
     }
 
     /// Writes messages while the write buffer has room. Returns whether any moved.
-    pub(super) fn fill(&mut self, out: &mut BytesMut) -> bool {
+    ///
+    /// # Errors
+    /// If the connection was kicked meanwhile.
+    pub(super) fn fill(&mut self, out: &mut BytesMut) -> Result<bool, End> {
         let mut moved = false;
-        while out.len() < OUT && self.send_more(out) {
+        while out.len() < OUT && self.send_more(out)? {
             moved = true;
         }
-        moved
+        Ok(moved)
     }
 
     /// What an earlier connection left unacknowledged comes first, then what is new.
-    fn send_more(&mut self, out: &mut BytesMut) -> bool {
+    fn send_more(&mut self, out: &mut BytesMut) -> Result<bool, End> {
         let mut parcels = std::mem::take(&mut self.parcels);
         let budget = OUT - out.len().min(OUT);
         // Taken over: the kick is on its way.
@@ -95,9 +98,11 @@ impl Link {
             }
         }
         let moved = !parcels.is_empty();
+        // A SUBACK was there before the retained messages that follow it, perhaps since the replies were looked at.
+        let kicked = if moved { self.take_replies(out).err() } else { None };
         self.send(&mut parcels, out);
         self.parcels = parcels;
-        moved
+        kicked.map_or(Ok(moved), Err)
     }
 
     fn send(&mut self, parcels: &mut Vec<Parcel>, out: &mut BytesMut) {

@@ -154,6 +154,21 @@ impl Effects {
         Some(std::mem::replace(&mut self.group, next))
     }
 
+    /// SUBACKs that wait for nothing. They go before the round's messages are in the outboxes: the protocol allows a retained message to come before its SUBACK,
+    /// but not every client expects it.
+    pub(super) fn send_subacks(&mut self) {
+        let is_suback = |step: &Step| matches!(step, Step::Reply(_, Reply::SubAck { .. }));
+        if !self.steps.iter().any(is_suback) {
+            return;
+        }
+        let (subacks, others) = self.steps.drain(..).partition(is_suback);
+        self.steps = others;
+        let subacks: Vec<Step> = subacks;
+        let mut batch = promise::Batch::default();
+        subacks.into_iter().for_each(|step| step.keep(&mut batch));
+        batch.send();
+    }
+
     pub(super) fn send(&mut self) {
         let mut batch = promise::Batch::default();
         for step in self.steps.drain(..) {

@@ -316,6 +316,7 @@ impl State {
     /// Carries out what a round staged: messages into the outboxes, then the replies that wait for nothing. What waits for a commit is
     /// returned, with what is to be committed.
     pub(super) fn finish(&mut self, effects: &mut Effects, now: Now) -> Option<Group> {
+        effects.send_subacks();
         for key in std::mem::take(&mut effects.touched) {
             self.deliver(key, effects, now);
         }
