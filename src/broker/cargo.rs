@@ -97,6 +97,8 @@ pub(super) struct CloseCargo {
     pub with_will: bool,
     /// Session expiry given with the DISCONNECT.
     pub expiry: Option<u32>,
+    /// Told when what the end changes is on disk.
+    pub done: Option<oneshot::Sender<()>>,
     /// It counts as leaving until the stream has seen this.
     pub _departure: Option<Departure>,
 }

@@ -145,7 +145,11 @@ pub(super) async fn subscribe(
     hub.tasks.clone().spawn(async move {
         pump(&hub, &peer, &session, sender).await;
         // A stopping broker takes nothing more.
-        let _ = control(&hub, &peer, Cargo::Close(CloseCargo { with_will: false, expiry: None, _departure: None }));
+        let _ = control(
+            &hub,
+            &peer,
+            Cargo::Close(CloseCargo { with_will: false, expiry: None, done: None, _departure: None }),
+        );
     });
     Ok(receiver)
 }

@@ -65,7 +65,7 @@ pub(super) async fn subscribe(
     hub.tasks.clone().spawn(async move {
         server.pump(&sender).await;
         // What was not settled is handed over again to who subscribes next. A stopping broker takes nothing more.
-        let cargo = CloseCargo { with_will: false, expiry: None, _departure: None };
+        let cargo = CloseCargo { with_will: false, expiry: None, done: None, _departure: None };
         let _ = control(&hub, &server.peer, Cargo::Close(cargo));
     });
     Ok(receiver)

@@ -36,7 +36,7 @@ pub(super) enum Step {
     /// The publication is not taken, whatever becomes of the rest.
     Refused(oneshot::Sender<Word>),
     Opened(oneshot::Sender<SessionWord>, SessionWord),
-    Subscribed(oneshot::Sender<()>),
+    Noted(oneshot::Sender<()>),
     Parted(oneshot::Sender<Parting>, Parting),
     /// A queue without a client was emptied up to a position.
     HandedOver(Arc<Session>, u64),
@@ -135,7 +135,7 @@ impl Step {
             Self::Word(sender, matched) => drop(sender.send(Ok(matched))),
             Self::Refused(sender) => drop(sender.send(Err(Refusal::Full))),
             Self::Opened(sender, word) => drop(sender.send(word)),
-            Self::Subscribed(sender) => drop(sender.send(())),
+            Self::Noted(sender) => drop(sender.send(())),
             Self::Parted(sender, parting) => tell(sender, parting),
             Self::HandedOver(session, qseq) => session.handed_over(qseq),
         }
@@ -148,7 +148,7 @@ impl Step {
             Self::Word(sender, _) | Self::Refused(sender) => drop(sender.send(Err(Refusal::Full))),
             Self::Opened(sender, _) => drop(sender.send(Err(OpenRefused))),
             // The subscription holds in this process; only parts of this program wait for this.
-            Self::Subscribed(sender) => drop(sender.send(())),
+            Self::Noted(sender) => drop(sender.send(())),
             Self::Parted(sender, _) => tell(sender, Parting::Unstored),
             Self::HandedOver(session, _) => session.take_back(),
         }

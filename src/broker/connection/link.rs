@@ -15,7 +15,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::OwnedSemaphorePermit,
+    sync::{OwnedSemaphorePermit, oneshot},
     time::{Instant, Sleep},
 };
 
@@ -153,14 +153,20 @@ impl Link {
         }
     }
 
-    /// Reports the end to the stream.
-    pub(super) fn report(&mut self, end: End) {
-        let Some(mut leave) = self.leave.take() else { return };
+    /// Reports the end to the stream. A client with a kept session that said goodbye hears when that is on disk.
+    pub(super) fn report(&mut self, end: End) -> Option<oneshot::Receiver<()>> {
+        let mut leave = self.leave.take()?;
         // Who said goodbye meant it, whatever ended the connection before everything it sent was submitted.
         (leave.with_will, leave.expiry) = match self.ending.unwrap_or(end) {
             End::Disconnect { with_will, expiry } => (with_will, expiry),
             _ => (true, None),
         };
+        if leave.with_will || self.session.sid.is_none() {
+            return None;
+        }
+        let (done, noted) = oneshot::channel();
+        leave.done = Some(done);
+        Some(noted)
     }
 
     /// Serves until the connection ends.

@@ -17,6 +17,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::{OwnedSemaphorePermit, oneshot},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -193,9 +194,13 @@ where
     // Nobody reads there any more: a shared group gives its messages to others.
     link.depart();
     link.drain(DRAIN).await;
-    link.report(end);
+    let noted = link.report(end);
     if let (Version::V5, Some(code)) = (link.version, end.code()) {
         link.say_why(&mut wire.out, code, end.why());
+    }
+    if let Some(noted) = noted {
+        // A client that said goodbye and sees the connection closed may rely on it: its will does not come, whatever happens to the program.
+        let _ = tokio::time::timeout(FAREWELL, noted).await;
     }
     let _ = tokio::time::timeout(FAREWELL, wire.finish()).await;
 }
@@ -207,9 +212,11 @@ pub(super) struct Leave {
     peer: Arc<Peer>,
     with_will: bool,
     expiry: Option<u32>,
+    /// Who wants to know when it is on disk.
+    done: Option<oneshot::Sender<()>>,
     departure: Option<Departure>,
     /// Its turn to come in, until it was served for the first time.
-    entering: Option<tokio::sync::OwnedSemaphorePermit>,
+    entering: Option<OwnedSemaphorePermit>,
 }
 
 impl Leave {
@@ -219,6 +226,7 @@ impl Leave {
             peer: Arc::clone(peer),
             with_will: false,
             expiry: None,
+            done: None,
             departure: None,
             entering: None,
         }
@@ -229,7 +237,8 @@ impl Drop for Leave {
     fn drop(&mut self) {
         let expiry = self.expiry.map(|seconds| seconds.min(self.hub.limits.session_expiry));
         let departure = self.departure.take().or_else(|| Some(self.hub.departures.leave()));
-        let cargo = Cargo::Close(CloseCargo { with_will: self.with_will, expiry, _departure: departure });
+        let done = self.done.take();
+        let cargo = Cargo::Close(CloseCargo { with_will: self.with_will, expiry, done, _departure: departure });
         // A stopping broker takes nothing more; then there are no sessions to tell either.
         let _ =
             self.hub.engine.submit(Some(&self.peer), [Outgoing { draft: Draft::control(), cost: 0, stored: 0, cargo }]);

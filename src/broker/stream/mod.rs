@@ -130,7 +130,13 @@ impl State {
             Cargo::Subscribe(cargo) => self.subscribe(*cargo, peer, now, effects),
             Cargo::Unsubscribe(cargo) => self.unsubscribe(*cargo, peer, effects),
             Cargo::Open(cargo) => self.open(*cargo, peer, now, effects),
-            Cargo::Close(cargo) => self.close(&cargo, peer, now, effects),
+            Cargo::Close(mut cargo) => {
+                let (before, done) = (effects.stored, cargo.done.take());
+                self.close(&cargo, peer, now, effects);
+                if let Some(done) = done {
+                    effects.say(Step::Noted(done), effects.stored != before);
+                }
+            }
             Cargo::Reply(reply) => {
                 if let Some(peer) = peer {
                     effects.say(Step::Reply(peer, reply), false);

@@ -63,7 +63,7 @@ impl State {
         });
         let codes = codes.collect();
         match cargo.done {
-            Some(done) => effects.say(Step::Subscribed(done), false),
+            Some(done) => effects.say(Step::Noted(done), false),
             None => {
                 let promised = effects.stored != before;
                 effects.say(Step::Reply(peer, Reply::SubAck { packet_id: cargo.packet_id, codes }), promised);

@@ -103,7 +103,7 @@ fn an_estate_whose_hand_over_is_refused_is_handed_over_again() {
         let (leaver, left) = broker.member("leaver");
         ["1", "2", "3"].iter().for_each(|payload| broker.publish(payload));
         let (heir, session) = broker.member("heir");
-        let close = CloseCargo { with_will: false, expiry: Some(0), _departure: None };
+        let close = CloseCargo { with_will: false, expiry: Some(0), done: None, _departure: None };
         broker.apply(Draft::control(), Some(leaver), Cargo::Close(close));
         for _ in 0..refusals {
             // What was refused is tried again when time has passed.

@@ -153,7 +153,7 @@ impl Run {
             assert_eq!(old.take(&mut Vec::new()), Some(Kick::SessionTakenOver));
             assert!(session.take(old.id, 1, 1, &mut Vec::new()).is_err() || !present);
             // The end of the old connection comes late and changes nothing.
-            let close = CloseCargo { with_will: true, expiry: Some(0), _departure: None };
+            let close = CloseCargo { with_will: true, expiry: Some(0), done: None, _departure: None };
             assert!(self.real.control(Some(old), Cargo::Close(close)).is_empty());
         }
     }
@@ -305,7 +305,7 @@ impl Run {
     pub fn close(&mut self, client: usize, with_will: bool, end: bool) {
         let Some((peer, _)) = self.real.connections.remove(&client) else { return };
         self.model.close(client, with_will, end, self.real.now.ms);
-        let cargo = CloseCargo { with_will, expiry: end.then_some(0), _departure: None };
+        let cargo = CloseCargo { with_will, expiry: end.then_some(0), done: None, _departure: None };
         let staged = self.real.control(Some(peer), Cargo::Close(cargo));
         self.model.settle(&staged, true);
     }
