@@ -498,8 +498,10 @@ fn judge_execution(name: &str, status: StartStatus, execution: &Value) {
     };
     assert_eq!((&execution["status"], &execution["attempts"]), (&json!(word), &json!(1)), "{name}: {execution}");
     assert_eq!(execution["node"], "sense-1", "{name}: {execution}");
-    assert!(execution["startedAt"].is_string() && execution["stoppedAt"].is_string(), "{name}: {execution}");
-    assert!(execution["durationMs"].is_u64(), "{name}: {execution}");
+    assert!(execution["stoppedAt"].is_string(), "{name}: {execution}");
+    // "Started" is said when QRS has taken the start: what is ended at that word may not have begun to run, and then has no time of that.
+    let began = execution["startedAt"].is_string() && execution["durationMs"].is_u64();
+    assert!(began || execution["startedAt"].is_null(), "{name}: {execution}");
     if status == Failed {
         let lines = execution["logTail"].as_array().unwrap();
         assert!(lines.iter().any(|line| line.as_str().unwrap().contains("Execution Failed")), "{name}: {lines:?}");
