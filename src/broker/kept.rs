@@ -92,6 +92,10 @@ impl Server {
         loop {
             let next = poll_fn(|cx| {
                 self.peer.register(cx.waker());
+                // Who takes its place kicks first and takes the session then: at that wake the session may still be this one's.
+                if self.peer.is_kicked() {
+                    return Poll::Ready(false);
+                }
                 match self.take(&mut parcels) {
                     true if parcels.is_empty() => Poll::Pending,
                     served => Poll::Ready(served),

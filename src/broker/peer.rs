@@ -162,6 +162,11 @@ impl Peer {
         self.wake.wake();
     }
 
+    /// For who serves its session without a connection.
+    pub(super) fn is_kicked(&self) -> bool {
+        self.mailbox.lock().kick.is_some()
+    }
+
     /// DISCONNECT with code 0 was read: the will is off, also if the connection is taken over before the stream hears of its end.
     pub(super) fn say_goodbye(&self) {
         self.goodbye.store(true, Ordering::Release);
