@@ -79,7 +79,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// What connections may take to say goodbye at the stop.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Clients that are let in at a time.
-const ENTERING: usize = 32;
+const ENTERING: usize = 8;
 /// Clients that may wait to be let in; others are refused (MQTT 5: "Server busy").
 const WAITING: usize = 2_000;
 /// Buffer of an in-memory connection, bytes each way.
