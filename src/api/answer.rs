@@ -1,8 +1,10 @@
 //! What a handler gets and gives: an HTTP request already read, an answer ready to send. No warp type passes this line.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
+
+use super::console::Visit;
 
 /// A request as handlers see it. The body is complete and within the limit; the method is after `X-HTTP-Method-Override`.
 #[derive(Debug, Clone)]
@@ -19,12 +21,25 @@ pub struct Request {
     pub body: Bytes,
     /// Who called.
     pub peer: SocketAddr,
+    /// What is known of a request of the web console's page; `None`: it is no such request.
+    pub visit: Option<Visit>,
 }
 
 impl Request {
     /// First value of a header; `name` in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The user who is logged in to the console.
+    pub fn visitor_name(&self) -> Option<Arc<str>> {
+        self.visit.as_ref()?.visitor.as_ref()?.name()
+    }
+
+    /// Whether who is logged in to the console may not publish on a topic. Whoever came another way may, as far as the doors let them.
+    pub fn may_not_publish(&self, topic: &str) -> bool {
+        let visitor = self.visit.as_ref().and_then(|visit| visit.visitor.as_ref());
+        visitor.is_some_and(|visitor| !visitor.may_publish(topic))
     }
 }
 

@@ -51,6 +51,7 @@ pub(super) async fn clear(state: &State, request: &Request) -> Result<Answer, Fa
     let desk = desk(state)?;
     Query::read(request, &[])?;
     let topic = mqtt_publish::check_topic(state, &named(request, ROOT)?)?;
+    mqtt_publish::check_visitor(request, &topic)?;
     let kept = desk.retained(topic.clone().into(), PageAsk { limit: 1, from: None }).await?;
     if kept.rows.is_empty() {
         return Err(Fault::new(Kind::NotFound, "the broker keeps no message of this topic"));
@@ -58,7 +59,8 @@ pub(super) async fn clear(state: &State, request: &Request) -> Result<Answer, Fa
     let publication = Publication::new(topic.clone(), "").qos(QoS::AtLeastOnce).retained();
     let publication = publication.from(mqtt_publish::origin(request, false));
     state.setup.bus.publish(publication).await.map_err(|error| mqtt_publish::refused(&error))?;
-    tracing::info!(peer = %request.peer, %topic, "a retained message was removed by REST");
+    let user = request.visitor_name();
+    tracing::info!(peer = %request.peer, user = user.as_deref(), %topic, "a retained message was removed by REST");
     Ok(Answer::empty(204))
 }
 

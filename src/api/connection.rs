@@ -51,7 +51,8 @@ where
 {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(site.idle_limit(caller)).max_buf_size(HEAD_BYTES);
-    let service = TowerToHyperService::new(warp::service(entry::filter(site, caller)));
+    let hang_up = CancellationToken::new();
+    let service = TowerToHyperService::new(warp::service(entry::filter(site, caller, hang_up.clone())));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     tokio::select! {
         outcome = connection.as_mut() => {
@@ -60,6 +61,8 @@ where
             }
             return;
         }
+        // Whoever is to read what is being sent stands still: there is nobody to say goodbye to.
+        () = hang_up.cancelled() => return,
         () = stop.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();

@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
+use tokio_util::sync::CancellationToken;
 use warp::{
     Filter, Reply, Stream,
     http::{HeaderMap, HeaderValue, Method, StatusCode, header::HeaderName},
@@ -23,6 +24,10 @@ use super::{
     answer::{Answer, Request},
     body,
     connection::Site,
+    console::{
+        self, Pieces, Visit, check_wire,
+        visit::{Marks, Refusal},
+    },
     docker_health,
     doors::{Caller, Whence},
     fault::{Fault, Kind, Space},
@@ -31,10 +36,11 @@ use super::{
     tasks,
 };
 
-/// The filter that serves one connection.
+/// The filter that serves one connection. `hang_up` closes it, whatever is being sent.
 pub(super) fn filter(
     site: Site,
     caller: Caller,
+    hang_up: CancellationToken,
 ) -> impl Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::method()
@@ -43,10 +49,10 @@ pub(super) fn filter(
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
         .then(move |method: Method, path: FullPath, query, headers, body| {
-            let site = site.clone();
+            let (site, hang_up) = (site.clone(), hang_up.clone());
             async move {
                 match site {
-                    Site::Api(state) => api(state, caller, method, path, query, headers, body).await,
+                    Site::Api(state) => api(state, (caller, hang_up), method, path, query, headers, body).await,
                     Site::DockerHealth(generation) => {
                         respond(docker_health::answer(generation, method.as_str(), &router::tidy(path.as_str())))
                     }
@@ -64,7 +70,7 @@ fn unreadable() -> Response {
 
 async fn api<S, B>(
     state: Arc<State>,
-    caller: Caller,
+    (caller, hang_up): (Caller, CancellationToken),
     method: Method,
     path: FullPath,
     query: String,
@@ -78,10 +84,10 @@ where
     let path = router::tidy(path.as_str()).into_owned();
     let space = Space::of(&path, state.setup.generation);
     let origin = listed_origin(&state, &headers);
-    let mut route = None;
+    let (mut route, mut pieces) = (None, None);
     let mut body = pin!(body);
-    let request = Incoming { state: &state, caller, method: &method, path, query, headers: &headers };
-    let outcome = request.serve(body.as_mut(), &mut route).await;
+    let request = Incoming { state: &state, caller, hang_up, method: &method, path, query, headers: &headers };
+    let outcome = request.serve(body.as_mut(), (&mut route, &mut pieces)).await;
     let answer = match outcome {
         Ok(answer) => answer,
         Err(fault) => {
@@ -94,6 +100,9 @@ where
     state.setup.counters.answered(route.map_or("none", Resource::name), answer.status);
     let preflight = method == Method::OPTIONS;
     let mut response = respond(answer);
+    if let Some(pieces) = pieces {
+        *response.body_mut() = warp::reply::stream(pieces).into_response().into_body();
+    }
     if let Some(origin) = origin {
         allow_origin(response.headers_mut(), origin, preflight);
     }
@@ -104,6 +113,7 @@ where
 struct Incoming<'a> {
     state: &'a Arc<State>,
     caller: Caller,
+    hang_up: CancellationToken,
     method: &'a Method,
     path: String,
     query: String,
@@ -111,7 +121,12 @@ struct Incoming<'a> {
 }
 
 impl Incoming<'_> {
-    async fn serve<S, B>(self, body: Pin<&mut S>, route: &mut Option<Resource>) -> Result<Answer, Fault>
+    /// The answer; `pieces`: its body, where that has no end.
+    async fn serve<S, B>(
+        self,
+        body: Pin<&mut S>,
+        (route, pieces): (&mut Option<Resource>, &mut Option<Pieces>),
+    ) -> Result<Answer, Fault>
     where
         S: Stream<Item = Result<B, warp::Error>>,
         B: Buf,
@@ -125,14 +140,15 @@ impl Incoming<'_> {
         if let Some(options) = router::check_method(resource, method)? {
             return Ok(options);
         }
-        if resource.needs_trust() {
-            let source = state.doors.check_source(self.caller);
-            if let Some(fault) = source.as_ref().err().filter(|_| resource.is_audited()) {
-                tasks::refused(state, self.caller.peer.ip(), fault);
-            }
-            source?;
+        if resource.is_console() {
+            check_wire(self.caller)?;
         }
-        let body = self.read_body(body).await?;
+        let marks = Marks { header: self.one(console::HEADER), cookie: self.one("cookie") };
+        let visit = Visit::read(state, self.caller, marks)?;
+        if let Err(refusal) = self.admit(resource, visit.as_ref()) {
+            return refusal.into_answer();
+        }
+        let body = self.read_body(resource, body).await?;
         let request = Request {
             method: method.to_owned(),
             headers: plain_headers(self.headers),
@@ -140,8 +156,30 @@ impl Incoming<'_> {
             query: self.query,
             body,
             peer: self.caller.peer,
+            visit,
         };
+        if resource == Resource::ConsoleLive {
+            let (head, body) = console::stream(state, &request, &self.hang_up)?;
+            *pieces = body;
+            return Ok(head);
+        }
         run(state, resource, request).await
+    }
+
+    /// Whether the request may have the resource: by a log-in to the console where it comes from there, else by where it comes from.
+    fn admit(&self, resource: Resource, visit: Option<&Visit>) -> Result<(), Refusal> {
+        let state = self.state;
+        let outcome = match (visit, resource.deed()) {
+            (Some(visit), Some(deed)) => visit.check(state, deed),
+            (None, _) if resource.is_of_console() => Err(Refusal::Denied(console::visit::missing())),
+            _ if resource.needs_trust() => state.doors.check_source(self.caller).map_err(Refusal::Denied),
+            _ => Ok(()),
+        };
+        if let Some(Refusal::Denied(fault)) = outcome.as_ref().err().filter(|_| resource.is_audited()) {
+            let user = visit.and_then(|visit| visit.visitor.as_ref()?.name());
+            tasks::refused(state, (self.caller.peer.ip(), user.as_deref()), fault);
+        }
+        outcome
     }
 
     /// A header's value; one that is no text, or there twice with different values, is taken as one that fits nothing.
@@ -154,12 +192,12 @@ impl Incoming<'_> {
         Some(first.to_str().unwrap_or(""))
     }
 
-    async fn read_body<S, B>(&self, body: Pin<&mut S>) -> Result<Bytes, Fault>
+    async fn read_body<S, B>(&self, resource: Resource, body: Pin<&mut S>) -> Result<Bytes, Fault>
     where
         S: Stream<Item = Result<B, warp::Error>>,
         B: Buf,
     {
-        let limit = self.state.setup.rest.max_body;
+        let limit = resource.largest_body(self.state.setup.rest.max_body);
         let announced = self.one("content-length").and_then(|length| length.parse::<usize>().ok());
         if announced.is_some_and(|length| length > limit) {
             return Err(body::too_large(limit));

@@ -4,6 +4,8 @@
 //! and time, confines panics) → `doors` (may it come in?) → `router` (which resource, which method) → the resource's file. `answer` holds what a
 //! resource gets and gives; no warp type passes that line. Invariant: every request that was read is answered.
 //!
+//! What a request of the web console's page may do, `console` decides.
+//!
 //! A new resource is one file with a `handle`, one line in the router's table and one arm in its `dispatch`.
 
 pub mod answer;
@@ -22,6 +24,7 @@ mod broker_stats;
 mod broker_subscriptions;
 mod butlerping;
 mod connection;
+pub mod console;
 mod docker_health;
 mod endpoints_enabled;
 mod entry;

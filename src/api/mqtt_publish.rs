@@ -30,6 +30,7 @@ pub(super) async fn handle(state: &State, request: &Request) -> Result<Answer, F
     let topic = coerce(&mut object, "topic")?;
     let message = coerce(&mut object, "message")?;
     let topic = check_topic(state, &topic)?;
+    check_visitor(request, &topic)?;
     let starts = state.setup.start_topics.contains(&topic);
     let mut publication = Publication::new(topic, message).from(origin(request, starts));
     if state.setup.rest_qos_retain {
@@ -53,7 +54,8 @@ pub(super) async fn handle(state: &State, request: &Request) -> Result<Answer, F
 /// start, whose answer names who asked.
 pub(super) fn origin(request: &Request, starts: bool) -> Origin {
     // Without the port, which is another one for each connection: a transaction is one of its asker.
-    let user = starts.then(|| request.peer.ip().to_canonical().to_string().into());
+    let address = || starts.then(|| request.peer.ip().to_canonical().to_string().into());
+    let user = request.visitor_name().or_else(address);
     Origin { door: Door::Rest, client: None, user, may_start: true }
 }
 
@@ -87,6 +89,19 @@ pub(super) fn check_topic(state: &State, topic: &str) -> Result<TopicName, Fault
         return Err(Fault::new(Kind::Forbidden, message));
     }
     Ok(topic)
+}
+
+/// Whoever is logged in to the console publishes what their own rights and rules allow.
+pub(super) fn check_visitor(request: &Request, topic: &TopicName) -> Result<(), Fault> {
+    if !request.may_not_publish(topic.as_str()) {
+        return Ok(());
+    }
+    let (name, shown) =
+        (request.visitor_name().unwrap_or_default(), topic.as_str().chars().take(100).collect::<String>());
+    let message = format!(
+        "the user `{name}` may not publish on `{shown}`: see its rights and lists in broker.toml, and the access rules there"
+    );
+    Err(Fault::new(Kind::Forbidden, message))
 }
 
 /// `qos`: 0, 1 or 2, as number or (from a form) text; absent: 0.
@@ -135,6 +150,7 @@ mod tests {
             headers: kind.map(|kind| ("content-type".to_owned(), kind.to_owned())).into_iter().collect(),
             body: Bytes::copy_from_slice(body),
             peer: ([127, 0, 0, 1], 1).into(),
+            visit: None,
         }
     }
 

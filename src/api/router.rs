@@ -8,12 +8,15 @@ use std::{borrow::Cow, time::Duration};
 use super::{
     active_users,
     answer::{Answer, Request},
-    broker_clients, broker_retained, broker_stats, broker_subscriptions, butlerping, endpoints_enabled,
+    broker_clients, broker_retained, broker_stats, broker_subscriptions, butlerping,
+    console::{self, Deed},
+    endpoints_enabled,
     fault::{Fault, Kind},
     health, key_values, metrics, mqtt_publish, not_offered,
     state::{Limits, State},
     status, tasks,
 };
+use crate::console::page;
 
 /// A resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +50,10 @@ pub(super) enum Resource {
     Executions,
     Execution,
     ExecutionStop,
+    ConsolePage,
+    ConsoleSession,
+    ConsoleLive,
+    ConsoleTrial,
 }
 
 impl Resource {
@@ -80,6 +87,10 @@ impl Resource {
             Self::Executions => "executions",
             Self::Execution => "execution",
             Self::ExecutionStop => "execution_stop",
+            Self::ConsolePage => "console",
+            Self::ConsoleSession => "console_session",
+            Self::ConsoleLive => "console_live",
+            Self::ConsoleTrial => "console_test_event",
         }
     }
 
@@ -87,7 +98,9 @@ impl Resource {
     const fn allow(self) -> &'static str {
         match self {
             Self::MqttPublish | Self::StartTask => "PUT, POST",
-            Self::TasksStart | Self::ExecutionStop => "POST",
+            Self::TasksStart | Self::ExecutionStop | Self::ConsoleTrial => "POST",
+            Self::ConsoleLive => "GET",
+            Self::ConsoleSession => "GET, HEAD, POST, DELETE",
             Self::BrokerClient => "GET, HEAD, DELETE",
             Self::KeyNamespace => "GET, HEAD, POST, DELETE",
             // A key may be called so.
@@ -134,6 +147,37 @@ impl Resource {
         )
     }
 
+    /// What somebody who is logged in to the console must be allowed for it; `None`: a log-in opens nothing here.
+    pub(super) const fn deed(self) -> Option<Deed> {
+        match self {
+            Self::Metrics
+            | Self::Status
+            | Self::BrokerClients
+            | Self::BrokerClient
+            | Self::BrokerSubscriptions
+            | Self::BrokerRetained
+            | Self::BrokerStats
+            | Self::Tasks
+            | Self::Task
+            | Self::Executions
+            | Self::Execution
+            | Self::ConsoleLive => Some(Deed::Console),
+            Self::MqttPublish | Self::BrokerRetainedTopic | Self::ConsoleTrial => Some(Deed::Publish),
+            Self::TasksStart | Self::ExecutionStop => Some(Deed::Start),
+            _ => None,
+        }
+    }
+
+    /// Whether it is of the console alone: without a log-in there, nobody gets it.
+    pub(super) const fn is_of_console(self) -> bool {
+        matches!(self, Self::ConsoleLive | Self::ConsoleTrial)
+    }
+
+    /// Whether it is the console's page or its log-in, too: nothing of them crosses a network unencrypted.
+    pub(super) const fn is_console(self) -> bool {
+        self.is_of_console() || matches!(self, Self::ConsolePage | Self::ConsoleSession)
+    }
+
     /// Whether it starts or stops tasks: a refusal is written down.
     pub(super) const fn is_audited(self) -> bool {
         matches!(self, Self::StartTask | Self::TasksStart | Self::ExecutionStop)
@@ -142,6 +186,11 @@ impl Resource {
     /// Whether it goes on when the caller has hung up. (A start of `/api/v1` is the starter's own work as soon as it is taken.)
     pub(super) const fn outlives_caller(self) -> bool {
         matches!(self, Self::StartTask | Self::ExecutionStop)
+    }
+
+    /// Bytes its body may have, of those that are allowed at most: a log-in comes from anybody.
+    pub(super) fn largest_body(self, most: usize) -> usize {
+        if self == Self::ConsoleSession { most.min(console::LARGEST_FORM) } else { most }
     }
 
     /// How long it may take.
@@ -196,6 +245,7 @@ pub(super) fn find(state: &State, path: &str) -> Result<Resource, Fault> {
         other if is_below(other, key_values::LIST) => on.key_values.then_some(Resource::KeyList),
         other if is_below(other, key_values::ROOT) => on.key_values.then_some(Resource::KeyNamespace),
         other if is_key(other) => on.key_values.then(|| of_key(other)),
+        other if state.setup.console.is_some() && other.starts_with(page::ROOT) => of_console(other),
         "/api/v1/tasks" => on.tasks_read.then_some(Resource::Tasks),
         tasks::START => on.tasks_start.then_some(Resource::TasksStart),
         "/api/v1/executions" => on.tasks_read.then_some(Resource::Executions),
@@ -221,6 +271,16 @@ fn is_key(path: &str) -> bool {
 
 fn of_key(path: &str) -> Resource {
     if path.ends_with("/keyexists") { Resource::KeyExists } else { Resource::Key }
+}
+
+/// `/console` and what is below it
+fn of_console(path: &str) -> Option<Resource> {
+    match path {
+        console::SESSION => Some(Resource::ConsoleSession),
+        console::LIVE => Some(Resource::ConsoleLive),
+        console::TRIAL => Some(Resource::ConsoleTrial),
+        other => console::is_page(other).then_some(Resource::ConsolePage),
+    }
 }
 
 /// `/v4/reloadtask/{id}/start`
@@ -297,6 +357,11 @@ pub(super) async fn dispatch(state: &State, resource: Resource, request: Request
         Resource::Executions => tasks::executions(state, &request),
         Resource::Execution => tasks::execution(state, &request).await,
         Resource::ExecutionStop => tasks::stop(state, &request).await,
+        Resource::ConsolePage => console::page(&request),
+        Resource::ConsoleSession => console::session(state, &request).await,
+        Resource::ConsoleTrial => console::trial(state, &request).await,
+        // Its answer has no end; `entry` gives it.
+        Resource::ConsoleLive => Err(Fault::new(Kind::Internal, "the live stream was asked for as a whole")),
     }
 }
 

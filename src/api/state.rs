@@ -17,6 +17,7 @@ use super::{
 use crate::{
     bus::{BoxFuture, Bus, desk::Desk},
     config::settings::{Generation, RestSettings},
+    console::Console,
     keep::values::Values,
     names::{TopicFilter, TopicName},
     telemetry::readiness::Readiness,
@@ -61,6 +62,8 @@ pub struct Setup {
     pub registry: Arc<Registry>,
     /// What this room counts.
     pub counters: Counters,
+    /// The web console; `None`: switched off.
+    pub console: Option<Arc<Console>>,
 }
 
 /// How long things may take.
@@ -167,6 +170,7 @@ pub(crate) mod tests {
             readiness: Readiness::new(),
             registry: Arc::new(registry),
             counters,
+            console: None,
         })
     }
 }

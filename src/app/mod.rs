@@ -5,6 +5,7 @@
 
 mod audit;
 mod carrier;
+mod console;
 mod directory;
 mod error;
 mod health;
@@ -46,6 +47,7 @@ use crate::{
     broker::BrokerHandle,
     bus::Bus,
     config::{Loaded, settings::Settings},
+    console::Console,
     names::{NameError, TopicFilter},
     net::certificates::Certificates,
     sense::{
@@ -103,6 +105,7 @@ pub struct App {
     users: ActiveUsers,
     kept: Kept,
     counters: api::counters::Counters,
+    console: Option<Arc<Console>>,
     readiness: Readiness,
     certificates: Certificates,
     registry: Registry,
@@ -160,6 +163,7 @@ impl App {
         .hinting(starter.follower().clone());
         let executions = executions(&settings, &buses.bridge, &starter, &mut registry)?;
         let counters = api::counters::Counters::register(&mut registry);
+        let console = console::build(loaded, &carrier, &buses.bridge, receiver.as_ref(), &mut registry)?;
         let report = health::Report::new(loaded, &readiness, &qrs, &certificates);
         let (broker, client) = carrier::identity(&settings.mqtt, &carrier.addresses());
         let listening = health::listening(&carrier.addresses(), api.as_ref(), receiver.as_ref());
@@ -190,6 +194,7 @@ impl App {
             users,
             kept,
             counters,
+            console,
             readiness,
             certificates,
             registry,
@@ -265,6 +270,7 @@ impl App {
                 readiness: readiness.clone(),
                 registry: self.registry,
                 counters: self.counters,
+                console: self.console,
             };
             let setup = rest.setup();
             let latch = readiness.latch("rest");

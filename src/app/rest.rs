@@ -7,6 +7,7 @@ use crate::{
     bridge::active_users::ActiveUsers,
     bus::{Bus, desk::Desk},
     config::settings::Settings,
+    console::Console,
     keep::values::Values,
     names::TopicFilter,
     sense::tasks::Starter,
@@ -25,6 +26,7 @@ pub(super) struct Rest {
     pub(super) readiness: Readiness,
     pub(super) registry: Registry,
     pub(super) counters: api::counters::Counters,
+    pub(super) console: Option<Arc<Console>>,
 }
 
 impl Rest {
@@ -55,6 +57,7 @@ impl Rest {
             readiness: self.readiness,
             registry: Arc::new(self.registry),
             counters: self.counters,
+            console: self.console,
         }
     }
 }

@@ -145,6 +145,9 @@ fn describe_user(user: &User, out: &mut dyn Write) -> io::Result<()> {
         Some(topics) => topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>().join(", "),
     };
     write!(out, "            user \"{}\": {}", user.name, words(user.rights))?;
+    if user.console {
+        write!(out, "; logs in to the console")?;
+    }
     if user.password_hash.is_none() {
         write!(out, "; by certificate alone")?;
     }

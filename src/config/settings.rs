@@ -310,6 +310,8 @@ pub struct Endpoints {
     pub tasks_start: bool,
     /// `tasksStop`: `POST /api/v1/executions/{id}/stop`; as `senseStartTask` unless written.
     pub tasks_stop: bool,
+    /// `console`: the web console at `/console`.
+    pub console: bool,
 }
 
 /// `eventSources`: where events come from besides datagrams.

@@ -181,6 +181,7 @@ pub fn start_with(generation: Generation, rest: RestSettings, change: impl FnOnc
         readiness: readiness.clone(),
         registry: Arc::new(registry),
         counters,
+        console: None,
     };
     change(&mut setup);
     let stop = CancellationToken::new();

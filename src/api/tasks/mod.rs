@@ -69,19 +69,21 @@ pub(super) fn is_stop(path: &str) -> bool {
 }
 
 /// Writes down that a caller was refused who may not start or stop anything.
-pub(super) fn refused(state: &State, peer: std::net::IpAddr, fault: &Fault) {
+pub(super) fn refused(state: &State, (peer, user): (std::net::IpAddr, Option<&str>), fault: &Fault) {
     let (address, outcome) = (
         peer.to_canonical().to_string(),
         StartOutcome::failed(StartStatus::Denied, "forbidden", fault.message.as_str()),
     );
-    let asker = Asker { address: Some(address.clone()), ..Asker::default() };
-    state.setup.tasks.starter.audit().refused((DOOR, &address, &asker), None, &outcome);
+    let asker = Asker { user: user.map(str::to_owned), address: Some(address.clone()), ..Asker::default() };
+    state.setup.tasks.starter.audit().refused((DOOR, user.unwrap_or(&address), &asker), None, &outcome);
 }
 
-/// The caller, as answers and the audit log tell it.
+/// The caller, as answers and the audit log tell it: by name who is logged in to the console, by address everybody else.
 pub(super) fn asker(request: &Request) -> (String, Asker) {
     let address = request.peer.ip().to_canonical().to_string();
-    (address.clone(), Asker { address: Some(address), ..Asker::default() })
+    let user = request.visitor_name().map(|name| name.to_string());
+    let told = user.clone().unwrap_or_else(|| address.clone());
+    (told, Asker { user, address: Some(address), ..Asker::default() })
 }
 
 fn task_id(text: &str) -> Result<TaskId, Fault> {
