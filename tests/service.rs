@@ -152,7 +152,7 @@ fn refusals_say_what_to_do() {
     );
     let wrong = dir.write("wrong.yaml", "Butler:\n  mqttConfig:\n    enable: perhaps\n");
     let wrong = wrong.to_str().unwrap();
-    assert_refused(&dir, &["service", "install", "--dry-run", "-c", wrong], 64, &["line 3", "enable"]);
+    assert_refused(&dir, &["service", "install", "--dry-run", "-c", wrong], 64, &["wrong.yaml:3:13", "enable"]);
     assert_refused(&dir, &["service", "install", "--node", "10.0.0.0/33"], 64, &["--node", "10.0.0.0/33"]);
     assert_refused(&dir, &["service"], 64, &["install", "status"]);
     if !Path::new("/run/systemd/system").exists() {
