@@ -6,6 +6,7 @@
 //! | room | what it is for |
 //! |---|---|
 //! | [`cli`] | one file per verb of the command line |
+//! | [`service`] | service managers: what they are told, and how the program is handed to them |
 //! | [`setup`] | `init`: questions, answers, and the two configuration files |
 //! | [`doctor`] | looks at everything the program depends on and says what is wrong |
 //! | [`app`] | assembly: binds every socket, supervises every task, stops in order |
@@ -21,7 +22,7 @@
 //! | [`telemetry`] | logging, metrics, the panic hook |
 //! | [`names`] | newtypes parsed once at the door |
 //!
-//! Imports run one way: `main → cli → setup → doctor → app → {api → console, bridge} → {bus, sense} → config → broker → {net, keep} → telemetry → names` (settings of the broker
+//! Imports run one way: `main → cli → {setup → doctor, service} → app → {api → console, bridge} → {bus, sense} → config → broker → {net, keep} → telemetry → names` (settings of the broker
 //! are the broker's, those of the log the telemetry's; `config` reads them from files). `tests/house.rs` holds everybody to it.
 
 pub mod api;
@@ -37,5 +38,6 @@ pub mod keep;
 pub mod names;
 pub mod net;
 pub mod sense;
+pub mod service;
 pub mod setup;
 pub mod telemetry;

@@ -26,7 +26,8 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("app", &["names", "config", "telemetry", "net", "keep", "broker", "bus", "sense", "api", "bridge", "console"]),
     ("doctor", &["names", "config", "net", "bus", "sense", "app"]),
     ("setup", &["names", "config", "doctor"]),
-    ("cli", &["names", "config", "telemetry", "broker", "bus", "sense", "app", "doctor", "setup"]),
+    ("service", &["config", "telemetry", "app"]),
+    ("cli", &["names", "config", "telemetry", "broker", "bus", "sense", "app", "doctor", "setup", "service"]),
 ];
 
 /// Every source file with its path below `src`, in `/` form.

@@ -11,6 +11,7 @@ pub mod init;
 pub mod options;
 pub mod publish;
 pub mod run;
+pub mod service;
 pub mod simulate;
 pub mod subscribe;
 pub mod talk;
@@ -116,6 +117,9 @@ pub enum Command {
         sense-butler doctor -c config/butler.yaml --data /var/lib/sense-butler --json"
     )]
     Doctor(doctor::Options),
+    /// Install, start, stop and look at the program as a service of this machine (Windows; Linux with systemd).
+    #[command(subcommand, after_help = service::EXAMPLES)]
+    Service(service::Verb),
     /// Simulate a Qlik Sense site: a repository service with mutual TLS, tasks that run, and the datagrams Sense would send.
     #[command(
         after_help = "Examples:\n  sense-butler simulate\n  sense-butler simulate --tasks config/simulator.yaml --pki ./certs"
@@ -161,6 +165,7 @@ pub fn run(command: Command) -> Exit {
         }
         Command::Init(options) => init::run(&options),
         Command::Doctor(options) => doctor::run(&options),
+        Command::Service(verb) => service::run(&verb),
         Command::Simulate(options) => simulate::main(&options),
         Command::HashPassword => match hash_password::run(&mut io::stdout()) {
             Ok(()) => Exit::Done,
@@ -178,15 +183,19 @@ const LOOK_AT_SOCKETS: u32 = 5;
 
 /// Runs a verb on a runtime of its own.
 fn in_runtime(verb: impl Future<Output = Exit>) -> Exit {
-    match tokio::runtime::Builder::new_multi_thread().event_interval(LOOK_AT_SOCKETS).enable_all().build() {
-        Ok(runtime) => {
-            let exit = runtime.block_on(verb);
-            // What still runs was given its time to stop; a thread that hangs must not keep the process.
-            runtime.shutdown_timeout(Duration::from_millis(200));
-            exit
-        }
-        Err(error) => complain(format_args!("the system gives no threads to run on: {error}")),
-    }
+    on_runtime(verb).unwrap_or_else(|error| complain(format_args!("{NO_THREADS}: {error}")))
+}
+
+const NO_THREADS: &str = "the system gives no threads to run on";
+
+/// The same for whatever a future says.
+fn on_runtime<T>(verb: impl Future<Output = T>) -> io::Result<T> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.event_interval(LOOK_AT_SOCKETS).enable_all().build()?;
+    let said = runtime.block_on(verb);
+    // What still runs was given its time to stop; a thread that hangs must not keep the process.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    Ok(said)
 }
 
 /// Says what is wrong with the configuration. Exit code 64.
@@ -257,7 +266,7 @@ mod tests {
             assert!(verb.get_about().is_some_and(|about| !about.to_string().is_empty()), "{name}");
             verbs += 1;
         }
-        assert_eq!(verbs, 10);
+        assert_eq!(verbs, 11);
     }
 
     #[test]

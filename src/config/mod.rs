@@ -89,7 +89,7 @@ impl LoadOptions {
     }
 
     /// The data directory that holds.
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.overrides.data.as_ref().map_or_else(|| self.data_dir.clone(), |data| self.cwd.join(data))
     }
 }
