@@ -15,6 +15,8 @@ use crate::{
     telemetry::logging::LogSettings,
 };
 
+use super::address::HostPort;
+
 mod start;
 
 pub use self::start::{FixedStart, StartLimits, StartSettings, StartTaskFilter, StartTopic, UserFilter};
@@ -223,6 +225,17 @@ pub struct UdpSettings {
     pub queue_max_bytes: usize,
     /// Receive buffer asked of the kernel, bytes (4 MiB).
     pub receive_buffer: usize,
+    /// `forwardTo`, `forwardSessionsTo`: where datagrams are sent on.
+    pub forward: Forwarding,
+}
+
+/// Where datagrams are sent on as they came, e.g. to Butler during a move.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Forwarding {
+    /// `forwardTo`: those of `portTaskFailure`.
+    pub task: Vec<HostPort>,
+    /// Those of `portSessionConnectionEvents`: `forwardSessionsTo`, or the same as the others where that is not written.
+    pub session: Vec<HostPort>,
 }
 
 /// `restServerConfig` and `restServerEndpointsEnable`
