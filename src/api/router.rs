@@ -10,7 +10,7 @@ use super::{
     answer::{Answer, Request},
     broker_clients, broker_retained, broker_stats, broker_subscriptions, butlerping, endpoints_enabled,
     fault::{Fault, Kind},
-    health, key_values, metrics, mqtt_publish, not_offered,
+    health, key_values, metrics, mqtt_publish, not_offered, reload,
     state::{Limits, State},
     status, tasks,
 };
@@ -35,6 +35,7 @@ pub(super) enum Resource {
     Readyz,
     Metrics,
     Status,
+    Reload,
     BrokerClients,
     BrokerClient,
     BrokerSubscriptions,
@@ -68,6 +69,7 @@ impl Resource {
             Self::Readyz => "readyz",
             Self::Metrics => "metrics",
             Self::Status => "status",
+            Self::Reload => "reload",
             Self::BrokerClients => "broker_clients",
             Self::BrokerClient => "broker_client",
             Self::BrokerSubscriptions => "broker_subscriptions",
@@ -87,7 +89,7 @@ impl Resource {
     const fn allow(self) -> &'static str {
         match self {
             Self::MqttPublish | Self::StartTask => "PUT, POST",
-            Self::TasksStart | Self::ExecutionStop => "POST",
+            Self::TasksStart | Self::ExecutionStop | Self::Reload => "POST",
             Self::BrokerClient => "GET, HEAD, DELETE",
             Self::KeyNamespace => "GET, HEAD, POST, DELETE",
             // A key may be called so.
@@ -119,6 +121,7 @@ impl Resource {
                 | Self::Key
                 | Self::Metrics
                 | Self::Status
+                | Self::Reload
                 | Self::BrokerClients
                 | Self::BrokerClient
                 | Self::BrokerSubscriptions
@@ -141,7 +144,7 @@ impl Resource {
 
     /// Whether it goes on when the caller has hung up. (A start of `/api/v1` is the starter's own work as soon as it is taken.)
     pub(super) const fn outlives_caller(self) -> bool {
-        matches!(self, Self::StartTask | Self::ExecutionStop)
+        matches!(self, Self::StartTask | Self::ExecutionStop | Self::Reload)
     }
 
     /// How long it may take.
@@ -187,6 +190,7 @@ pub(super) fn find(state: &State, path: &str) -> Result<Resource, Fault> {
         "/readyz" => Some(Resource::Readyz),
         "/metrics" => Some(Resource::Metrics),
         "/api/v1/status" => Some(Resource::Status),
+        reload::PATH => Some(Resource::Reload),
         "/api/v1/broker/clients" => Some(Resource::BrokerClients),
         "/api/v1/broker/subscriptions" => Some(Resource::BrokerSubscriptions),
         "/api/v1/broker/retained" => Some(Resource::BrokerRetained),
@@ -284,6 +288,7 @@ pub(super) async fn dispatch(state: &State, resource: Resource, request: Request
         Resource::Readyz => Ok(health::readyz(state)),
         Resource::Metrics => metrics::handle(state),
         Resource::Status => Ok(status::handle(state)),
+        Resource::Reload => reload::handle(state, &request).await,
         Resource::BrokerClients => broker_clients::list(state, &request).await,
         Resource::BrokerClient if request.method == "DELETE" => broker_clients::disconnect(state, &request).await,
         Resource::BrokerClient => broker_clients::one(state, &request).await,

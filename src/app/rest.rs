@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::configuration::Reloader;
 use crate::{
     api::{self, answer::Request, start_task, tasks::TasksState},
     bridge::active_users::ActiveUsers,
@@ -25,6 +26,7 @@ pub(super) struct Rest {
     pub(super) readiness: Readiness,
     pub(super) registry: Registry,
     pub(super) counters: api::counters::Counters,
+    pub(super) reloader: Reloader,
 }
 
 impl Rest {
@@ -35,7 +37,8 @@ impl Rest {
             starter: self.starter.clone(),
             values: self.values.clone(),
         });
-        let tasks = TasksState { starter: self.starter, deadline: settings.start.deadline };
+        let reloader = self.reloader;
+        let tasks = TasksState { starter: self.starter };
         api::Setup {
             generation: settings.generation,
             rest_qos_retain: settings.mqtt.rest_qos_retain,
@@ -55,6 +58,10 @@ impl Rest {
             readiness: self.readiness,
             registry: Arc::new(self.registry),
             counters: self.counters,
+            reload: Arc::new(move |whence| {
+                let reloader = reloader.clone();
+                Box::pin(async move { reloader.reload(&whence).await })
+            }),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod hash_password;
 pub mod init;
 pub mod options;
 pub mod publish;
+pub mod reload;
 pub mod run;
 pub mod simulate;
 pub mod subscribe;
@@ -116,6 +117,12 @@ pub enum Command {
         sense-butler doctor -c config/butler.yaml --data /var/lib/sense-butler --json"
     )]
     Doctor(doctor::Options),
+    /// Have the running program read its configuration again, and say what is in force and what needs a restart.
+    #[command(
+        after_help = "Give it the options the program was started with. Exit code 64 if the files cannot be used; then nothing has changed.\n\n\
+        Examples:\n  sense-butler reload -c production.yaml\n  sense-butler reload -c config/butler.yaml --rest localhost:8090"
+    )]
+    Reload(RunOptions),
     /// Simulate a Qlik Sense site: a repository service with mutual TLS, tasks that run, and the datagrams Sense would send.
     #[command(
         after_help = "Examples:\n  sense-butler simulate\n  sense-butler simulate --tasks config/simulator.yaml --pki ./certs"
@@ -161,6 +168,7 @@ pub fn run(command: Command) -> Exit {
         }
         Command::Init(options) => init::run(&options),
         Command::Doctor(options) => doctor::run(&options),
+        Command::Reload(options) => reload::run(&options),
         Command::Simulate(options) => simulate::main(&options),
         Command::HashPassword => match hash_password::run(&mut io::stdout()) {
             Ok(()) => Exit::Done,
@@ -257,7 +265,7 @@ mod tests {
             assert!(verb.get_about().is_some_and(|about| !about.to_string().is_empty()), "{name}");
             verbs += 1;
         }
-        assert_eq!(verbs, 10);
+        assert_eq!(verbs, 11);
     }
 
     #[test]

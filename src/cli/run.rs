@@ -1,5 +1,7 @@
 //! `sense-butler run`: broker, bridge and REST until stopped.
 
+use std::io::{self, Write as _};
+
 use super::{Exit, RunOptions, complain, in_runtime, not_built, refuse};
 use crate::{
     app::{self, Addresses, App},
@@ -9,9 +11,21 @@ use crate::{
 
 /// Runs until stopped. The order: configuration without touching the network, then every socket, then work.
 pub fn run(options: &RunOptions) -> Exit {
-    let loaded = match config::load(&options.files.load_options(&options.addresses)) {
+    let load = options.files.load_options(&options.addresses);
+    let loaded = match config::load(&load) {
         Ok(loaded) => loaded,
-        Err(errors) => return refuse(&errors),
+        Err(errors) => {
+            let exit = refuse(&errors);
+            if let Some(directory) = load.last_good() {
+                // Nobody is left to tell when standard error is closed.
+                drop(writeln!(
+                    io::stderr(),
+                    "\nCopies of the files that were good last are in {}.",
+                    directory.display()
+                ));
+            }
+            return exit;
+        }
     };
     let _log = match logging::init(&loaded.settings.log) {
         Ok(guard) => guard,

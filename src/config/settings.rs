@@ -31,7 +31,7 @@ pub enum Generation {
 }
 
 /// Everything of `butler.yaml` (root key `Butler:`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Where it was read from; `None`: built-in defaults.
     pub file: Option<PathBuf>,
@@ -70,7 +70,7 @@ impl Settings {
 }
 
 /// A topic event and its switch: basic topic always when `send`, the full JSON topic when `send_full`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventTopics {
     /// Whether this kind is published at all.
     pub send: bool,
@@ -83,7 +83,7 @@ pub struct EventTopics {
 }
 
 /// The four topics of user activity (generation 5.4).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionTopics {
     /// `sessionStartTopic`
     pub session_start: TopicName,
@@ -115,7 +115,7 @@ pub enum SessionUser {
 }
 
 /// `mqttConfig`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MqttSettings {
     /// `enable`: forwarding of events and starting of tasks; the broker runs in any case.
     pub enable: bool,
@@ -149,8 +149,24 @@ pub struct MqttSettings {
     pub rest_qos_retain: bool,
 }
 
+impl MqttSettings {
+    /// Takes what newer settings publish, on the topics there are: the switches of events, and the types of tasks.
+    pub fn switch(&mut self, newer: &Self) {
+        let pairs = [
+            (&mut self.failed, &newer.failed),
+            (&mut self.aborted, &newer.aborted),
+            (&mut self.succeeded, &newer.succeeded),
+            (&mut self.distributed, &newer.distributed),
+        ];
+        for (topics, newer) in pairs {
+            (topics.send, topics.send_full) = (newer.send, newer.send_full);
+        }
+        self.task_types.clone_from(&newer.task_types);
+    }
+}
+
 /// Embedded or external broker.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BrokerChoice {
     /// The built-in one; `port` is `brokerPort`, used when there is no `broker.toml`.
     Embedded {
@@ -162,7 +178,7 @@ pub enum BrokerChoice {
 }
 
 /// A broker elsewhere.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalBroker {
     /// `brokerHost`
     pub host: String,
@@ -190,7 +206,7 @@ pub enum MqttProtocol {
 }
 
 /// TLS towards an external broker.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerTls {
     /// `ca`: PEM file with the authorities to trust; absent: the system's.
     pub ca: Option<PathBuf>,
@@ -203,7 +219,7 @@ pub struct BrokerTls {
 }
 
 /// `udpServerConfig`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UdpSettings {
     /// `enable`
     pub enable: bool,
@@ -239,7 +255,7 @@ pub struct Forwarding {
 }
 
 /// `restServerConfig` and `restServerEndpointsEnable`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestSettings {
     /// `enable`
     pub enable: bool,
@@ -266,7 +282,7 @@ pub struct RestSettings {
 }
 
 /// TLS of the REST listener.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestTls {
     /// Certificate chain, PEM.
     pub cert: PathBuf,
@@ -301,7 +317,7 @@ impl Network {
 }
 
 /// The routes of Butler that this program offers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoints {
     /// `apiListEnabledEndpoints` (v5.4: `apiListEnbledEndpoints`)
     pub list_endpoints: bool,
@@ -323,10 +339,12 @@ pub struct Endpoints {
     pub tasks_start: bool,
     /// `tasksStop`: `POST /api/v1/executions/{id}/stop`; as `senseStartTask` unless written.
     pub tasks_stop: bool,
+    /// `configReload`: whether callers from `allowedSources` may reload the configuration; those on this machine always may.
+    pub config_reload: bool,
 }
 
 /// `eventSources`: where events come from besides datagrams.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EventSources {
     /// `polling`: the pause between two looks at what QRS keeps of executions; `None`: off.
     pub polling: Option<Duration>,
@@ -350,7 +368,7 @@ pub struct NotificationSettings {
 }
 
 /// `configQRS` and `cert`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QrsSettings {
     /// `host`; `None`: no QRS configured, the task part is off and says so.
     pub host: Option<String>,
@@ -398,7 +416,7 @@ pub enum QrsVerify {
 }
 
 /// `dockerHealthCheck`
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DockerHealth {
     /// `enable`
     pub enable: bool,
