@@ -9,6 +9,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
+    time::Instant,
 };
 
 use bytes::{Buf, Bytes};
@@ -81,6 +82,7 @@ where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,
 {
+    let begun = Instant::now();
     let path = router::tidy(path.as_str()).into_owned();
     let space = Space::of(&path, state.setup.generation);
     let origin = listed_origin(&state, &headers);
@@ -97,7 +99,7 @@ where
             fault.answer(space)
         }
     };
-    state.setup.counters.answered(route.map_or("none", Resource::name), answer.status);
+    state.setup.counters.answered(route.map_or("none", Resource::name), answer.status, begun.elapsed());
     let preflight = method == Method::OPTIONS;
     let mut response = respond(answer);
     if let Some(pieces) = pieces {

@@ -76,6 +76,8 @@ pub enum Kind {
     Overdue,
     /// A route of Butler that is switched on and not offered here.
     NotOffered,
+    /// A configuration file cannot be used.
+    Configuration,
     /// A defect of this program.
     Internal,
 }
@@ -92,6 +94,7 @@ impl Kind {
             Self::Path | Self::NoKey | Self::UnknownNamespace | Self::UnknownKey => 400,
             Self::Conflict => 409,
             Self::TooLarge => 413,
+            Self::Configuration => 422,
             Self::Forbidden => 403,
             Self::Slow => 408,
             Self::Unavailable | Self::SenseUnavailable | Self::NotStored | Self::Overdue => 503,
@@ -106,7 +109,7 @@ impl Kind {
         match self {
             Self::NotFound | Self::Path | Self::UnknownKey => "ResourceNotFound",
             Self::Method(_) => "MethodNotAllowed",
-            Self::Override | Self::Value => "BadRequest",
+            Self::Override | Self::Value | Self::Configuration => "BadRequest",
             Self::Conflict => "Conflict",
             Self::Content => "InvalidContent",
             Self::Missing | Self::NoKey | Self::UnknownNamespace => "MissingParameter",
@@ -154,6 +157,7 @@ impl Kind {
             Self::StoreFull => "store_full",
             Self::NotStored => "not_stored",
             Self::NotOffered => "not_offered",
+            Self::Configuration => "invalid_configuration",
             Self::Internal => "internal",
         }
     }
@@ -223,6 +227,7 @@ const fn reason(status: u16) -> &'static str {
         408 => "Request Timeout",
         409 => "Conflict",
         413 => "Payload Too Large",
+        422 => "Unprocessable Content",
         501 => "Not Implemented",
         503 => "Service Unavailable",
         507 => "Insufficient Storage",

@@ -36,11 +36,12 @@ mod key_values;
 mod metrics;
 mod mqtt_publish;
 mod not_offered;
+mod reload;
 mod router;
 mod status;
 
 pub use docker_health::DockerHealth;
 pub use server::{ApiError, Server};
-pub use state::{ActiveUsers, Setup, StartHandler, State};
+pub use state::{ActiveUsers, ReloadHandler, Setup, StartHandler, State};
 pub mod start_task;
 pub mod tasks;

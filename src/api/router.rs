@@ -12,7 +12,7 @@ use super::{
     console::{self, Deed},
     endpoints_enabled,
     fault::{Fault, Kind},
-    health, key_values, metrics, mqtt_publish, not_offered,
+    health, key_values, metrics, mqtt_publish, not_offered, reload,
     state::{Limits, State},
     status, tasks,
 };
@@ -38,6 +38,7 @@ pub(super) enum Resource {
     Readyz,
     Metrics,
     Status,
+    Reload,
     BrokerClients,
     BrokerClient,
     BrokerSubscriptions,
@@ -75,6 +76,7 @@ impl Resource {
             Self::Readyz => "readyz",
             Self::Metrics => "metrics",
             Self::Status => "status",
+            Self::Reload => "reload",
             Self::BrokerClients => "broker_clients",
             Self::BrokerClient => "broker_client",
             Self::BrokerSubscriptions => "broker_subscriptions",
@@ -98,7 +100,7 @@ impl Resource {
     const fn allow(self) -> &'static str {
         match self {
             Self::MqttPublish | Self::StartTask => "PUT, POST",
-            Self::TasksStart | Self::ExecutionStop | Self::ConsoleTrial => "POST",
+            Self::TasksStart | Self::ExecutionStop | Self::Reload | Self::ConsoleTrial => "POST",
             Self::ConsoleLive => "GET",
             Self::ConsoleSession => "GET, HEAD, POST, DELETE",
             Self::BrokerClient => "GET, HEAD, DELETE",
@@ -132,6 +134,7 @@ impl Resource {
                 | Self::Key
                 | Self::Metrics
                 | Self::Status
+                | Self::Reload
                 | Self::BrokerClients
                 | Self::BrokerClient
                 | Self::BrokerSubscriptions
@@ -185,7 +188,7 @@ impl Resource {
 
     /// Whether it goes on when the caller has hung up. (A start of `/api/v1` is the starter's own work as soon as it is taken.)
     pub(super) const fn outlives_caller(self) -> bool {
-        matches!(self, Self::StartTask | Self::ExecutionStop)
+        matches!(self, Self::StartTask | Self::ExecutionStop | Self::Reload)
     }
 
     /// Bytes its body may have, of those that are allowed at most: a log-in comes from anybody.
@@ -236,6 +239,7 @@ pub(super) fn find(state: &State, path: &str) -> Result<Resource, Fault> {
         "/readyz" => Some(Resource::Readyz),
         "/metrics" => Some(Resource::Metrics),
         "/api/v1/status" => Some(Resource::Status),
+        reload::PATH => Some(Resource::Reload),
         "/api/v1/broker/clients" => Some(Resource::BrokerClients),
         "/api/v1/broker/subscriptions" => Some(Resource::BrokerSubscriptions),
         "/api/v1/broker/retained" => Some(Resource::BrokerRetained),
@@ -344,6 +348,7 @@ pub(super) async fn dispatch(state: &State, resource: Resource, request: Request
         Resource::Readyz => Ok(health::readyz(state)),
         Resource::Metrics => metrics::handle(state),
         Resource::Status => Ok(status::handle(state)),
+        Resource::Reload => reload::handle(state, &request).await,
         Resource::BrokerClients => broker_clients::list(state, &request).await,
         Resource::BrokerClient if request.method == "DELETE" => broker_clients::disconnect(state, &request).await,
         Resource::BrokerClient => broker_clients::one(state, &request).await,

@@ -16,7 +16,11 @@ use super::{
 };
 use crate::{
     bus::{BoxFuture, Bus, desk::Desk},
-    config::settings::{Generation, RestSettings},
+    config::{
+        ConfigErrors,
+        reload::Reloaded,
+        settings::{Generation, RestSettings},
+    },
     console::Console,
     keep::values::Values,
     names::{TopicFilter, TopicName},
@@ -28,6 +32,9 @@ pub type StartHandler = Arc<dyn Fn(Request) -> BoxFuture<'static, Answer> + Send
 
 /// The ids of the users active right now, in the order they came.
 pub type ActiveUsers = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
+/// Reads the configuration again and takes what can be taken; it is given who asked, for the log.
+pub type ReloadHandler = Arc<dyn Fn(String) -> BoxFuture<'static, Result<Reloaded, ConfigErrors>> + Send + Sync>;
 
 /// Everything the REST room is given.
 #[derive(Clone)]
@@ -64,6 +71,8 @@ pub struct Setup {
     pub counters: Counters,
     /// The web console; `None`: switched off.
     pub console: Option<Arc<Console>>,
+    /// Who reads the configuration again.
+    pub reload: ReloadHandler,
 }
 
 /// How long things may take.
@@ -164,13 +173,14 @@ pub(crate) mod tests {
             bus,
             desk: None,
             start_task: Arc::new(|_| Box::pin(async { Answer::json(200, "{}") })),
-            tasks: TasksState { starter, deadline: Duration::ZERO },
+            tasks: TasksState { starter },
             active_users: Arc::new(Vec::new),
             values,
             readiness: Readiness::new(),
             registry: Arc::new(registry),
             counters,
             console: None,
+            reload: Arc::new(|_| Box::pin(async { Ok(Reloaded::default()) })),
         })
     }
 }

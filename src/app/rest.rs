@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::configuration::Reloader;
 use crate::{
     api::{self, answer::Request, start_task, tasks::TasksState},
     bridge::active_users::ActiveUsers,
@@ -27,6 +28,7 @@ pub(super) struct Rest {
     pub(super) registry: Registry,
     pub(super) counters: api::counters::Counters,
     pub(super) console: Option<Arc<Console>>,
+    pub(super) reloader: Reloader,
 }
 
 impl Rest {
@@ -37,7 +39,8 @@ impl Rest {
             starter: self.starter.clone(),
             values: self.values.clone(),
         });
-        let tasks = TasksState { starter: self.starter, deadline: settings.start.deadline };
+        let reloader = self.reloader;
+        let tasks = TasksState { starter: self.starter };
         api::Setup {
             generation: settings.generation,
             rest_qos_retain: settings.mqtt.rest_qos_retain,
@@ -58,6 +61,10 @@ impl Rest {
             registry: Arc::new(self.registry),
             counters: self.counters,
             console: self.console,
+            reload: Arc::new(move |whence| {
+                let reloader = reloader.clone();
+                Box::pin(async move { reloader.reload(&whence).await })
+            }),
         }
     }
 }

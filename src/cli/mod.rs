@@ -10,6 +10,7 @@ pub mod hash_password;
 pub mod init;
 pub mod options;
 pub mod publish;
+pub mod reload;
 pub mod run;
 pub mod service;
 pub mod simulate;
@@ -120,6 +121,12 @@ pub enum Command {
     /// Install, start, stop and look at the program as a service of this machine (Windows; Linux with systemd).
     #[command(subcommand, after_help = service::EXAMPLES)]
     Service(service::Verb),
+    /// Have the running program read its configuration again, and say what is in force and what needs a restart.
+    #[command(
+        after_help = "Give it the options the program was started with. Exit code 64 if the files cannot be used; then nothing has changed.\n\n\
+        Examples:\n  sense-butler reload -c production.yaml\n  sense-butler reload -c config/butler.yaml --rest localhost:8090"
+    )]
+    Reload(RunOptions),
     /// Simulate a Qlik Sense site: a repository service with mutual TLS, tasks that run, and the datagrams Sense would send.
     #[command(
         after_help = "Examples:\n  sense-butler simulate\n  sense-butler simulate --tasks config/simulator.yaml --pki ./certs"
@@ -166,6 +173,7 @@ pub fn run(command: Command) -> Exit {
         Command::Init(options) => init::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Service(verb) => service::run(&verb),
+        Command::Reload(options) => reload::run(&options),
         Command::Simulate(options) => simulate::main(&options),
         Command::HashPassword => match hash_password::run(&mut io::stdout()) {
             Ok(()) => Exit::Done,

@@ -74,7 +74,14 @@ pub fn run(options: &RunOptions) -> Exit {
 /// Runs until a signal comes.
 fn foreground(load: &LoadOptions) -> Result<(), Failed> {
     // Before anything is bound: a signal that comes early stops in order, too.
-    work(config::load(load)?, manager(), app::signal)
+    work(config::load(load).map_err(|errors| unreadable(&errors, load))?, manager(), app::signal)
+}
+
+/// The files cannot be used; where those lie that could.
+fn unreadable(errors: &ConfigErrors, load: &LoadOptions) -> Failed {
+    let good = load.last_good();
+    let good = good.map(|place| format!("\nCopies of the files that were good last are in {}.\n", place.display()));
+    Failed { exit: Exit::Usage, text: format!("{errors}{}", good.unwrap_or_default()) }
 }
 
 /// Runs until `asked` resolves. The order: log, then every socket, then work.

@@ -27,6 +27,7 @@ use sense_butler::{
     bus::{BoxFuture, Bus, Publication, PublishError, Receipt, Routed, Subscription, Transport},
     config::{
         LoadOptions, built_in,
+        reload::Reloaded,
         settings::{Generation, RestSettings, Settings, StartTaskFilter},
     },
     keep::{
@@ -139,7 +140,7 @@ pub struct Running {
 fn tasks(keep: &Keep) -> TasksState {
     let filter = StartTaskFilter::default();
     let starter = Starter::open(Qrs::new(&defaults().qrs), filter, keep.shelf("starts"), Patience::default()).unwrap();
-    TasksState { starter, deadline: Duration::ZERO }
+    TasksState { starter }
 }
 
 /// The body the start handler double answers with.
@@ -182,6 +183,7 @@ pub fn start_with(generation: Generation, rest: RestSettings, change: impl FnOnc
         registry: Arc::new(registry),
         counters,
         console: None,
+        reload: Arc::new(|_| Box::pin(async { Ok(Reloaded::default()) })),
     };
     change(&mut setup);
     let stop = CancellationToken::new();

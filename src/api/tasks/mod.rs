@@ -57,8 +57,6 @@ const USUAL_WAIT: Duration = Duration::from_secs(60);
 pub struct TasksState {
     /// Who starts, follows and stops.
     pub starter: Starter,
-    /// `startTask.deadlineSeconds`: how long a start waits for Qlik Sense that does not say.
-    pub deadline: Duration,
 }
 
 /// `/api/v1/executions/{id}/stop`
