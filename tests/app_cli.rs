@@ -6,8 +6,20 @@ mod app;
 
 use app::{Dir, assert_refused, root, run_to_end, run_with_input, said};
 
-const VERBS: [&str; 11] =
-    ["run", "demo", "check", "init", "doctor", "reload", "simulate", "pub", "sub", "hash-password", "version"];
+const VERBS: [&str; 12] = [
+    "run",
+    "demo",
+    "check",
+    "init",
+    "doctor",
+    "reload",
+    "simulate",
+    "pub",
+    "sub",
+    "hash-password",
+    "version",
+    "service",
+];
 
 #[test]
 fn the_help_of_every_verb_shows_two_examples() {

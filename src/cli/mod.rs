@@ -274,7 +274,7 @@ mod tests {
             assert!(verb.get_about().is_some_and(|about| !about.to_string().is_empty()), "{name}");
             verbs += 1;
         }
-        assert_eq!(verbs, 11);
+        assert_eq!(verbs, 12);
     }
 
     #[test]
