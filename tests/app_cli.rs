@@ -12,13 +12,13 @@ const VERBS: [&str; 12] = [
     "check",
     "init",
     "doctor",
+    "service",
     "reload",
     "simulate",
     "pub",
     "sub",
     "hash-password",
     "version",
-    "service",
 ];
 
 #[test]
