@@ -123,11 +123,12 @@ impl Reader {
             match read {
                 Ok((page, damaged)) => {
                     self.metrics.page(damaged);
+                    // First what was read: who sees that all is well finds it.
+                    session.page(wanted, Some(page));
                     if self.chart.readable(sid) {
                         tracing::info!(client = %session.client, "a stored queue that could not be read can be read again");
                         self.metrics.unreadable(self.chart.unread());
                     }
-                    session.page(wanted, Some(page));
                 }
                 Err(fault) => self.failed(sid, session, wanted, &fault),
             }
