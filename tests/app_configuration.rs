@@ -380,7 +380,9 @@ async fn with_its_terminal_the_program_goes() {
     let dir = Dir::new();
     dir.write("butler.yaml", &yaml("  fileLogging: true\n  logDirectory: log\n", ""));
     let words = ["run", "--data", "data", "--config", "butler.yaml"];
-    let line = [&[env!("CARGO_BIN_EXE_sense-butler")][..], &words[..], &app::FREE_PORTS[..]].concat().join(" ");
+    // Whoever runs the tests may have them ignore SIGHUP, as nohup does; programs inherit that.
+    let program = ["exec", "env", "--default-signal=HUP", env!("CARGO_BIN_EXE_sense-butler")];
+    let line = [&program[..], &words[..], &app::FREE_PORTS[..]].concat().join(" ");
     let mut terminal = Command::new("script")
         .args(["--quiet", "--command", &line, "/dev/null"])
         .current_dir(&dir.0)
