@@ -99,7 +99,7 @@ mod tests {
             if self.silent {
                 self.kept.lock().unwrap().push(sender);
             } else {
-                sender.send(Ok(Routed { matched: None })).unwrap();
+                sender.send(Ok(Routed::UNTOLD)).unwrap();
             }
             Box::pin(async { Ok(receipt) })
         }

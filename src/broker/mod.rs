@@ -65,6 +65,7 @@ use self::{
 };
 pub use self::{
     auth::NoRandom,
+    cargo::Taken,
     dispatcher::DispatcherError,
     internal::{InternalError, Pending, Publisher},
     store::{StoreError, StoreHealth, walk_store_record},

@@ -85,7 +85,7 @@ impl Broker {
 
     pub fn release(&self) {
         for sender in self.kept.lock().unwrap().drain(..) {
-            let _ = sender.send(Ok(Routed { matched: Some(true) }));
+            let _ = sender.send(Ok(Routed::passing(true)));
         }
     }
 }
@@ -97,7 +97,7 @@ impl Transport for Broker {
         match word {
             Word::Refuse(error) => return Box::pin(async move { Err(error) }),
             Word::Panic => panic!("the broker double was told to panic"),
-            Word::Take => sender.send(Ok(Routed { matched: Some(true) })).unwrap(),
+            Word::Take => sender.send(Ok(Routed::passing(true))).unwrap(),
             Word::Silence => self.kept.lock().unwrap().push(sender),
         }
         self.published.lock().unwrap().push(publication);
