@@ -1,8 +1,10 @@
 //! What a handler gets and gives: an HTTP request already read, an answer ready to send. No warp type passes this line.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
+
+use crate::config::tokens::Token;
 
 /// A request as handlers see it. The body is complete and within the limit; the method is after `X-HTTP-Method-Override`.
 #[derive(Debug, Clone)]
@@ -19,9 +21,22 @@ pub struct Request {
     pub body: Bytes,
     /// Who called.
     pub peer: SocketAddr,
+    /// The token that was shown, if that is what let the request in.
+    pub token: Option<Arc<Token>>,
 }
 
 impl Request {
+    /// Who asks, as answers, limits and the audit log tell it: the token, or the address, without the port, which is another one for each
+    /// connection.
+    pub fn requester(&self) -> String {
+        self.token.as_ref().map_or_else(|| self.address(), |token| token.name.to_string())
+    }
+
+    /// Where the request came from.
+    pub fn address(&self) -> String {
+        self.peer.ip().to_canonical().to_string()
+    }
+
     /// First value of a header; `name` in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())

@@ -33,6 +33,8 @@ pub struct Counters {
     pub connections: Gauge,
     /// Connections that were closed before a request was read, by reason.
     pub connections_refused: Family<Reason, Counter>,
+    /// Tokens that were shown and did not open what was asked for, by reason.
+    pub tokens_refused: Family<Reason, Counter>,
 }
 
 impl Counters {
@@ -55,12 +57,22 @@ impl Counters {
             "Connections to the REST API closed before a request was read",
             counters.connections_refused.clone(),
         );
+        registry.register(
+            "sense_butler_rest_tokens_refused",
+            "Tokens shown to the REST API that did not open what was asked for",
+            counters.tokens_refused.clone(),
+        );
         counters
     }
 
     /// Counts an answer.
     pub fn answered(&self, route: &'static str, status: u16) {
         self.requests.get_or_create(&RequestLabels { route, status }).inc();
+    }
+
+    /// Counts a token that did not open what was asked for.
+    pub fn token_refused(&self, reason: &'static str) {
+        self.tokens_refused.get_or_create(&Reason { reason }).inc();
     }
 
     /// Counts a connection that was not served.

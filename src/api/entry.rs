@@ -26,15 +26,19 @@ use super::{
     docker_health,
     doors::{Caller, Whence},
     fault::{Fault, Kind, Space},
+    idle::Seat,
+    publish,
     router::{self, Resource},
     state::State,
     tasks,
 };
+use crate::config::tokens::Token;
 
 /// The filter that serves one connection.
 pub(super) fn filter(
     site: Site,
     caller: Caller,
+    seat: Seat,
 ) -> impl Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::method()
@@ -43,8 +47,10 @@ pub(super) fn filter(
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
         .then(move |method: Method, path: FullPath, query, headers, body| {
-            let site = site.clone();
+            let (site, work) = (site.clone(), seat.work());
             async move {
+                // Until the answer is made; hyper sends it out before it lets go of the connection.
+                let _work = work;
                 match site {
                     Site::Api(state) => api(state, caller, method, path, query, headers, body).await,
                     Site::DockerHealth(generation) => {
@@ -78,26 +84,44 @@ where
     let path = router::tidy(path.as_str()).into_owned();
     let space = Space::of(&path, state.setup.generation);
     let origin = listed_origin(&state, &headers);
+    let soft = publish::is_soft(&path, &query);
     let mut route = None;
     let mut body = pin!(body);
     let request = Incoming { state: &state, caller, method: &method, path, query, headers: &headers };
     let outcome = request.serve(body.as_mut(), &mut route).await;
-    let answer = match outcome {
-        Ok(answer) => answer,
+    let told = match outcome {
+        Ok(answer) => answer.into(),
         Err(fault) => {
             if fault.kind != Kind::Slow && !awaits_permission(&headers) {
                 body::drain(body).await;
             }
-            fault.answer(space)
+            if soft {
+                Told { status: fault.kind.status(space), answer: publish::soft(&fault) }
+            } else {
+                fault.answer(space).into()
+            }
         }
     };
-    state.setup.counters.answered(route.map_or("none", Resource::name), answer.status);
+    let Told { status, answer } = told;
+    state.setup.counters.answered(route.map_or("none", Resource::name), status);
     let preflight = method == Method::OPTIONS;
     let mut response = respond(answer);
     if let Some(origin) = origin {
         allow_origin(response.headers_mut(), origin, preflight);
     }
     response
+}
+
+/// An answer, and the status it is counted with: a load script that wants 200 whatever happens gets it, and metrics the truth.
+struct Told {
+    status: u16,
+    answer: Answer,
+}
+
+impl From<Answer> for Told {
+    fn from(answer: Answer) -> Self {
+        Self { status: answer.status, answer }
+    }
 }
 
 /// A request whose head was read.
@@ -125,13 +149,7 @@ impl Incoming<'_> {
         if let Some(options) = router::check_method(resource, method)? {
             return Ok(options);
         }
-        if resource.needs_trust() {
-            let source = state.doors.check_source(self.caller);
-            if let Some(fault) = source.as_ref().err().filter(|_| resource.is_audited()) {
-                tasks::refused(state, self.caller.peer.ip(), fault);
-            }
-            source?;
-        }
+        let token = if resource.needs_trust() { self.let_in(resource, method)? } else { None };
         let body = self.read_body(body).await?;
         let request = Request {
             method: method.to_owned(),
@@ -140,8 +158,29 @@ impl Incoming<'_> {
             query: self.query,
             body,
             peer: self.caller.peer,
+            token,
         };
         run(state, resource, request).await
+    }
+
+    /// Whether the caller may use a resource that is not for everybody: by the token that is shown, or else by the address. The refusal of a
+    /// start is written down.
+    fn let_in(&self, resource: Resource, method: &str) -> Result<Option<Arc<Token>>, Fault> {
+        let judged = self.judge(resource, method);
+        if let Some(fault) = judged.as_ref().err().filter(|_| resource.is_audited()) {
+            tasks::refused(self.state, self.caller.peer.ip(), fault);
+        }
+        judged
+    }
+
+    fn judge(&self, resource: Resource, method: &str) -> Result<Option<Arc<Token>>, Fault> {
+        let (state, peer) = (self.state, self.caller.peer.ip());
+        // Butler looks at no token: what a proxy in between adds changes nothing for those who need none.
+        let ignores_others = state.doors.trusts(peer) && Space::of(&self.path, state.setup.generation) != Space::Own;
+        match state.bearers.judge(self.one("authorization"), ignores_others)? {
+            Some(token) => state.bearers.check(&token, resource.rights(method)).map(|()| Some(token)),
+            None => state.doors.check_source(self.caller).map(|()| None),
+        }
     }
 
     /// A header's value; one that is no text, or there twice with different values, is taken as one that fits nothing.
@@ -232,7 +271,7 @@ fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue, preflight: bool) {
         headers.insert("access-control-allow-methods", methods);
         headers.insert(
             "access-control-allow-headers",
-            HeaderValue::from_static("content-type, idempotency-key, x-http-method-override"),
+            HeaderValue::from_static("authorization, content-type, idempotency-key, x-http-method-override"),
         );
         headers.insert("access-control-max-age", HeaderValue::from_static("600"));
     }

@@ -10,10 +10,11 @@ use super::{
     answer::{Answer, Request},
     broker_clients, broker_retained, broker_stats, broker_subscriptions, butlerping, endpoints_enabled,
     fault::{Fault, Kind},
-    health, key_values, metrics, mqtt_publish, not_offered,
+    health, key_values, metrics, mqtt_publish, not_offered, publish,
     state::{Limits, State},
     status, tasks,
 };
+use crate::config::tokens::Right;
 
 /// A resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(super) enum Resource {
     Butlerping,
     EndpointsEnabled,
     MqttPublish,
+    Publish,
+    PublishBulk,
     StartTask,
     ActiveUsers,
     ActiveUserCount,
@@ -56,6 +59,8 @@ impl Resource {
             Self::Butlerping => "butlerping",
             Self::EndpointsEnabled => "endpointsenabled",
             Self::MqttPublish => "mqttpublishmessage",
+            Self::Publish => "publish",
+            Self::PublishBulk => "publish_bulk",
             Self::StartTask => "reloadtask",
             Self::ActiveUsers => "activeusers",
             Self::ActiveUserCount => "activeusercount",
@@ -87,7 +92,7 @@ impl Resource {
     const fn allow(self) -> &'static str {
         match self {
             Self::MqttPublish | Self::StartTask => "PUT, POST",
-            Self::TasksStart | Self::ExecutionStop => "POST",
+            Self::Publish | Self::PublishBulk | Self::TasksStart | Self::ExecutionStop => "POST",
             Self::BrokerClient => "GET, HEAD, DELETE",
             Self::KeyNamespace => "GET, HEAD, POST, DELETE",
             // A key may be called so.
@@ -104,11 +109,13 @@ impl Resource {
         }
     }
 
-    /// Whether only loopback and `allowedSources` may call it: what changes something, and what shows people or the inside.
+    /// Whether only loopback, `allowedSources` and tokens may call it: what changes something, and what shows people or the inside.
     pub(super) const fn needs_trust(self) -> bool {
         matches!(
             self,
             Self::MqttPublish
+                | Self::Publish
+                | Self::PublishBulk
                 | Self::StartTask
                 | Self::ActiveUsers
                 | Self::ActiveUserCount
@@ -134,14 +141,26 @@ impl Resource {
         )
     }
 
+    /// The rights of a token of which one is needed. (Where a message may go, and whether it is a start, is seen when its topic is known.)
+    pub(super) fn rights(self, method: &str) -> &'static [Right] {
+        match self {
+            Self::MqttPublish | Self::Publish | Self::PublishBulk => &[Right::Publish, Right::Start],
+            Self::StartTask | Self::TasksStart | Self::ExecutionStop => &[Right::Start],
+            Self::KeyNamespaces | Self::KeyList | Self::KeyNamespace | Self::KeyExists | Self::Key => &[Right::Values],
+            _ if method == "DELETE" => &[Right::Manage],
+            _ => &[Right::Read],
+        }
+    }
+
     /// Whether it starts or stops tasks: a refusal is written down.
     pub(super) const fn is_audited(self) -> bool {
         matches!(self, Self::StartTask | Self::TasksStart | Self::ExecutionStop)
     }
 
-    /// Whether it goes on when the caller has hung up. (A start of `/api/v1` is the starter's own work as soon as it is taken.)
+    /// Whether it goes on when the caller has hung up. (A start of `/api/v1` is the starter's own work as soon as it is taken; one message is
+    /// handed over as a whole or not at all.)
     pub(super) const fn outlives_caller(self) -> bool {
-        matches!(self, Self::StartTask | Self::ExecutionStop)
+        matches!(self, Self::StartTask | Self::ExecutionStop | Self::PublishBulk)
     }
 
     /// How long it may take.
@@ -178,6 +197,8 @@ pub(super) fn find(state: &State, path: &str) -> Result<Resource, Fault> {
     let on = &state.setup.rest.endpoints;
     let found = match path {
         "/v4/mqttpublishmessage" => on.mqtt_publish.then_some(Resource::MqttPublish),
+        publish::PATH => on.publish.then_some(Resource::Publish),
+        publish::BULK => on.publish.then_some(Resource::PublishBulk),
         "/v4/butlerping" => on.butlerping.then_some(Resource::Butlerping),
         "/v4/configfile/endpointsenabled" => on.list_endpoints.then_some(Resource::EndpointsEnabled),
         "/v4/activeusers" => on.active_users.then_some(Resource::ActiveUsers),
@@ -266,6 +287,8 @@ pub(super) fn check_method(resource: Resource, method: &str) -> Result<Option<An
 pub(super) async fn dispatch(state: &State, resource: Resource, request: Request) -> Result<Answer, Fault> {
     match resource {
         Resource::MqttPublish => mqtt_publish::handle(state, &request).await,
+        Resource::Publish => publish::one(state, &request).await,
+        Resource::PublishBulk => publish::bulk(state, &request).await,
         Resource::StartTask => Ok((state.setup.start_task)(request).await),
         Resource::Butlerping => Ok(butlerping::handle(state)),
         Resource::EndpointsEnabled => Ok(endpoints_enabled::handle(state)),

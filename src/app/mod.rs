@@ -45,7 +45,7 @@ use crate::{
     },
     broker::BrokerHandle,
     bus::Bus,
-    config::{Loaded, settings::Settings},
+    config::{Loaded, settings::Settings, tokens::TokenFile},
     names::{NameError, TopicFilter},
     net::certificates::Certificates,
     sense::{
@@ -87,6 +87,7 @@ pub struct Addresses {
 pub struct App {
     settings: Settings,
     protected: Vec<TopicFilter>,
+    tokens: TokenFile,
     carrier: Carrier,
     buses: Buses,
     receiver: Option<Receiver>,
@@ -174,6 +175,7 @@ impl App {
         Ok(Self {
             settings,
             protected: loaded.broker.protected_topics.clone(),
+            tokens: TokenFile::of(&loaded.data_dir),
             carrier,
             buses,
             receiver,
@@ -236,7 +238,7 @@ impl App {
             start_reloads(&supervisor, broker, reloads, &readiness);
         }
         carrier.start(&supervisor, &readiness);
-        let values = self.kept.values.clone();
+        let (values, keys) = (self.kept.values.clone(), self.kept.keys.clone());
         self.kept.start(&supervisor, &readiness);
         let certificates = self.certificates;
         supervisor.restarting(Stage::Doors, "certificates", move |stop| certificates.clone().watch(stop));
@@ -262,6 +264,8 @@ impl App {
                 starter: self.starter,
                 users: self.users,
                 values,
+                keys,
+                tokens: self.tokens,
                 readiness: readiness.clone(),
                 registry: self.registry,
                 counters: self.counters,

@@ -6,8 +6,8 @@ use crate::{
     api::{self, answer::Request, start_task, tasks::TasksState},
     bridge::active_users::ActiveUsers,
     bus::{Bus, desk::Desk},
-    config::settings::Settings,
-    keep::values::Values,
+    config::{settings::Settings, tokens::TokenFile},
+    keep::{keys::Keys, values::Values},
     names::TopicFilter,
     sense::tasks::Starter,
     telemetry::{metrics::Registry, readiness::Readiness},
@@ -22,6 +22,8 @@ pub(super) struct Rest {
     pub(super) starter: Starter,
     pub(super) users: ActiveUsers,
     pub(super) values: Values,
+    pub(super) keys: Keys,
+    pub(super) tokens: TokenFile,
     pub(super) readiness: Readiness,
     pub(super) registry: Registry,
     pub(super) counters: api::counters::Counters,
@@ -35,6 +37,7 @@ impl Rest {
             starter: self.starter.clone(),
             values: self.values.clone(),
         });
+        let tokens = (settings.rest.tokens != Some(false)).then_some(self.tokens);
         let tasks = TasksState { starter: self.starter, deadline: settings.start.deadline };
         api::Setup {
             generation: settings.generation,
@@ -52,6 +55,8 @@ impl Rest {
             tasks,
             active_users: Arc::new(move || users.names().iter().map(ToString::to_string).collect()),
             values: self.values,
+            keys: self.keys,
+            tokens,
             readiness: self.readiness,
             registry: Arc::new(self.registry),
             counters: self.counters,

@@ -80,8 +80,8 @@ pub(super) fn refused(state: &State, peer: std::net::IpAddr, fault: &Fault) {
 
 /// The caller, as answers and the audit log tell it.
 pub(super) fn asker(request: &Request) -> (String, Asker) {
-    let address = request.peer.ip().to_canonical().to_string();
-    (address.clone(), Asker { address: Some(address), ..Asker::default() })
+    let user = request.token.as_ref().map(|token| token.name.to_string());
+    (request.requester(), Asker { user, address: Some(request.address()), ..Asker::default() })
 }
 
 fn task_id(text: &str) -> Result<TaskId, Fault> {
