@@ -36,7 +36,7 @@ async fn bodies_that_are_none() {
     let rest = RestSettings { max_body: 300_000, ..settings() };
     let server = start(Generation::Head, rest);
     let mut client = server.connect().await;
-    let deep = [b"[".repeat(250_000), b"{\"a\":".repeat(1)].concat();
+    let deep = b"[".repeat(250_000);
     let deep_object = format!("{{\"properties\":{}", "{\"user_properties\":".repeat(10_000));
     let deep_client = format!("{{\"topic\":\"a\",\"payload\":\"b\",\"clientid\":{}", "[".repeat(250_000));
     let wide = format!("{{{}}}", vec![r#""topic":"a""#; 20_000].join(","));
