@@ -6,8 +6,21 @@ mod app;
 
 use app::{Dir, assert_refused, root, run_to_end, run_with_input, said};
 
-const VERBS: [&str; 11] =
-    ["run", "demo", "check", "init", "doctor", "simulate", "pub", "sub", "hash-password", "token", "version"];
+const VERBS: [&str; 13] = [
+    "run",
+    "demo",
+    "check",
+    "init",
+    "doctor",
+    "service",
+    "reload",
+    "simulate",
+    "pub",
+    "sub",
+    "hash-password",
+    "token",
+    "version",
+];
 
 #[test]
 fn the_help_of_every_verb_shows_two_examples() {

@@ -108,6 +108,7 @@ fn free_port() -> u16 {
 
 fn receiver() -> Receiver {
     let settings = UdpSettings {
+        forward: Default::default(),
         enable: true,
         host: "127.0.0.1".into(),
         task_port: 0,

@@ -70,7 +70,6 @@ impl Site {
             start_topics: own_topics(),
             own_topics: TopicName::new("qliksense/butler").unwrap(),
             protected: vec![TopicName::new("qliksense/task_failure").unwrap().into()],
-            start_deadline: std::time::Duration::ZERO,
         };
         let starter = starter_of(Qrs::new(&qrs.settings()), filter);
         let actions = Actions::build(&settings, Bus::new(bus.clone()), starter).unwrap();

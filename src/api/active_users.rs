@@ -39,6 +39,7 @@ mod tests {
             body: bytes::Bytes::new(),
             peer: ([127, 0, 0, 1], 1).into(),
             token: None,
+            visit: None,
         };
         let body = answer(&request, json!(["u"]).to_string().into()).body;
         assert_eq!(body, r#"{"a":"d","ä":"","response":"[\"u\"]"}"#);

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 
+use super::console::Visit;
 use crate::config::tokens::Token;
 
 /// A request as handlers see it. The body is complete and within the limit; the method is after `X-HTTP-Method-Override`.
@@ -23,13 +24,19 @@ pub struct Request {
     pub peer: SocketAddr,
     /// The token that was shown, if that is what let the request in.
     pub token: Option<Arc<Token>>,
+    /// What is known of a request of the web console's page; `None`: it is no such request.
+    pub visit: Option<Visit>,
 }
 
 impl Request {
-    /// Who asks, as answers, limits and the audit log tell it: the token, or the address, without the port, which is another one for each
-    /// connection.
+    /// Who asks, as answers, limits and the audit log tell it: who is logged in to the console, the token, or the address, without the
+    /// port, which is another one for each connection.
     pub fn requester(&self) -> String {
-        self.token.as_ref().map_or_else(|| self.address(), |token| token.name.to_string())
+        match (self.visitor_name(), &self.token) {
+            (Some(visitor), _) => visitor.to_string(),
+            (None, Some(token)) => token.name.to_string(),
+            (None, None) => self.address(),
+        }
     }
 
     /// Where the request came from.
@@ -40,6 +47,17 @@ impl Request {
     /// First value of a header; `name` in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The user who is logged in to the console.
+    pub fn visitor_name(&self) -> Option<Arc<str>> {
+        self.visit.as_ref()?.visitor.as_ref()?.name()
+    }
+
+    /// Whether who is logged in to the console may not publish on a topic. Whoever came another way may, as far as the doors let them.
+    pub fn may_not_publish(&self, topic: &str) -> bool {
+        let visitor = self.visit.as_ref().and_then(|visit| visit.visitor.as_ref());
+        visitor.is_some_and(|visitor| !visitor.may_publish(topic))
     }
 }
 

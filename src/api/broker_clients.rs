@@ -49,7 +49,9 @@ pub(super) async fn disconnect(state: &State, request: &Request) -> Result<Answe
     let parting = desk.disconnect(id.clone(), end_session).await?;
     match parting {
         Parting::Done => {
-            tracing::info!(peer = %request.peer, client = %id, end_session, "an MQTT client was disconnected by REST");
+            let (peer, user) = (request.peer, request.visitor_name());
+            let user = user.as_deref();
+            tracing::info!(%peer, user, client = %id, end_session, "an MQTT client was disconnected by REST");
             Ok(Answer::empty(204))
         }
         Parting::Unknown => Err(unknown(&id)),

@@ -58,7 +58,8 @@ pub(super) async fn clear(state: &State, request: &Request) -> Result<Answer, Fa
     let publication = Publication::new(topic.clone(), "").qos(QoS::AtLeastOnce).retained();
     let publication = publication.from(mqtt_publish::origin(request, false));
     state.setup.bus.publish(publication).await.map_err(|error| mqtt_publish::refused(&error))?;
-    tracing::info!(peer = %request.peer, %topic, "a retained message was removed by REST");
+    let user = request.visitor_name();
+    tracing::info!(peer = %request.peer, user = user.as_deref(), %topic, "a retained message was removed by REST");
     Ok(Answer::empty(204))
 }
 

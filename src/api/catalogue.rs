@@ -82,6 +82,11 @@ const OWN: &[Entry] = &[
         "the idempotency key was used for another request within 24 hours",
         "use another key for another request",
     ),
+    entry(
+        Kind::Configuration,
+        "the configuration files cannot be used as they are; what was in force stays",
+        "correct them; the message names the places",
+    ),
     entry(Kind::TooFast(0), "too much in too little time; nothing was done", "`Retry-After` says when"),
     entry(Kind::Internal, "a defect of sense-butler", "report it, with the log around the `request_id`"),
     entry(Kind::NotOffered, "this is not offered here", "the message says by whom it is"),

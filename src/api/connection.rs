@@ -53,7 +53,9 @@ where
 {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(site.idle_limit(caller)).max_buf_size(HEAD_BYTES);
-    let service = TowerToHyperService::new(warp::service(entry::filter(site, caller, seat.clone())));
+    let hang_up = CancellationToken::new();
+    let filter = entry::filter(site, caller, (seat.clone(), hang_up.clone()));
+    let service = TowerToHyperService::new(warp::service(filter));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut leaves = false;
     loop {
@@ -74,6 +76,8 @@ where
             }
             // Half a request is none; what is left of an answer goes out in this time.
             () = tokio::time::sleep(LEAVING), if leaves && !seat.is_at_work() => return,
+            // Whoever is to read what is being sent stands still: there is nobody to say goodbye to.
+            () = hang_up.cancelled() => return,
             () = stop.cancelled() => break,
         }
     }
@@ -202,6 +206,28 @@ mod tests {
             }
         }
         assert_eq!(ran, 75);
+    }
+
+    #[tokio::test]
+    async fn to_reload_from_elsewhere_is_a_right_of_its_own() {
+        let mut ran = 0;
+        for (peer, configured, expected) in [
+            ("127.0.0.1:5000", false, "HTTP/1.1 200"),
+            ("10.1.0.7:5000", false, "HTTP/1.1 403"),
+            ("10.1.0.7:5000", true, "HTTP/1.1 200"),
+            ("10.0.0.7:5000", true, "HTTP/1.1 403"),
+        ] {
+            let sources = vec![Network { address: "10.1.0.0".parse().unwrap(), prefix: 16 }];
+            let mut rest = RestSettings { allowed_sources: sources, ..rest_settings() };
+            rest.endpoints.config_reload = configured;
+            let answer = exchange(state(rest, bus(false)), peer, &request("POST", "/api/v1/reload", "")).await;
+            assert!(answer.starts_with(expected), "{peer} {configured}: {answer}");
+            ran += 1;
+        }
+        assert_eq!(ran, 4);
+        let look = request("GET", "/api/v1/reload", "");
+        let looked = exchange(state(rest_settings(), bus(false)), "127.0.0.1:1", &look).await;
+        assert!(looked.starts_with("HTTP/1.1 405"), "to look changes nothing");
     }
 
     /// Keeps what is written down.

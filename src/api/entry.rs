@@ -9,9 +9,11 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
+    time::Instant,
 };
 
 use bytes::{Buf, Bytes};
+use tokio_util::sync::CancellationToken;
 use warp::{
     Filter, Reply, Stream,
     http::{HeaderMap, HeaderValue, Method, StatusCode, header::HeaderName},
@@ -23,10 +25,14 @@ use super::{
     answer::{Answer, Request},
     body,
     connection::Site,
+    console::{
+        self, Pieces, Visit, check_wire,
+        visit::{Marks, Refusal},
+    },
     docker_health,
     doors::{Caller, Whence},
     fault::{Fault, Kind, Space},
-    idle::Seat,
+    idle::{Flowing, Seat, Work},
     publish,
     router::{self, Resource},
     state::State,
@@ -34,11 +40,11 @@ use super::{
 };
 use crate::config::tokens::Token;
 
-/// The filter that serves one connection.
+/// The filter that serves one connection. `hang_up` closes it, whatever is being sent.
 pub(super) fn filter(
     site: Site,
     caller: Caller,
-    seat: Seat,
+    (seat, hang_up): (Seat, CancellationToken),
 ) -> impl Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::method()
@@ -47,12 +53,10 @@ pub(super) fn filter(
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
         .then(move |method: Method, path: FullPath, query, headers, body| {
-            let (site, work) = (site.clone(), seat.work());
+            let (site, work, hang_up) = (site.clone(), seat.work(), hang_up.clone());
             async move {
-                // Until the answer is made; hyper sends it out before it lets go of the connection.
-                let _work = work;
                 match site {
-                    Site::Api(state) => api(state, caller, method, path, query, headers, body).await,
+                    Site::Api(state) => api(state, (caller, hang_up, work), method, path, query, headers, body).await,
                     Site::DockerHealth(generation) => {
                         respond(docker_health::answer(generation, method.as_str(), &router::tidy(path.as_str())))
                     }
@@ -70,7 +74,8 @@ fn unreadable() -> Response {
 
 async fn api<S, B>(
     state: Arc<State>,
-    caller: Caller,
+    // The work lasts until the answer is made, which hyper sends out before it lets go of the connection; or as long as its body flows.
+    (caller, hang_up, work): (Caller, CancellationToken, Work),
     method: Method,
     path: FullPath,
     query: String,
@@ -81,14 +86,15 @@ where
     S: Stream<Item = Result<B, warp::Error>> + Send,
     B: Buf,
 {
+    let begun = Instant::now();
     let path = router::tidy(path.as_str()).into_owned();
     let space = Space::of(&path, state.setup.generation);
     let origin = listed_origin(&state, &headers);
     let soft = publish::is_soft(&path, &query);
-    let mut route = None;
+    let (mut route, mut pieces) = (None, None);
     let mut body = pin!(body);
-    let request = Incoming { state: &state, caller, method: &method, path, query, headers: &headers };
-    let outcome = request.serve(body.as_mut(), &mut route).await;
+    let request = Incoming { state: &state, caller, hang_up, method: &method, path, query, headers: &headers };
+    let outcome = request.serve(body.as_mut(), (&mut route, &mut pieces)).await;
     let told = match outcome {
         Ok(answer) => answer.into(),
         Err(fault) => {
@@ -103,9 +109,12 @@ where
         }
     };
     let Told { status, answer } = told;
-    state.setup.counters.answered(route.map_or("none", Resource::name), status);
+    state.setup.counters.answered(route.map_or("none", Resource::name), status, begun.elapsed());
     let preflight = method == Method::OPTIONS;
     let mut response = respond(answer);
+    if let Some(pieces) = pieces {
+        *response.body_mut() = warp::reply::stream(Flowing::new(pieces, work)).into_response().into_body();
+    }
     if let Some(origin) = origin {
         allow_origin(response.headers_mut(), origin, preflight);
     }
@@ -128,6 +137,7 @@ impl From<Answer> for Told {
 struct Incoming<'a> {
     state: &'a Arc<State>,
     caller: Caller,
+    hang_up: CancellationToken,
     method: &'a Method,
     path: String,
     query: String,
@@ -135,7 +145,12 @@ struct Incoming<'a> {
 }
 
 impl Incoming<'_> {
-    async fn serve<S, B>(self, body: Pin<&mut S>, route: &mut Option<Resource>) -> Result<Answer, Fault>
+    /// The answer; `pieces`: its body, where that has no end.
+    async fn serve<S, B>(
+        self,
+        body: Pin<&mut S>,
+        (route, pieces): (&mut Option<Resource>, &mut Option<Pieces>),
+    ) -> Result<Answer, Fault>
     where
         S: Stream<Item = Result<B, warp::Error>>,
         B: Buf,
@@ -149,8 +164,16 @@ impl Incoming<'_> {
         if let Some(options) = router::check_method(resource, method)? {
             return Ok(options);
         }
-        let token = if resource.needs_trust() { self.let_in(resource, method)? } else { None };
-        let body = self.read_body(body).await?;
+        if resource.is_console() {
+            check_wire(self.caller)?;
+        }
+        let marks = Marks { header: self.one(console::HEADER), cookie: self.one("cookie") };
+        let visit = Visit::read(state, self.caller, marks)?;
+        let token = match self.admit(resource, method, visit.as_ref()) {
+            Ok(token) => token,
+            Err(refusal) => return refusal.into_answer(),
+        };
+        let body = self.read_body(resource, body).await?;
         let request = Request {
             method: method.to_owned(),
             headers: plain_headers(self.headers),
@@ -159,18 +182,31 @@ impl Incoming<'_> {
             body,
             peer: self.caller.peer,
             token,
+            visit,
         };
+        if resource == Resource::ConsoleLive {
+            let (head, body) = console::stream(state, &request, &self.hang_up)?;
+            *pieces = body;
+            return Ok(head);
+        }
         run(state, resource, request).await
     }
 
-    /// Whether the caller may use a resource that is not for everybody: by the token that is shown, or else by the address. The refusal of a
-    /// start is written down.
-    fn let_in(&self, resource: Resource, method: &str) -> Result<Option<Arc<Token>>, Fault> {
-        let judged = self.judge(resource, method);
-        if let Some(fault) = judged.as_ref().err().filter(|_| resource.is_audited()) {
-            tasks::refused(self.state, self.caller.peer.ip(), fault);
+    /// Whether the request may have the resource: by a log-in to the console where it comes from there, else by the token that is shown, or
+    /// else by where it comes from. The refusal of a start is written down.
+    fn admit(&self, resource: Resource, method: &str, visit: Option<&Visit>) -> Result<Option<Arc<Token>>, Refusal> {
+        let state = self.state;
+        let outcome = match (visit, resource.deed()) {
+            (Some(visit), Some(deed)) => visit.check(state, deed).map(|()| None),
+            (None, _) if resource.is_of_console() => Err(Refusal::Denied(console::visit::missing())),
+            _ if resource.needs_trust() => self.judge(resource, method).map_err(Refusal::Denied),
+            _ => Ok(None),
+        };
+        if let Some(Refusal::Denied(fault)) = outcome.as_ref().err().filter(|_| resource.is_audited()) {
+            let user = visit.and_then(|visit| visit.visitor.as_ref()?.name());
+            tasks::refused(state, (self.caller.peer.ip(), user.as_deref()), fault);
         }
-        judged
+        outcome
     }
 
     fn judge(&self, resource: Resource, method: &str) -> Result<Option<Arc<Token>>, Fault> {
@@ -193,12 +229,12 @@ impl Incoming<'_> {
         Some(first.to_str().unwrap_or(""))
     }
 
-    async fn read_body<S, B>(&self, body: Pin<&mut S>) -> Result<Bytes, Fault>
+    async fn read_body<S, B>(&self, resource: Resource, body: Pin<&mut S>) -> Result<Bytes, Fault>
     where
         S: Stream<Item = Result<B, warp::Error>>,
         B: Buf,
     {
-        let limit = self.state.setup.rest.max_body;
+        let limit = resource.largest_body(self.state.setup.rest.max_body);
         let announced = self.one("content-length").and_then(|length| length.parse::<usize>().ok());
         if announced.is_some_and(|length| length > limit) {
             return Err(body::too_large(limit));

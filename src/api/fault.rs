@@ -99,6 +99,8 @@ pub enum Kind {
     Overdue,
     /// A route of Butler that is switched on and not offered here.
     NotOffered,
+    /// A configuration file cannot be used.
+    Configuration,
     /// A defect of this program.
     Internal,
 }
@@ -115,7 +117,7 @@ impl Kind {
             Self::Path | Self::NoKey | Self::UnknownNamespace | Self::UnknownKey => 400,
             Self::Conflict | Self::KeyInUse | Self::OutcomeUnknown => 409,
             Self::TooLarge | Self::MessageTooLarge => 413,
-            Self::KeyReused => 422,
+            Self::KeyReused | Self::Configuration => 422,
             Self::TooFast(_) => 429,
             Self::BadToken | Self::TokenExpired | Self::TokenRevoked => 401,
             Self::Forbidden | Self::NoRight => 403,
@@ -132,7 +134,7 @@ impl Kind {
         match self {
             Self::NotFound | Self::Path | Self::UnknownKey => "ResourceNotFound",
             Self::Method(_) => "MethodNotAllowed",
-            Self::Override | Self::Value | Self::Topic | Self::BadKey => "BadRequest",
+            Self::Override | Self::Value | Self::Topic | Self::BadKey | Self::Configuration => "BadRequest",
             Self::Conflict | Self::KeyInUse | Self::OutcomeUnknown => "Conflict",
             Self::KeyReused => "UnprocessableEntity",
             Self::TooFast(_) => "TooManyRequests",
@@ -194,6 +196,7 @@ impl Kind {
             Self::StoreFull => "store_full",
             Self::NotStored => "not_stored",
             Self::NotOffered => "not_offered",
+            Self::Configuration => "invalid_configuration",
             Self::Internal => "internal",
         }
     }

@@ -5,14 +5,17 @@
 
 use std::{
     collections::BTreeMap,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
 };
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use warp::Stream;
 
 /// All of a server's.
 #[derive(Debug, Default)]
@@ -109,6 +112,26 @@ impl Drop for Work {
     }
 }
 
+/// A body without an end: while it flows, there is a request in hand.
+pub(super) struct Flowing<S> {
+    body: S,
+    _work: Work,
+}
+
+impl<S> Flowing<S> {
+    pub(super) fn new(body: S, work: Work) -> Self {
+        Self { body, _work: work }
+    }
+}
+
+impl<S: Stream + Unpin> Stream for Flowing<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut self.body).poll_next(context)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -132,6 +155,16 @@ mod tests {
         assert!(is_told(&c).await, "the other has just come back from work");
         assert!(idle.send_away() && is_told(&a).await);
         assert!(!idle.send_away(), "nobody is left");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_flows_is_work() {
+        let idle = Arc::new(Idle::default());
+        let seat = idle.seat();
+        let body = Flowing::new((), seat.work());
+        assert!(seat.is_at_work() && !idle.send_away());
+        drop(body);
+        assert!(!seat.is_at_work() && idle.send_away());
     }
 
     #[tokio::test]

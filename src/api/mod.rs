@@ -4,6 +4,8 @@
 //! and time, confines panics) → `doors` and `bearer` (may it come in?) → `router` (which resource, which method) → the resource's file. `answer` holds what a
 //! resource gets and gives; no warp type passes that line. Invariant: every request that was read is answered.
 //!
+//! What a request of the web console's page may do, `console` decides.
+//!
 //! A new resource is one file with a `handle`, one line in the router's table and one arm in its `dispatch`.
 
 pub mod answer;
@@ -25,6 +27,7 @@ mod butlerping;
 #[cfg(test)]
 mod catalogue;
 mod connection;
+pub mod console;
 mod docker_health;
 mod endpoints_enabled;
 mod entry;
@@ -39,11 +42,12 @@ mod mqtt_publish;
 mod not_offered;
 mod publish;
 mod rate;
+mod reload;
 mod router;
 mod status;
 
 pub use docker_health::DockerHealth;
 pub use server::{ApiError, Server};
-pub use state::{ActiveUsers, Setup, StartHandler, State};
+pub use state::{ActiveUsers, ReloadHandler, Setup, StartHandler, State};
 pub mod start_task;
 pub mod tasks;

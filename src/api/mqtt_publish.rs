@@ -52,6 +52,7 @@ pub(super) async fn handle(state: &State, request: &Request) -> Result<Answer, F
 /// 403: the topic is the program's own, or not this caller's.
 pub(super) fn entitled(state: &State, request: &Request, mut publication: Publication) -> Result<Publication, Fault> {
     check_rights(state, &publication.topic)?;
+    check_visitor(request, &publication.topic)?;
     let starts = state.setup.start_topics.contains(&publication.topic);
     check_token(state, request, &publication.topic, if starts { Right::Start } else { Right::Publish })?;
     if starts {
@@ -63,10 +64,11 @@ pub(super) fn entitled(state: &State, request: &Request, mut publication: Public
 }
 
 /// On whose behalf. Whoever came through the doors may start: loopback, or an address the administrator named. The address travels only with a
-/// start, whose answer names who asked.
+/// start, whose answer names who asked; who is logged in to the console is named with everything.
 pub(super) fn origin(request: &Request, starts: bool) -> Origin {
     // Without the port, which is another one for each connection: a transaction is one of its asker.
-    let user = starts.then(|| request.requester().into());
+    let starter = || starts.then(|| request.requester().into());
+    let user = request.visitor_name().or_else(starter);
     Origin { door: Door::Rest, client: None, user, may_start: true }
 }
 
@@ -102,6 +104,7 @@ fn publishable(topic: &str) -> Result<TopicName, Fault> {
 pub(super) fn check_topic(state: &State, request: &Request, topic: &str) -> Result<TopicName, Fault> {
     let topic = publishable(topic)?;
     check_rights(state, &topic)?;
+    check_visitor(request, &topic)?;
     check_token(state, request, &topic, Right::Manage)?;
     Ok(topic)
 }
@@ -130,6 +133,19 @@ fn check_token(state: &State, request: &Request, topic: &TopicName, right: Right
         return Ok(());
     }
     Err(state.bearers.elsewhere(token))
+}
+
+/// Whoever is logged in to the console publishes what their own rights and rules allow.
+fn check_visitor(request: &Request, topic: &TopicName) -> Result<(), Fault> {
+    if !request.may_not_publish(topic.as_str()) {
+        return Ok(());
+    }
+    let (name, shown) =
+        (request.visitor_name().unwrap_or_default(), topic.as_str().chars().take(100).collect::<String>());
+    let message = format!(
+        "the user `{name}` may not publish on `{shown}`: see its rights and lists in broker.toml, and the access rules there"
+    );
+    Err(Fault::new(Kind::Forbidden, message).with_reason(NOT_AUTHORIZED))
 }
 
 /// `qos`: 0, 1 or 2, as number or (from a form) text; absent: 0.
@@ -179,6 +195,7 @@ mod tests {
             body: Bytes::copy_from_slice(body),
             peer: ([127, 0, 0, 1], 1).into(),
             token: None,
+            visit: None,
         }
     }
 

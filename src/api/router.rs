@@ -8,13 +8,15 @@ use std::{borrow::Cow, time::Duration};
 use super::{
     active_users,
     answer::{Answer, Request},
-    broker_clients, broker_retained, broker_stats, broker_subscriptions, butlerping, endpoints_enabled,
+    broker_clients, broker_retained, broker_stats, broker_subscriptions, butlerping,
+    console::{self, Deed},
+    endpoints_enabled,
     fault::{Fault, Kind},
-    health, key_values, metrics, mqtt_publish, not_offered, publish,
+    health, key_values, metrics, mqtt_publish, not_offered, publish, reload,
     state::{Limits, State},
     status, tasks,
 };
-use crate::config::tokens::Right;
+use crate::{config::tokens::Right, console::page};
 
 /// A resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,7 @@ pub(super) enum Resource {
     Readyz,
     Metrics,
     Status,
+    Reload,
     BrokerClients,
     BrokerClient,
     BrokerSubscriptions,
@@ -50,6 +53,10 @@ pub(super) enum Resource {
     Executions,
     Execution,
     ExecutionStop,
+    ConsolePage,
+    ConsoleSession,
+    ConsoleLive,
+    ConsoleTrial,
 }
 
 impl Resource {
@@ -73,6 +80,7 @@ impl Resource {
             Self::Readyz => "readyz",
             Self::Metrics => "metrics",
             Self::Status => "status",
+            Self::Reload => "reload",
             Self::BrokerClients => "broker_clients",
             Self::BrokerClient => "broker_client",
             Self::BrokerSubscriptions => "broker_subscriptions",
@@ -85,6 +93,10 @@ impl Resource {
             Self::Executions => "executions",
             Self::Execution => "execution",
             Self::ExecutionStop => "execution_stop",
+            Self::ConsolePage => "console",
+            Self::ConsoleSession => "console_session",
+            Self::ConsoleLive => "console_live",
+            Self::ConsoleTrial => "console_test_event",
         }
     }
 
@@ -93,6 +105,9 @@ impl Resource {
         match self {
             Self::MqttPublish | Self::StartTask => "PUT, POST",
             Self::Publish | Self::PublishBulk | Self::TasksStart | Self::ExecutionStop => "POST",
+            Self::Reload | Self::ConsoleTrial => "POST",
+            Self::ConsoleLive => "GET",
+            Self::ConsoleSession => "GET, HEAD, POST, DELETE",
             Self::BrokerClient => "GET, HEAD, DELETE",
             Self::KeyNamespace => "GET, HEAD, POST, DELETE",
             // A key may be called so.
@@ -126,6 +141,7 @@ impl Resource {
                 | Self::Key
                 | Self::Metrics
                 | Self::Status
+                | Self::Reload
                 | Self::BrokerClients
                 | Self::BrokerClient
                 | Self::BrokerSubscriptions
@@ -147,9 +163,42 @@ impl Resource {
             Self::MqttPublish | Self::Publish | Self::PublishBulk => &[Right::Publish, Right::Start],
             Self::StartTask | Self::TasksStart | Self::ExecutionStop => &[Right::Start],
             Self::KeyNamespaces | Self::KeyList | Self::KeyNamespace | Self::KeyExists | Self::Key => &[Right::Values],
+            Self::Reload => &[Right::Manage],
             _ if method == "DELETE" => &[Right::Manage],
             _ => &[Right::Read],
         }
+    }
+
+    /// What somebody who is logged in to the console must be allowed for it; `None`: a log-in opens nothing here.
+    pub(super) const fn deed(self) -> Option<Deed> {
+        match self {
+            Self::Metrics
+            | Self::Status
+            | Self::BrokerClients
+            | Self::BrokerClient
+            | Self::BrokerSubscriptions
+            | Self::BrokerRetained
+            | Self::BrokerStats
+            | Self::Tasks
+            | Self::Task
+            | Self::Executions
+            | Self::Execution
+            | Self::ConsoleLive => Some(Deed::Console),
+            Self::MqttPublish | Self::Publish | Self::PublishBulk => Some(Deed::Publish),
+            Self::BrokerRetainedTopic | Self::ConsoleTrial => Some(Deed::Publish),
+            Self::TasksStart | Self::ExecutionStop => Some(Deed::Start),
+            _ => None,
+        }
+    }
+
+    /// Whether it is of the console alone: without a log-in there, nobody gets it.
+    pub(super) const fn is_of_console(self) -> bool {
+        matches!(self, Self::ConsoleLive | Self::ConsoleTrial)
+    }
+
+    /// Whether it is the console's page or its log-in, too: nothing of them crosses a network unencrypted.
+    pub(super) const fn is_console(self) -> bool {
+        self.is_of_console() || matches!(self, Self::ConsolePage | Self::ConsoleSession)
     }
 
     /// Whether it starts or stops tasks: a refusal is written down.
@@ -160,7 +209,12 @@ impl Resource {
     /// Whether it goes on when the caller has hung up. (A start of `/api/v1` is the starter's own work as soon as it is taken; one message is
     /// handed over as a whole or not at all.)
     pub(super) const fn outlives_caller(self) -> bool {
-        matches!(self, Self::StartTask | Self::ExecutionStop | Self::PublishBulk)
+        matches!(self, Self::StartTask | Self::ExecutionStop | Self::PublishBulk | Self::Reload)
+    }
+
+    /// Bytes its body may have, of those that are allowed at most: a log-in comes from anybody.
+    pub(super) fn largest_body(self, most: usize) -> usize {
+        if self == Self::ConsoleSession { most.min(console::LARGEST_FORM) } else { most }
     }
 
     /// How long it may take.
@@ -208,6 +262,7 @@ pub(super) fn find(state: &State, path: &str) -> Result<Resource, Fault> {
         "/readyz" => Some(Resource::Readyz),
         "/metrics" => Some(Resource::Metrics),
         "/api/v1/status" => Some(Resource::Status),
+        reload::PATH => Some(Resource::Reload),
         "/api/v1/broker/clients" => Some(Resource::BrokerClients),
         "/api/v1/broker/subscriptions" => Some(Resource::BrokerSubscriptions),
         "/api/v1/broker/retained" => Some(Resource::BrokerRetained),
@@ -217,6 +272,7 @@ pub(super) fn find(state: &State, path: &str) -> Result<Resource, Fault> {
         other if is_below(other, key_values::LIST) => on.key_values.then_some(Resource::KeyList),
         other if is_below(other, key_values::ROOT) => on.key_values.then_some(Resource::KeyNamespace),
         other if is_key(other) => on.key_values.then(|| of_key(other)),
+        other if state.setup.console.is_some() && other.starts_with(page::ROOT) => of_console(other),
         "/api/v1/tasks" => on.tasks_read.then_some(Resource::Tasks),
         tasks::START => on.tasks_start.then_some(Resource::TasksStart),
         "/api/v1/executions" => on.tasks_read.then_some(Resource::Executions),
@@ -242,6 +298,16 @@ fn is_key(path: &str) -> bool {
 
 fn of_key(path: &str) -> Resource {
     if path.ends_with("/keyexists") { Resource::KeyExists } else { Resource::Key }
+}
+
+/// `/console` and what is below it
+fn of_console(path: &str) -> Option<Resource> {
+    match path {
+        console::SESSION => Some(Resource::ConsoleSession),
+        console::LIVE => Some(Resource::ConsoleLive),
+        console::TRIAL => Some(Resource::ConsoleTrial),
+        other => console::is_page(other).then_some(Resource::ConsolePage),
+    }
 }
 
 /// `/v4/reloadtask/{id}/start`
@@ -307,6 +373,7 @@ pub(super) async fn dispatch(state: &State, resource: Resource, request: Request
         Resource::Readyz => Ok(health::readyz(state)),
         Resource::Metrics => metrics::handle(state),
         Resource::Status => Ok(status::handle(state)),
+        Resource::Reload => reload::handle(state, &request).await,
         Resource::BrokerClients => broker_clients::list(state, &request).await,
         Resource::BrokerClient if request.method == "DELETE" => broker_clients::disconnect(state, &request).await,
         Resource::BrokerClient => broker_clients::one(state, &request).await,
@@ -320,68 +387,13 @@ pub(super) async fn dispatch(state: &State, resource: Resource, request: Request
         Resource::Executions => tasks::executions(state, &request),
         Resource::Execution => tasks::execution(state, &request).await,
         Resource::ExecutionStop => tasks::stop(state, &request).await,
+        Resource::ConsolePage => console::page(&request),
+        Resource::ConsoleSession => console::session(state, &request).await,
+        Resource::ConsoleTrial => console::trial(state, &request).await,
+        // Its answer has no end; `entry` gives it.
+        Resource::ConsoleLive => Err(Fault::new(Kind::Internal, "the live stream was asked for as a whole")),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slashes() {
-        for (path, expected) in [
-            ("/", "/"),
-            ("//", "/"),
-            ("", ""),
-            ("/v4/x", "/v4/x"),
-            ("/v4/x/", "/v4/x"),
-            ("//v4//x///", "/v4/x"),
-            ("*", "*"),
-        ] {
-            assert_eq!(tidy(path), expected, "{path}");
-        }
-    }
-
-    #[test]
-    fn start_paths() {
-        assert!(is_start("/v4/reloadtask/abc/start"));
-        assert!(is_start("/v4/reloadtask/-/start"));
-        for path in ["/v4/reloadtask/start", "/v4/reloadtask/a/b/start", "/v4/reloadtask/a", "/v4/reloadtask//start"] {
-            assert!(!is_start(path), "{path}");
-        }
-    }
-
-    #[test]
-    fn key_paths() {
-        for (path, key) in [
-            ("/v4/keyvalues/ns/k", Some(Resource::Key)),
-            ("/v4/keyvalues/ns/keyexists", Some(Resource::KeyExists)),
-            ("/v4/keyvalues/keyexists", None),
-            ("/v4/keyvalues/ns/a/b", None),
-            ("/v4/keyvalues/", None),
-        ] {
-            assert_eq!(is_key(path).then(|| of_key(path)), key, "{path}");
-        }
-    }
-
-    #[test]
-    fn overrides() {
-        assert_eq!(effective_method("POST", Some("put")), Ok(Some("PUT")));
-        assert_eq!(effective_method("POST", Some("DELETE")), Ok(Some("DELETE")));
-        assert_eq!(effective_method("POST", None), Ok(None));
-        assert_eq!(effective_method("GET", Some("PUT")), Ok(None), "not obeyed on GET: it changes nothing");
-        for wrong in ["GET", "BOGUS", "", "POST"] {
-            assert!(effective_method("POST", Some(wrong)).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn methods() {
-        assert!(check_method(Resource::MqttPublish, "POST").is_ok());
-        assert!(check_method(Resource::Butlerping, "HEAD").is_ok());
-        let fault = check_method(Resource::Butlerping, "DELETE").unwrap_err();
-        assert_eq!(fault.kind, Kind::Method("GET, HEAD"));
-        let options = check_method(Resource::MqttPublish, "OPTIONS").unwrap().unwrap();
-        assert_eq!((options.status, options.headers), (204, vec![("allow", "PUT, POST, OPTIONS".to_owned())]));
-    }
-}
+mod tests;

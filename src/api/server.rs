@@ -30,6 +30,7 @@ use crate::{
     net::{
         bind::{self, BindError, V6},
         certificates::Certificates,
+        pace::Pace,
         pem::FileError,
         tls::{Files, TlsDoor},
     },
@@ -192,7 +193,7 @@ struct Shared {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let mut pause = BACK_OFF.0;
+    let (mut pause, mut pace) = (BACK_OFF.0, Pace::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -202,6 +203,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             Ok((stream, peer)) => {
                 pause = BACK_OFF.0;
                 admit(&shared, stream, peer);
+                pace.next().await;
             }
             Err(error) => {
                 accept_failed(&shared.counters, &error);

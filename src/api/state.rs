@@ -19,9 +19,12 @@ use super::{
 use crate::{
     bus::{BoxFuture, Bus, desk::Desk},
     config::{
+        ConfigErrors,
+        reload::Reloaded,
         settings::{Generation, RestSettings},
         tokens::TokenFile,
     },
+    console::Console,
     keep::{keys::Keys, values::Values},
     names::{TopicFilter, TopicName},
     telemetry::readiness::Readiness,
@@ -32,6 +35,9 @@ pub type StartHandler = Arc<dyn Fn(Request) -> BoxFuture<'static, Answer> + Send
 
 /// The ids of the users active right now, in the order they came.
 pub type ActiveUsers = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
+/// Reads the configuration again and takes what can be taken; it is given who asked, for the log.
+pub type ReloadHandler = Arc<dyn Fn(String) -> BoxFuture<'static, Result<Reloaded, ConfigErrors>> + Send + Sync>;
 
 /// Everything the REST room is given.
 #[derive(Clone)]
@@ -70,6 +76,10 @@ pub struct Setup {
     pub registry: Arc<Registry>,
     /// What this room counts.
     pub counters: Counters,
+    /// The web console; `None`: switched off.
+    pub console: Option<Arc<Console>>,
+    /// Who reads the configuration again.
+    pub reload: ReloadHandler,
 }
 
 /// How long things may take.
@@ -178,7 +188,7 @@ pub(crate) mod tests {
             bus,
             desk: None,
             start_task: Arc::new(|_| Box::pin(async { Answer::json(200, "{}") })),
-            tasks: TasksState { starter, deadline: Duration::ZERO },
+            tasks: TasksState { starter },
             active_users: Arc::new(Vec::new),
             values,
             keys,
@@ -186,6 +196,8 @@ pub(crate) mod tests {
             readiness: Readiness::new(),
             registry: Arc::new(registry),
             counters,
+            console: None,
+            reload: Arc::new(|_| Box::pin(async { Ok(Reloaded::default()) })),
         })
     }
 }

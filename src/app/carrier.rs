@@ -10,7 +10,7 @@ use super::{
     supervise::{Stage, Supervisor},
 };
 use crate::{
-    broker::{Broker, BrokerHandle, StoreHealth},
+    broker::{Broker, BrokerError, BrokerHandle, Logins, StoreHealth},
     bus::{Bus, Door, Publication, Transport, desk::Desk, embedded::Embedded, external},
     config::{
         Loaded,
@@ -93,6 +93,14 @@ impl Carrier {
     /// Where the built-in broker is looked at and steered.
     pub(super) fn desk(&self) -> Option<Desk> {
         self.broker().map(|broker| broker.desk())
+    }
+
+    /// Where the users of `broker.toml` log in.
+    pub(super) fn logins(&self, loaded: &Loaded) -> Result<Logins, BuildError> {
+        match self {
+            Self::Embedded(broker) => Ok(broker.handle().logins()),
+            Self::External(_) => Ok(Logins::of(&loaded.broker).map_err(BrokerError::from)?),
+        }
     }
 
     /// Counts connections to an external broker; each is a reason to say our status.

@@ -40,7 +40,8 @@ impl BuildError {
         match self {
             Self::Broker(error) => matches!(error, BrokerError::Certificate { .. }),
             Self::Api(error) => error.is_configuration(),
-            Self::Receiver(_) | Self::Keep(_) | Self::Sources(_) | Self::Audit(_) => false,
+            Self::Receiver(error) => matches!(error, ReceiverError::Loop { .. }),
+            Self::Keep(_) | Self::Sources(_) | Self::Audit(_) => false,
             Self::Name(_) => true,
         }
     }

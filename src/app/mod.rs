@@ -5,11 +5,15 @@
 
 mod audit;
 mod carrier;
+mod configuration;
+mod console;
 mod directory;
+mod disk;
 mod error;
 mod health;
 pub mod holder;
 mod keep;
+mod last_good;
 #[cfg(test)]
 mod metrics_table;
 mod probe;
@@ -25,6 +29,7 @@ use tokio::sync::watch;
 
 use self::{
     carrier::{Buses, Carrier},
+    configuration::{Configuration, Live},
     keep::Kept,
     rest::Rest,
     supervise::{FatalEnds, Stage, Supervisor},
@@ -46,13 +51,14 @@ use crate::{
     broker::BrokerHandle,
     bus::Bus,
     config::{Loaded, settings::Settings, tokens::TokenFile},
+    console::Console,
     names::{NameError, TopicFilter},
     net::certificates::Certificates,
     sense::{
         directory::{Cache, TaskDirectory},
         qrs::Qrs,
         receiver::{Listening, Receiver},
-        tasks::{Patience, Starter, parameters::Parameters, rules::Rules},
+        tasks::{Patience, Starter},
     },
     telemetry::{
         logfile::Closer,
@@ -104,12 +110,15 @@ pub struct App {
     users: ActiveUsers,
     kept: Kept,
     counters: api::counters::Counters,
+    console: Option<Arc<Console>>,
     readiness: Readiness,
     certificates: Certificates,
     registry: Registry,
     supervisor: Supervisor,
     fatal: FatalEnds,
     reloads: Option<reload::Reloads>,
+    configuration: Configuration,
+    hangups: signal::Hangups,
 }
 
 impl App {
@@ -123,8 +132,11 @@ impl App {
         let (supervisor, fatal) = Supervisor::new();
         supervisor.register(&mut registry);
         let readiness = Readiness::new();
+        readiness.register(&mut registry);
+        disk::register(loaded, &mut registry);
         let certificates = Certificates::new(&mut registry);
         let carrier = Carrier::build(loaded, health::offline(&settings.mqtt)?, &mut registry, &certificates)?;
+        let configuration = Configuration::new(loaded, &mut registry);
         let reloads = carrier.broker().and_then(|_| reload::Reloads::new(loaded, &mut registry));
         let receiver = settings
             .udp
@@ -138,8 +150,12 @@ impl App {
         let qrs = Qrs::new(&settings.qrs);
         qrs.metrics().register(&mut registry);
         qrs.tell_certificates(&certificates);
-        let starter =
-            Starter::open(qrs.clone(), rules(&settings, &kept), kept.keep.shelf("starts"), Patience::default())?;
+        let starter = Starter::open(
+            qrs.clone(),
+            configuration::rules(&settings, &kept.values),
+            kept.keep.shelf("starts"),
+            Patience::default(),
+        )?;
         starter.metrics().register(&mut registry);
         let audit = audit::open(loaded, starter.audit(), &mut registry)?;
         let buses = carrier.buses();
@@ -161,6 +177,7 @@ impl App {
         .hinting(starter.follower().clone());
         let executions = executions(&settings, &buses.bridge, &starter, &mut registry)?;
         let counters = api::counters::Counters::register(&mut registry);
+        let console = console::build(loaded, &carrier, &buses.bridge, receiver.as_ref(), &mut registry)?;
         let report = health::Report::new(loaded, &readiness, &qrs, &certificates);
         let (broker, client) = carrier::identity(&settings.mqtt, &carrier.addresses());
         let listening = health::listening(&carrier.addresses(), api.as_ref(), receiver.as_ref());
@@ -192,12 +209,15 @@ impl App {
             users,
             kept,
             counters,
+            console,
             readiness,
             certificates,
             registry,
             supervisor,
             fatal,
             reloads,
+            configuration,
+            hangups: signal::Hangups::new(),
         })
     }
 
@@ -234,9 +254,16 @@ impl App {
     pub async fn run(self, asked: impl Future<Output = &'static str>) -> Result<(), Fatal> {
         let Self { settings, carrier, supervisor, readiness, fatal, status, .. } = self;
         let (connections, desk) = (carrier.connections(), carrier.desk());
-        if let Some((broker, reloads)) = carrier.broker().zip(self.reloads) {
-            start_reloads(&supervisor, broker, reloads, &readiness);
-        }
+        let broker_file = reload::watch(&supervisor, carrier.broker(), self.reloads, &readiness);
+        let live = Live {
+            starter: self.starter.clone(),
+            topics: self.actions.topics(),
+            values: self.kept.values.clone(),
+            events: self.forwarder.switches(),
+            relay: self.receiver.as_ref().map(Receiver::relay),
+        };
+        let reloader = self.configuration.running(live, broker_file, &readiness);
+        reloader.start(&supervisor, self.hangups).await;
         carrier.start(&supervisor, &readiness);
         let (values, keys) = (self.kept.values.clone(), self.kept.keys.clone());
         self.kept.start(&supervisor, &readiness);
@@ -269,6 +296,8 @@ impl App {
                 readiness: readiness.clone(),
                 registry: self.registry,
                 counters: self.counters,
+                console: self.console,
+                reloader,
             };
             let setup = rest.setup();
             let latch = readiness.latch("rest");
@@ -284,16 +313,6 @@ impl App {
         // What was told last is in the file; the disk has its own pace.
         let _ = tokio::task::spawn_blocking(move || drop(self.audit)).await;
         outcome
-    }
-}
-
-/// What the starter obeys.
-fn rules(settings: &Settings, kept: &Kept) -> Rules {
-    Rules {
-        filter: settings.start_filter.clone(),
-        users: settings.start.users.clone(),
-        limits: settings.start.limits,
-        parameters: Parameters::new(kept.values.clone(), settings.start.parameters_ttl),
     }
 }
 
@@ -324,7 +343,6 @@ fn actions(loaded: &Loaded, bus: &Bus, starter: &Starter, registry: &mut Registr
         start_topics: loaded.settings.start.topics.clone(),
         own_topics: mqtt.own_topics.clone(),
         protected: loaded.broker.protected_topics.clone(),
-        start_deadline: loaded.settings.start.deadline,
     };
     let actions = Actions::build(&settings, bus.clone(), starter.clone())?;
     actions.metrics().register(registry);
@@ -364,14 +382,6 @@ async fn tell_when_ready(readiness: Readiness, handle: StatusHandle) {
     tracing::info!("ready");
     handle.ready();
     std::future::pending::<()>().await;
-}
-
-fn start_reloads(supervisor: &Supervisor, broker: BrokerHandle, reloads: reload::Reloads, readiness: &Readiness) {
-    let latch = Arc::new(readiness.note("broker.toml"));
-    latch.up();
-    supervisor.restarting(Stage::Work, "broker.toml", move |stop| {
-        reloads.clone().run(broker.clone(), Arc::clone(&latch), stop)
-    });
 }
 
 fn start_actions(supervisor: &Supervisor, actions: Actions, readiness: &Readiness) {

@@ -2,20 +2,26 @@
 //!
 //! The file is looked at every two seconds, and taken when two looks in a row find the same: an editor that empties and writes it is not
 //! caught in between. A file that cannot be used leaves in force what is, and says so in the log (with line, column and key), in health (with line and
-//! column: it is open to everybody) and in metrics. What cannot change without a restart is named in the log.
+//! column: it is open to everybody) and in metrics. What cannot change without a restart is named in the log. Who asks for a reload
+//! ([`super::configuration`]) does not wait for the second look.
 
 use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 use tokio_util::sync::CancellationToken;
 
+use super::supervise::{Stage, Supervisor};
 use crate::{
     broker::BrokerHandle,
     config::{ConfigErrors, Loaded},
-    telemetry::{metrics::Registry, readiness::Latch},
+    telemetry::{
+        metrics::Registry,
+        readiness::{Latch, Readiness},
+    },
 };
 
 /// Between two looks at the file.
@@ -60,48 +66,82 @@ impl Reloads {
         registry.register("sense_butler_broker_file_errors", help, metrics.errors.clone());
         Some(Self { loaded: Arc::new(loaded.clone()), metrics })
     }
+}
 
-    /// Looks until the stop.
-    pub(super) async fn run(self, broker: BrokerHandle, latch: Arc<Latch>, stop: CancellationToken) {
-        let loaded = Arc::clone(&self.loaded);
-        let look = move || {
-            let loaded = Arc::clone(&loaded);
-            tokio::task::spawn_blocking(move || loaded.broker_text())
-        };
-        let mut watched = Watched::new(self, broker, latch);
-        let mut every = tokio::time::interval(LOOK);
-        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(every.tick()).await.is_some() {
-            if let Ok(Some(found)) = look().await {
-                watched.see(found);
-            }
-        }
-    }
+/// Looks at the file while the program runs, where there is one and a built-in broker to take it.
+pub(super) fn watch(
+    supervisor: &Supervisor,
+    broker: Option<BrokerHandle>,
+    reloads: Option<Reloads>,
+    readiness: &Readiness,
+) -> Option<Arc<Watched>> {
+    let (broker, reloads) = broker.zip(reloads)?;
+    let watched = Arc::new(Watched::new(reloads, broker, readiness.note("broker.toml")));
+    let shared = Arc::clone(&watched);
+    supervisor.restarting(Stage::Work, "broker.toml", move |stop| Arc::clone(&shared).run(stop));
+    Some(watched)
 }
 
 /// The file as it was seen so far.
-struct Watched {
+pub(super) struct Watched {
     reloads: Reloads,
     broker: BrokerHandle,
-    latch: Arc<Latch>,
+    latch: Latch,
+    seen: Mutex<Seen>,
+}
+
+struct Seen {
     /// What was seen last, as text or error text, and whether it was dealt with.
     last: Option<Result<String, String>>,
     settled: bool,
 }
 
 impl Watched {
-    fn new(reloads: Reloads, broker: BrokerHandle, latch: Arc<Latch>) -> Self {
+    fn new(reloads: Reloads, broker: BrokerHandle, latch: Latch) -> Self {
+        latch.up();
         let last = reloads.loaded.broker_read.as_ref().map(|text| Ok(text.expose().to_owned()));
-        Self { reloads, broker, latch, settled: last.is_some(), last }
+        let seen = Mutex::new(Seen { settled: last.is_some(), last });
+        Self { reloads, broker, latch, seen }
+    }
+
+    /// Looks until the stop.
+    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let look = || {
+            let loaded = Arc::clone(&self.reloads.loaded);
+            tokio::task::spawn_blocking(move || loaded.broker_text())
+        };
+        let mut every = tokio::time::interval(LOOK);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(every.tick()).await.is_some() {
+            if let Ok(Some(found)) = look().await {
+                self.see(found);
+            }
+        }
+    }
+
+    /// Takes a text at once, unless it is what is in force. Answers whether it was taken, and words of what waits for a restart.
+    ///
+    /// # Errors
+    /// If it cannot be used; then nothing has changed.
+    pub(super) fn now(&self, text: &str) -> Result<(bool, Vec<&'static str>), ConfigErrors> {
+        let settings = self.reloads.loaded.broker_from(text)?;
+        let mut seen = self.seen.lock();
+        let known = seen.settled && matches!(&seen.last, Some(Ok(last)) if last == text);
+        if !known {
+            *seen = Seen { last: Some(Ok(text.to_owned())), settled: true };
+            self.take(&settings);
+        }
+        Ok((!known, self.reloads.loaded.broker.needs_restart(&settings)))
     }
 
     /// One look.
-    fn see(&mut self, found: Found) {
-        let seen = found.clone().map_err(|errors| errors.to_string());
-        if self.last.as_ref() != Some(&seen) {
-            (self.last, self.settled) = (Some(seen), false);
-        } else if !self.settled {
-            self.settled = true;
+    fn see(&self, found: Found) {
+        let text = found.clone().map_err(|errors| errors.to_string());
+        let mut seen = self.seen.lock();
+        if seen.last.as_ref() != Some(&text) {
+            *seen = Seen { last: Some(text), settled: false };
+        } else if !seen.settled {
+            seen.settled = true;
             match found.and_then(|text| self.reloads.loaded.broker_from(&text)) {
                 Ok(settings) => self.take(&settings),
                 Err(errors) => self.refuse(&errors),
@@ -157,7 +197,7 @@ mod tests {
     use crate::{
         broker::Broker,
         config::{self, LoadOptions},
-        telemetry::{metrics, readiness::Readiness},
+        telemetry::metrics,
     };
 
     const USER: &str = "[[users]]\nname = \"x\"\npassword_hash = \"$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$WHgXdLzGYQzM5OY8nXrwVaYqE9NQbyyHQDf6gG1+mDE\"\n";
@@ -180,8 +220,7 @@ mod tests {
             let (mut registry, readiness) = (Registry::default(), Readiness::new());
             let reloads = Reloads::new(&loaded, &mut registry).unwrap();
             let broker = Broker::bind(&loaded.broker, &mut registry).unwrap();
-            let latch = Arc::new(readiness.note("broker.toml"));
-            latch.up();
+            let latch = readiness.note("broker.toml");
             Self { watched: Watched::new(reloads, broker.handle(), latch), readiness, registry }
         }
 
@@ -234,6 +273,19 @@ mod tests {
         assert!(scene.has_user("x") && scene.says("sense_butler_broker_file_errors{line=\"0\",column=\"0\"} 1"));
         assert_eq!(scene.twice(USER), "", "what is in force is written again");
         assert!(!scene.says("sense_butler_broker_file_errors{"));
+    }
+
+    #[tokio::test]
+    async fn who_asks_does_not_wait_for_the_second_look() {
+        let mut scene = Scene::new();
+        let other = USER.replace("\"x\"", "\"y\"");
+        assert!(!scene.watched.now(USER).unwrap().0, "it is in force");
+        let (taken, waits) = scene.watched.now(&format!("{other}[limits]\nclients = 7\n")).unwrap();
+        assert!(taken && waits.contains(&"limits"), "{waits:?}");
+        assert!(scene.has_user("y"));
+        assert!(scene.watched.now("[limit]\n").is_err() && scene.has_user("y"));
+        assert_eq!(scene.twice(&format!("{other}[limits]\nclients = 7\n")), "");
+        assert!(scene.says("sense_butler_broker_reloads_total{result=\"taken\"} 1"), "the look finds it settled");
     }
 
     #[tokio::test]

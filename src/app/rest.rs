@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::configuration::Reloader;
 use crate::{
     api::{self, answer::Request, start_task, tasks::TasksState},
     bridge::active_users::ActiveUsers,
     bus::{Bus, desk::Desk},
     config::{settings::Settings, tokens::TokenFile},
+    console::Console,
     keep::{keys::Keys, values::Values},
     names::TopicFilter,
     sense::tasks::Starter,
@@ -27,6 +29,8 @@ pub(super) struct Rest {
     pub(super) readiness: Readiness,
     pub(super) registry: Registry,
     pub(super) counters: api::counters::Counters,
+    pub(super) console: Option<Arc<Console>>,
+    pub(super) reloader: Reloader,
 }
 
 impl Rest {
@@ -38,7 +42,8 @@ impl Rest {
             values: self.values.clone(),
         });
         let tokens = (settings.rest.tokens != Some(false)).then_some(self.tokens);
-        let tasks = TasksState { starter: self.starter, deadline: settings.start.deadline };
+        let reloader = self.reloader;
+        let tasks = TasksState { starter: self.starter };
         api::Setup {
             generation: settings.generation,
             rest_qos_retain: settings.mqtt.rest_qos_retain,
@@ -60,6 +65,11 @@ impl Rest {
             readiness: self.readiness,
             registry: Arc::new(self.registry),
             counters: self.counters,
+            console: self.console,
+            reload: Arc::new(move |whence| {
+                let reloader = reloader.clone();
+                Box::pin(async move { reloader.reload(&whence).await })
+            }),
         }
     }
 }

@@ -90,6 +90,8 @@ pub(super) fn start(
             Port::Task => status.task_socket_failed(),
             Port::Session => status.session_socket_failed(),
         }));
+        let relay = receiver.relay();
+        supervisor.restarting(Stage::Doors, "forwardTo", move |stop| relay.clone().run(stop));
         let latch = readiness.latch("udp");
         supervisor.essential(Stage::Doors, "udp", move |stop| up(latch, receiver.run(datagrams, stop)));
     }

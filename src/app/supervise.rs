@@ -173,6 +173,9 @@ impl Supervisor {
     {
         let stop = self.stop_of(stage);
         let (restarts, pace) = (self.shared.restarts.clone(), self.pace);
+        let label = vec![("task".to_owned(), name.to_owned())];
+        // There from the beginning: monitoring sees the first restart as a change.
+        drop(restarts.get_or_create(&label));
         self.shared.track(stage, name, async move {
             let mut pause = pace.first_pause;
             loop {
@@ -189,7 +192,7 @@ impl Supervisor {
                 if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                     return;
                 }
-                restarts.get_or_create(&vec![("task".to_owned(), name.to_owned())]).inc();
+                restarts.get_or_create(&label).inc();
                 pause = pace.longest_pause.min(pause * 2);
             }
         });

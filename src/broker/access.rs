@@ -102,6 +102,16 @@ impl Access {
         self.user().map(|user| Arc::clone(&user.name))
     }
 
+    /// Whether its user may use the web console.
+    pub(super) fn has_console(&self) -> bool {
+        self.user().is_some_and(|user| user.console)
+    }
+
+    /// Whether it holds the right `publish`.
+    pub(super) const fn publishes(&self) -> bool {
+        self.rights.publish
+    }
+
     /// The rate the user's own keys give; `None`: the limits for everybody hold.
     pub(super) fn rate(&self) -> Option<Rate> {
         self.user().and_then(|user| user.rate)

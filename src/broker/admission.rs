@@ -14,7 +14,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
 use super::{engine::IN_FLIGHT, peer::Peer};
@@ -31,6 +31,8 @@ pub(super) const STORE_SHARE: u32 = STORE_WINDOW / 4;
 pub(super) const LANE: u32 = 256 << 10;
 /// What the engine's log charges beyond the bytes of an envelope.
 const OVERHEAD: usize = 320;
+/// There is a lull while less than one part of so many is under way.
+const LULL: usize = 8;
 /// Internal publishers there can be: bridge, REST, self-probe.
 pub(super) const LANES: usize = 3;
 
@@ -48,21 +50,41 @@ pub(super) fn weight(envelope: usize, cost: u32) -> usize {
 
 /// The clients' window.
 #[derive(Debug, Clone)]
-pub(super) struct Window(Arc<Semaphore>);
+pub(super) struct Window {
+    room: Arc<Semaphore>,
+    /// So much of it is free in a lull, bytes.
+    lull: usize,
+    lulls: Arc<Notify>,
+}
 
 impl Window {
     pub(super) fn new(bytes: u32) -> Self {
-        Self(Arc::new(Semaphore::new(usize::try_from(bytes).unwrap_or(usize::MAX))))
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Self { room: Arc::new(Semaphore::new(bytes)), lull: bytes / LULL * (LULL - 1), lulls: Arc::default() }
+    }
+
+    /// Waits until little is under way.
+    pub(super) async fn lull(&self) {
+        loop {
+            let lull = self.lulls.notified();
+            tokio::pin!(lull);
+            // From here on no notice is missed.
+            lull.as_mut().enable();
+            if self.room.available_permits() >= self.lull {
+                return;
+            }
+            lull.await;
+        }
     }
 
     /// Takes permits if they are there; they are given back by [`Window::give_back`].
     fn try_take(&self, cost: u32) -> bool {
-        self.0.try_acquire_many(cost).map(tokio::sync::SemaphorePermit::forget).is_ok()
+        self.room.try_acquire_many(cost).map(tokio::sync::SemaphorePermit::forget).is_ok()
     }
 
     /// Waits for permits.
     pub(super) async fn take(&self, cost: u32) {
-        if let Ok(permit) = self.0.acquire_many(cost).await {
+        if let Ok(permit) = self.room.acquire_many(cost).await {
             permit.forget();
         }
     }
@@ -70,7 +92,10 @@ impl Window {
     /// What was dispatched makes room.
     pub(super) fn give_back(&self, cost: u32) {
         if cost > 0 {
-            self.0.add_permits(usize::try_from(cost).unwrap_or(0));
+            self.room.add_permits(usize::try_from(cost).unwrap_or(0));
+            if self.room.available_permits() >= self.lull {
+                self.lulls.notify_waiters();
+            }
         }
     }
 }
@@ -88,7 +113,7 @@ pub(super) struct Turnstile {
 
 impl Turnstile {
     pub(super) fn new(window: Window) -> Self {
-        let queue = PollSemaphore::new(Arc::clone(&window.0));
+        let queue = PollSemaphore::new(Arc::clone(&window.room));
         Self { window, queue, waits: false }
     }
 
@@ -111,7 +136,7 @@ impl Turnstile {
     /// Leaves the queue with what was given meanwhile.
     pub(super) fn leave(&mut self) {
         if std::mem::take(&mut self.waits) {
-            self.queue = PollSemaphore::new(Arc::clone(&self.window.0));
+            self.queue = PollSemaphore::new(Arc::clone(&self.window.room));
         }
     }
 }
@@ -195,7 +220,7 @@ mod tests {
     use super::*;
 
     fn left(window: &Window) -> usize {
-        window.0.available_permits()
+        window.room.available_permits()
     }
 
     #[test]
@@ -210,6 +235,25 @@ mod tests {
         assert_eq!(left(&window), 70, "taken once, not once from the queue and once beside it");
         window.give_back(30);
         assert_eq!(left(&window), 100);
+    }
+
+    #[tokio::test]
+    async fn a_lull_is_when_little_is_under_way() {
+        let window = Window::new(80);
+        window.lull().await;
+        window.take(11).await;
+        let waiting = tokio::spawn({
+            let window = window.clone();
+            async move { window.lull().await }
+        });
+        // One thread: it runs until it waits.
+        tokio::task::yield_now().await;
+        window.take(20).await;
+        window.give_back(20);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "as much is under way as before");
+        window.give_back(1);
+        waiting.await.unwrap();
     }
 
     #[test]

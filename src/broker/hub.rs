@@ -7,7 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     access::Policies, admission::Window, auth::Authenticator, departures::Departures, doorstep::Doorstep,
-    engine::Engine, metrics::Metrics, session::Marks, settings::Limits, store::Store,
+    engine::Engine, metrics::Metrics, seen::Taps, session::Marks, settings::Limits, store::Store,
 };
 
 /// Shared, immutable after start.
@@ -28,6 +28,8 @@ pub(super) struct Hub {
     /// Places for connections that have not sent their CONNECT.
     pub doorstep: Doorstep,
     pub departures: Arc<Departures>,
+    /// Who looks on at what passes.
+    pub taps: Arc<Taps>,
     /// Turns for clients that are let in: until each has had its first round of service, so many at a time. A storm of them would else lie between
     /// everybody else and the processor.
     pub entering: Arc<Semaphore>,

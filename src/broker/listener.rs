@@ -27,6 +27,7 @@ use crate::{
         bind::{self, V6},
         certificates::Certificates,
         origin::{Allowed, Here},
+        pace::Pace,
         tls::{Clients, Files, TlsDoor},
     },
     telemetry::throttle::Throttle,
@@ -86,7 +87,7 @@ impl Bound {
 
     /// Accepts until the stop.
     pub(super) async fn run(self, hub: Hub, connections: TaskTracker) {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut pace) = (FIRST_PAUSE, Pace::default());
         loop {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
@@ -96,6 +97,7 @@ impl Bound {
                 Ok((stream, remote)) => {
                     pause = FIRST_PAUSE;
                     self.welcome(&hub, &connections, stream, remote);
+                    pace.next().await;
                 }
                 // Who hung up before being accepted is no reason to wait with the next.
                 Err(error) if is_peers(&error) => {}

@@ -37,6 +37,16 @@ pub(super) enum Lost {
 
 impl Lost {
     const COUNT: usize = 8;
+    const ALL: [Self; Self::COUNT] = [
+        Self::NotAuthorized,
+        Self::SessionLagging,
+        Self::QueueFull,
+        Self::Expired,
+        Self::TooLargeForClient,
+        Self::RetainedFull,
+        Self::GroupLeft,
+        Self::NotReceivable,
+    ];
 
     const fn reason(self) -> &'static str {
         match self {
@@ -214,6 +224,10 @@ impl Metrics {
         gauge("sense_butler_mqtt_subscriptions", "Subscriptions", &self.subscriptions);
         gauge("sense_butler_mqtt_retained_messages", "Retained messages", &self.retained);
         gauge("sense_butler_mqtt_retained_bytes", "Memory of retained messages, bytes", &self.retained_bytes);
+        // All there from the beginning: monitoring sees the first of a reason as a change.
+        for lost in Lost::ALL {
+            drop(self.dropped.get_or_create(&Reason { reason: lost.reason() }));
+        }
         registry.register(
             "sense_butler_mqtt_messages_dropped",
             "Messages not delivered, by reason",

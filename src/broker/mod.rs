@@ -23,6 +23,7 @@ mod identity;
 mod internal;
 mod kept;
 mod listener;
+mod logins;
 pub mod message;
 mod metrics;
 mod peer;
@@ -68,6 +69,7 @@ pub use self::{
     cargo::Taken,
     dispatcher::DispatcherError,
     internal::{InternalError, Pending, Publisher},
+    logins::{LoginError, Logins, Member},
     store::{StoreError, StoreHealth, walk_store_record},
 };
 use crate::{
@@ -80,7 +82,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// What connections may take to say goodbye at the stop.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Clients that are let in at a time.
-const ENTERING: usize = 32;
+const ENTERING: usize = 8;
 /// Clients that may wait to be let in; others are refused (MQTT 5: "Server busy").
 const WAITING: usize = 2_000;
 /// Buffer of an in-memory connection, bytes each way.
@@ -173,6 +175,7 @@ impl Broker {
             attention: Arc::new(Notify::new()),
             places: Arc::new(Semaphore::new(limits.clients)),
             departures: Arc::default(),
+            taps: Arc::default(),
             entering: Arc::new(Semaphore::new(ENTERING)),
             waiting: Arc::new(Semaphore::new(WAITING)),
             doorstep: Doorstep::new(limits.handshakes, limits.handshakes_per_address),
@@ -190,6 +193,7 @@ impl Broker {
         )
         .guarded(Arc::clone(&hub.policies));
         state.rejects = settings.storage.policy == QueuePolicy::Reject;
+        state.taps = Arc::clone(&hub.taps);
         state.recover(recovered, now_ms(), &mut effects);
         state.replace_retained(&settings.replaced_at_start, now_ms(), &mut effects);
         let dispatcher = Dispatcher {
@@ -338,6 +342,11 @@ impl BrokerHandle {
     /// Where the broker is looked at and steered; ask once and clone it, its turns are counted.
     pub fn desk(&self) -> Desk {
         Desk::new(self.hub.clone())
+    }
+
+    /// Where users log in at other doors than MQTT's.
+    pub fn logins(&self) -> Logins {
+        Logins::new(Arc::clone(&self.hub.auth), Arc::clone(&self.hub.policies))
     }
 
     /// Puts the users and access rules of newer settings in force, at once and as a whole; of their listeners, only anonymous doors that they

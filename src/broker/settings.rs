@@ -216,6 +216,8 @@ pub struct User {
     pub groups: Vec<Arc<str>>,
     /// Rights.
     pub rights: Rights,
+    /// The right `console`: to log in to the web console, see everything there and disconnect clients.
+    pub console: bool,
     /// Where it may publish; `None`: everywhere outside `own_prefix` and the start topics.
     pub publish: Option<Vec<TopicFilter>>,
     /// What it may subscribe to; `None`: everything.
@@ -232,6 +234,7 @@ impl User {
             password_hash: Some(password_hash),
             groups: Vec::new(),
             rights: Rights { publish: true, subscribe: true, start: false },
+            console: false,
             publish: None,
             subscribe: None,
             rate: None,

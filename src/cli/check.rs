@@ -145,6 +145,9 @@ fn describe_user(user: &User, out: &mut dyn Write) -> io::Result<()> {
         Some(topics) => topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>().join(", "),
     };
     write!(out, "            user \"{}\": {}", user.name, words(user.rights))?;
+    if user.console {
+        write!(out, "; logs in to the console")?;
+    }
     if user.password_hash.is_none() {
         write!(out, "; by certificate alone")?;
     }
@@ -198,11 +201,20 @@ fn events(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
         None => writeln!(out, "            sessions are not received (no portSessionConnectionEvents)")?,
     }
     match &udp.allowed_sources {
-        None if is_loopback(&udp.host) => writeln!(out, "            from this machine"),
-        None => writeln!(out, "            from everybody who can reach it"),
-        Some(sources) if sources.is_empty() => writeln!(out, "            from nobody: allowedSources is empty"),
-        Some(sources) => writeln!(out, "            from {}", sources.join(", ")),
+        None if is_loopback(&udp.host) => writeln!(out, "            from this machine")?,
+        None => writeln!(out, "            from everybody who can reach it")?,
+        Some(sources) if sources.is_empty() => writeln!(out, "            from nobody: allowedSources is empty")?,
+        Some(sources) => writeln!(out, "            from {}", sources.join(", "))?,
     }
+    let both = udp.session_port.is_none() || udp.forward.task == udp.forward.session;
+    let (tasks, sessions) = if both { ("every datagram", "") } else { ("task datagrams", "session datagrams") };
+    for (what, targets) in [(tasks, &udp.forward.task), (sessions, &udp.forward.session)] {
+        if !what.is_empty() && !targets.is_empty() {
+            let targets: Vec<_> = targets.iter().map(ToString::to_string).collect();
+            writeln!(out, "            sends {what} on to {}", targets.join(" and "))?;
+        }
+    }
+    Ok(())
 }
 
 /// Where events come from besides datagrams.

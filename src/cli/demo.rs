@@ -154,7 +154,7 @@ fn banner(bound: &Addresses, qrs: Option<&SocketAddr>, sample: TaskId) -> String
     let port = if mqtt == 1883 { String::new() } else { format!("-p {mqtt} ") };
     format!(
         "sense-butler {version}: demonstration on this machine; nothing leaves it. Ctrl-C ends it.\n\n\
-         MQTT           {}\nREST           {}\nSense events   {} (UDP)\nSimulated QRS  {}\n\n\
+         MQTT           {}\nREST           {}\nSense events   {} (UDP)\nSimulated QRS  {}\nConsole        http://localhost:{rest}/console\n\n\
          Try, in another terminal:\n\
          1. watch everything     mosquitto_sub {port}-v -t 'qliksense/#'\n\
          2. start a Sense task   mosquitto_pub {port}-t qliksense/start_task -m {sample}\n\

@@ -10,7 +10,9 @@ pub mod hash_password;
 pub mod init;
 pub mod options;
 pub mod publish;
+pub mod reload;
 pub mod run;
+pub mod service;
 pub mod simulate;
 pub mod subscribe;
 pub mod talk;
@@ -117,6 +119,15 @@ pub enum Command {
         sense-butler doctor -c config/butler.yaml --data /var/lib/sense-butler --json"
     )]
     Doctor(doctor::Options),
+    /// Install, start, stop and look at the program as a service of this machine (Windows; Linux with systemd).
+    #[command(subcommand, after_help = service::EXAMPLES)]
+    Service(service::Verb),
+    /// Have the running program read its configuration again, and say what is in force and what needs a restart.
+    #[command(
+        after_help = "Give it the options the program was started with. Exit code 64 if the files cannot be used; then nothing has changed.\n\n\
+        Examples:\n  sense-butler reload -c production.yaml\n  sense-butler reload -c config/butler.yaml --rest localhost:8090"
+    )]
+    Reload(RunOptions),
     /// Simulate a Qlik Sense site: a repository service with mutual TLS, tasks that run, and the datagrams Sense would send.
     #[command(
         after_help = "Examples:\n  sense-butler simulate\n  sense-butler simulate --tasks config/simulator.yaml --pki ./certs"
@@ -165,6 +176,8 @@ pub fn run(command: Command) -> Exit {
         }
         Command::Init(options) => init::run(&options),
         Command::Doctor(options) => doctor::run(&options),
+        Command::Service(verb) => service::run(&verb),
+        Command::Reload(options) => reload::run(&options),
         Command::Simulate(options) => simulate::main(&options),
         Command::HashPassword => match hash_password::run(&mut io::stdout()) {
             Ok(()) => Exit::Done,
@@ -183,15 +196,19 @@ const LOOK_AT_SOCKETS: u32 = 5;
 
 /// Runs a verb on a runtime of its own.
 fn in_runtime(verb: impl Future<Output = Exit>) -> Exit {
-    match tokio::runtime::Builder::new_multi_thread().event_interval(LOOK_AT_SOCKETS).enable_all().build() {
-        Ok(runtime) => {
-            let exit = runtime.block_on(verb);
-            // What still runs was given its time to stop; a thread that hangs must not keep the process.
-            runtime.shutdown_timeout(Duration::from_millis(200));
-            exit
-        }
-        Err(error) => complain(format_args!("the system gives no threads to run on: {error}")),
-    }
+    on_runtime(verb).unwrap_or_else(|error| complain(format_args!("{NO_THREADS}: {error}")))
+}
+
+const NO_THREADS: &str = "the system gives no threads to run on";
+
+/// The same for whatever a future says.
+fn on_runtime<T>(verb: impl Future<Output = T>) -> io::Result<T> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.event_interval(LOOK_AT_SOCKETS).enable_all().build()?;
+    let said = runtime.block_on(verb);
+    // What still runs was given its time to stop; a thread that hangs must not keep the process.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    Ok(said)
 }
 
 /// Says what is wrong with the configuration. Exit code 64.
@@ -262,7 +279,7 @@ mod tests {
             assert!(verb.get_about().is_some_and(|about| !about.to_string().is_empty()), "{name}");
             verbs += 1;
         }
-        assert_eq!(verbs, 11);
+        assert_eq!(verbs, 13);
     }
 
     #[test]

@@ -1,40 +1,129 @@
 //! `sense-butler run`: broker, bridge and REST until stopped.
 
-use super::{Exit, RunOptions, complain, in_runtime, not_built, refuse};
+use std::io::{self, Write as _};
+
+use super::{Exit, NO_THREADS, RunOptions, on_runtime};
+#[cfg(not(target_os = "linux"))]
+use crate::service::attend::Nobody;
+#[cfg(target_os = "linux")]
+use crate::service::notify::Notify;
 use crate::{
-    app::{self, Addresses, App},
-    config::{self, Loaded},
-    telemetry::logging,
+    app::{self, Addresses, App, BuildError, Fatal},
+    config::{self, ConfigErrors, LoadOptions, Loaded},
+    service::attend::{GivenUp, Manager, attend},
+    telemetry::logging::{self, LogError},
 };
 
-/// Runs until stopped. The order: configuration without touching the network, then every socket, then work.
-pub fn run(options: &RunOptions) -> Exit {
-    let loaded = match config::load(&options.files.load_options(&options.addresses)) {
-        Ok(loaded) => loaded,
-        Err(errors) => return refuse(&errors),
-    };
-    let _log = match logging::init(&loaded.settings.log) {
-        Ok(guard) => guard,
-        Err(error) => return complain(error),
-    };
-    in_runtime(serve(loaded))
+/// Why it did not run, or no longer.
+#[derive(Debug)]
+pub(super) struct Failed {
+    /// How the verb ends.
+    pub exit: Exit,
+    /// What to say: whole lines.
+    pub text: String,
 }
 
-async fn serve(loaded: Loaded) -> Exit {
+impl Failed {
+    /// Exit code 1.
+    fn because(why: impl std::fmt::Display) -> Self {
+        Self { exit: Exit::Failed, text: format!("sense-butler: {why}\n") }
+    }
+
+    /// Says it on standard error.
+    fn say(&self) -> Exit {
+        // Nobody is left to tell when standard error is closed.
+        drop(io::stderr().write_all(self.text.as_bytes()));
+        self.exit
+    }
+}
+
+impl From<ConfigErrors> for Failed {
+    fn from(errors: ConfigErrors) -> Self {
+        Self { exit: Exit::Usage, text: errors.to_string() }
+    }
+}
+
+impl From<LogError> for Failed {
+    fn from(error: LogError) -> Self {
+        Self::because(error)
+    }
+}
+
+impl From<Fatal> for Failed {
+    fn from(fatal: Fatal) -> Self {
+        Self::because(fatal)
+    }
+}
+
+impl From<BuildError> for Failed {
+    fn from(error: BuildError) -> Self {
+        let exit = if error.is_configuration() { Exit::Usage } else { Exit::Failed };
+        Self { exit, ..Self::because(error) }
+    }
+}
+
+/// Runs until stopped.
+pub fn run(options: &RunOptions) -> Exit {
+    let load = options.files.load_options(&options.addresses);
+    match foreground(&load) {
+        Ok(()) => Exit::Done,
+        Err(failed) => failed.say(),
+    }
+}
+
+/// Runs until a signal comes.
+fn foreground(load: &LoadOptions) -> Result<(), Failed> {
     // Before anything is bound: a signal that comes early stops in order, too.
-    let asked = app::signal();
+    work(config::load(load).map_err(|errors| unreadable(&errors, load))?, manager(), app::signal)
+}
+
+/// The files cannot be used; where those lie that could.
+fn unreadable(errors: &ConfigErrors, load: &LoadOptions) -> Failed {
+    let good = load.last_good();
+    let good = good.map(|place| format!("\nCopies of the files that were good last are in {}.\n", place.display()));
+    Failed { exit: Exit::Usage, text: format!("{errors}{}", good.unwrap_or_default()) }
+}
+
+/// Runs until `asked` resolves. The order: log, then every socket, then work.
+pub(super) fn work<F: Future<Output = &'static str>>(
+    loaded: Loaded,
+    manager: impl Manager,
+    asked: impl FnOnce() -> F,
+) -> Result<(), Failed> {
+    let _log = logging::init(&loaded.settings.log)?;
+    let served = on_runtime(async { serve(&loaded, manager, asked()).await });
+    served.unwrap_or_else(|error| Err(Failed::because(format_args!("{NO_THREADS}: {error}"))))
+}
+
+#[cfg(target_os = "linux")]
+fn manager() -> Option<Notify> {
+    Notify::from_environment()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn manager() -> Nobody {
+    Nobody
+}
+
+async fn serve(
+    loaded: &Loaded,
+    manager: impl Manager,
+    asked: impl Future<Output = &'static str>,
+) -> Result<(), Failed> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let app = match App::build(&loaded) {
-        Ok(app) => app,
-        Err(error) => return not_built(&error),
-    };
-    introduce(&loaded, &app.addresses());
-    match app.run(asked).await {
-        Ok(()) => Exit::Done,
-        Err(fatal) => complain(fatal),
+    let app = App::build(loaded)?;
+    introduce(loaded, &app.addresses());
+    let given_up = GivenUp::default();
+    let attended = attend(manager, app.readiness(), given_up.clone(), asked);
+    app.run(attended).await?;
+    if given_up.is_so() {
+        return Err(Failed::because(
+            "it was not ready for too long and stopped so that it is started again; the log says which part",
+        ));
     }
+    Ok(())
 }
 
 fn introduce(loaded: &Loaded, addresses: &Addresses) {

@@ -8,6 +8,7 @@ mod broker_file;
 mod butler;
 mod diagnostic;
 mod find;
+pub mod reload;
 #[cfg(test)]
 mod samples;
 pub mod settings;
@@ -32,6 +33,9 @@ pub use self::{
 };
 use self::{diagnostic::Report, settings::Settings, tree::Node, yaml::SyntaxError};
 use crate::names::Secret;
+
+/// The directory, in the data directory, with copies of the files that were good last.
+const LAST_GOOD: &str = "last-good";
 
 /// What the command line says instead of the files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,8 +93,13 @@ impl LoadOptions {
         }
     }
 
+    /// Where copies of the files are that were good last, if there are any.
+    pub fn last_good(&self) -> Option<PathBuf> {
+        Some(self.data().join(LAST_GOOD)).filter(|directory| directory.is_dir())
+    }
+
     /// The data directory that holds.
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.overrides.data.as_ref().map_or_else(|| self.data_dir.clone(), |data| self.cwd.join(data))
     }
 }
@@ -121,12 +130,21 @@ pub struct Loaded {
     pub overrides: Overrides,
     /// The text of `broker.toml` as it was read; it holds hashes of passwords.
     pub broker_read: Option<Secret>,
+    /// The text of `butler.yaml` as it was read; it may hold a password.
+    pub butler_read: Option<Secret>,
+    /// Where it was looked for and what was known of this machine.
+    options: LoadOptions,
 }
 
 impl Loaded {
     /// Where the program keeps its own file; `None`: in memory, as `storage.in_memory` of `broker.toml` says for both stores.
     pub fn keep_dir(&self) -> Option<&Path> {
         self.broker.storage.directory.as_ref().map(|_| self.data_dir.as_path())
+    }
+
+    /// Where copies of the files are that were good last.
+    pub fn last_good(&self) -> PathBuf {
+        self.data_dir.join(LAST_GOOD)
     }
 
     /// The settings of a newer text of `broker.toml`, with everything else as it is.
@@ -189,7 +207,9 @@ struct Reported;
 fn load_from(options: &LoadOptions, sources: Sources) -> Result<Loaded, ConfigErrors> {
     let butler_text = sources.butler.as_deref().map(find::read);
     let broker_text = sources.broker.as_deref().map(find::read);
-    let read = broker_text.as_ref().and_then(|text| text.as_ref().ok()).map(Secret::new);
+    let secret =
+        |text: &Option<Result<String, String>>| text.as_ref().and_then(|text| text.as_ref().ok()).map(Secret::new);
+    let (butler_read, broker_read) = (secret(&butler_text), secret(&broker_text));
     let butler_report = Report::new(sources.butler.as_deref());
     let broker_report = Report::new(sources.broker.as_deref());
     let butler_root = tree(&butler_report, butler_text, yaml::parse);
@@ -197,7 +217,7 @@ fn load_from(options: &LoadOptions, sources: Sources) -> Result<Loaded, ConfigEr
     let texts = (butler_root, broker_root);
     let (settings, broker) = decode(options, &texts, &butler_report, &broker_report);
     let mut loaded = finish(settings.zip(broker), options, sources, [butler_report, broker_report])?;
-    loaded.broker_read = read;
+    (loaded.butler_read, loaded.broker_read) = (butler_read, broker_read);
     Ok(loaded)
 }
 
@@ -261,8 +281,9 @@ fn finish(
     }
     match settings {
         Some((settings, broker)) if errors.is_empty() => {
-            let (data_dir, overrides) = (options.data(), options.overrides.clone());
-            Ok(Loaded { settings, broker, data_dir, sources, warnings, overrides, broker_read: None })
+            let (data_dir, overrides, options) = (options.data(), options.overrides.clone(), options.clone());
+            let (butler_read, broker_read) = (None, None);
+            Ok(Loaded { settings, broker, data_dir, sources, warnings, overrides, broker_read, butler_read, options })
         }
         _ => Err(ConfigErrors { errors, warnings }),
     }

@@ -15,6 +15,8 @@ use crate::{
     telemetry::logging::LogSettings,
 };
 
+use super::address::HostPort;
+
 mod start;
 
 pub use self::start::{FixedStart, StartLimits, StartSettings, StartTaskFilter, StartTopic, UserFilter};
@@ -29,7 +31,7 @@ pub enum Generation {
 }
 
 /// Everything of `butler.yaml` (root key `Butler:`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Where it was read from; `None`: built-in defaults.
     pub file: Option<PathBuf>,
@@ -68,7 +70,7 @@ impl Settings {
 }
 
 /// A topic event and its switch: basic topic always when `send`, the full JSON topic when `send_full`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventTopics {
     /// Whether this kind is published at all.
     pub send: bool,
@@ -81,7 +83,7 @@ pub struct EventTopics {
 }
 
 /// The four topics of user activity (generation 5.4).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionTopics {
     /// `sessionStartTopic`
     pub session_start: TopicName,
@@ -113,7 +115,7 @@ pub enum SessionUser {
 }
 
 /// `mqttConfig`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MqttSettings {
     /// `enable`: forwarding of events and starting of tasks; the broker runs in any case.
     pub enable: bool,
@@ -147,8 +149,24 @@ pub struct MqttSettings {
     pub rest_qos_retain: bool,
 }
 
+impl MqttSettings {
+    /// Takes what newer settings publish, on the topics there are: the switches of events, and the types of tasks.
+    pub fn switch(&mut self, newer: &Self) {
+        let pairs = [
+            (&mut self.failed, &newer.failed),
+            (&mut self.aborted, &newer.aborted),
+            (&mut self.succeeded, &newer.succeeded),
+            (&mut self.distributed, &newer.distributed),
+        ];
+        for (topics, newer) in pairs {
+            (topics.send, topics.send_full) = (newer.send, newer.send_full);
+        }
+        self.task_types.clone_from(&newer.task_types);
+    }
+}
+
 /// Embedded or external broker.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BrokerChoice {
     /// The built-in one; `port` is `brokerPort`, used when there is no `broker.toml`.
     Embedded {
@@ -160,7 +178,7 @@ pub enum BrokerChoice {
 }
 
 /// A broker elsewhere.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalBroker {
     /// `brokerHost`
     pub host: String,
@@ -188,7 +206,7 @@ pub enum MqttProtocol {
 }
 
 /// TLS towards an external broker.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerTls {
     /// `ca`: PEM file with the authorities to trust; absent: the system's.
     pub ca: Option<PathBuf>,
@@ -201,7 +219,7 @@ pub struct BrokerTls {
 }
 
 /// `udpServerConfig`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UdpSettings {
     /// `enable`
     pub enable: bool,
@@ -223,10 +241,21 @@ pub struct UdpSettings {
     pub queue_max_bytes: usize,
     /// Receive buffer asked of the kernel, bytes (4 MiB).
     pub receive_buffer: usize,
+    /// `forwardTo`, `forwardSessionsTo`: where datagrams are sent on.
+    pub forward: Forwarding,
+}
+
+/// Where datagrams are sent on as they came, e.g. to Butler during a move.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Forwarding {
+    /// `forwardTo`: those of `portTaskFailure`.
+    pub task: Vec<HostPort>,
+    /// Those of `portSessionConnectionEvents`: `forwardSessionsTo`, or the same as the others where that is not written.
+    pub session: Vec<HostPort>,
 }
 
 /// `restServerConfig` and `restServerEndpointsEnable`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestSettings {
     /// `enable`
     pub enable: bool,
@@ -257,7 +286,7 @@ pub struct RestSettings {
 }
 
 /// TLS of the REST listener.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestTls {
     /// Certificate chain, PEM.
     pub cert: PathBuf,
@@ -292,7 +321,7 @@ impl Network {
 }
 
 /// The routes of Butler that this program offers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoints {
     /// `apiListEnabledEndpoints` (v5.4: `apiListEnbledEndpoints`)
     pub list_endpoints: bool,
@@ -316,10 +345,14 @@ pub struct Endpoints {
     pub tasks_start: bool,
     /// `tasksStop`: `POST /api/v1/executions/{id}/stop`; as `senseStartTask` unless written.
     pub tasks_stop: bool,
+    /// `console`: the web console at `/console`.
+    pub console: bool,
+    /// `configReload`: whether callers from `allowedSources` may reload the configuration; those on this machine always may.
+    pub config_reload: bool,
 }
 
 /// `eventSources`: where events come from besides datagrams.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EventSources {
     /// `polling`: the pause between two looks at what QRS keeps of executions; `None`: off.
     pub polling: Option<Duration>,
@@ -343,7 +376,7 @@ pub struct NotificationSettings {
 }
 
 /// `configQRS` and `cert`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QrsSettings {
     /// `host`; `None`: no QRS configured, the task part is off and says so.
     pub host: Option<String>,
@@ -391,7 +424,7 @@ pub enum QrsVerify {
 }
 
 /// `dockerHealthCheck`
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DockerHealth {
     /// `enable`
     pub enable: bool,

@@ -17,7 +17,7 @@ pub mod print;
 pub mod probe;
 mod program;
 mod qrs;
-mod running;
+pub mod running;
 
 use self::{finding::Report, running::Running};
 use crate::config::{self, LoadOptions};

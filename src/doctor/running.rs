@@ -89,6 +89,12 @@ impl Running {
         None
     }
 
+    /// Has it do something: `POST` without a body. Status and body of the answer; `None`: there was none.
+    pub async fn post(&self, loaded: &Loaded, path: &str) -> Option<(u16, String)> {
+        let answer = client(&loaded.settings.rest)?.post(format!("{}{path}", self.at)).send().await.ok()?;
+        Some((answer.status().as_u16(), answer.text().await.ok()?))
+    }
+
     /// The number of the process, where the system tells.
     #[cfg(target_os = "linux")]
     pub fn pid(&self) -> Option<u32> {

@@ -243,7 +243,7 @@ impl Shelf {
         async move { receiver.await.unwrap_or(Err(KeepError::Stopped)) }
     }
 
-    /// Like [`Shelf::write`], but nobody waits: a failure is counted and logged.
+    /// Like [`Shelf::write`], but nobody waits: it is written within 20 ms, with what others wait for; a failure is counted and logged.
     pub fn write_later(&self, changes: Vec<Change>) {
         self.keep.0.inbox.submit(Job::new(self.name, changes, None));
     }

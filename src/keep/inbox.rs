@@ -1,6 +1,7 @@
 //! What waits for the writer: writes, in the order they were called.
 //!
-//! Handing something over never blocks: one short lock, one wake. Bounded in bytes, those of the commit under way included; what does not
+//! What nobody waits for waits itself, at most [`LATER`], so that it goes into a commit of others: a commit of its own would only keep the next
+//! one waiting. Handing something over never blocks: one short lock, one wake. Bounded in bytes, those of the commit under way included; what does not
 //! fit is refused at once.
 
 use std::{
@@ -9,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -21,6 +22,8 @@ use super::{Change, KeepError, metrics::KeepMetrics};
 pub(super) const ROOM: usize = 64 << 20;
 /// Bytes of one commit; a write of any size is taken if it is the first.
 const COMMIT: usize = 8 << 20;
+/// How long what nobody waits for may wait for the commit of others.
+const LATER: Duration = Duration::from_millis(20);
 /// What a change takes beside its bytes.
 const OVERHEAD: usize = 64;
 
@@ -48,10 +51,55 @@ struct State {
     jobs: VecDeque<Job>,
     /// Of everything handed over and not decided yet.
     bytes: usize,
+    /// Of those that wait, so many are waited for.
+    urgent: usize,
+    /// The others are due then.
+    due: Option<Instant>,
     /// The writer sleeps.
     asleep: bool,
     stopping: bool,
     closed: bool,
+}
+
+impl State {
+    /// Puts a job at the end; whether the writer has something else to wait for now.
+    fn add(&mut self, job: Job) -> bool {
+        let first = if job.waiting.is_some() {
+            self.urgent += 1;
+            true
+        } else {
+            let set = self.due.is_none();
+            self.due.get_or_insert_with(|| Instant::now() + LATER);
+            set || self.bytes > COMMIT
+        };
+        self.jobs.push_back(job);
+        first
+    }
+
+    /// Whether there is a commit's work now.
+    fn is_ready(&self) -> bool {
+        self.stopping
+            || self.urgent > 0
+            || self.bytes > COMMIT && !self.jobs.is_empty()
+            || self.due.is_some_and(|due| due <= Instant::now())
+    }
+
+    /// What the next commit takes.
+    fn take(&mut self) -> Vec<Job> {
+        let (mut jobs, mut bytes) = (Vec::new(), 0);
+        while let Some(job) = self.jobs.front() {
+            bytes += job.bytes;
+            if !jobs.is_empty() && bytes > COMMIT {
+                break;
+            }
+            self.urgent -= usize::from(job.waiting.is_some());
+            jobs.extend(self.jobs.pop_front());
+        }
+        if self.jobs.is_empty() {
+            self.due = None;
+        }
+        jobs
+    }
 }
 
 /// See the module.
@@ -93,8 +141,8 @@ impl Inbox {
         }
         state.bytes += job.bytes;
         self.metrics.queued(state.bytes);
-        state.jobs.push_back(job);
-        let asleep = state.asleep;
+        let first = state.add(job);
+        let asleep = state.asleep && first;
         drop(state);
         if asleep {
             self.wake.notify_one();
@@ -104,29 +152,16 @@ impl Inbox {
     /// Waits for work, until `deadline` if there is one.
     pub(super) fn take(&self, deadline: Option<Instant>) -> Work {
         let mut state = self.state.lock();
-        while state.jobs.is_empty() && !state.stopping {
+        let is_over = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= Instant::now());
+        while !state.is_ready() && !is_over(deadline) {
             state.asleep = true;
-            let over = match deadline {
-                Some(until) => self.wake.wait_until(&mut state, until).timed_out(),
-                None => {
-                    self.wake.wait(&mut state);
-                    false
-                }
-            };
+            match deadline.into_iter().chain(state.due).min() {
+                Some(until) => drop(self.wake.wait_until(&mut state, until)),
+                None => self.wake.wait(&mut state),
+            }
             state.asleep = false;
-            if over {
-                break;
-            }
         }
-        let (mut jobs, mut bytes) = (Vec::new(), 0);
-        while let Some(job) = state.jobs.front() {
-            bytes += job.bytes;
-            if !jobs.is_empty() && bytes > COMMIT {
-                break;
-            }
-            jobs.extend(state.jobs.pop_front());
-        }
-        Work { jobs, last: state.stopping && state.jobs.is_empty() }
+        Work { jobs: state.take(), last: state.stopping && state.jobs.is_empty() }
     }
 
     /// Tells what became of writes, in their order, and gives their room back.
@@ -168,6 +203,7 @@ impl Inbox {
         let jobs = {
             let mut state = self.state.lock();
             state.closed = true;
+            (state.urgent, state.due) = (0, None);
             std::mem::take(&mut state.jobs)
         };
         self.decide(jobs.into(), &Err(KeepError::Stopped));

@@ -147,8 +147,8 @@ address = \"localhost:{mqtt}\"
 [[users]]
 name = {user}
 password_hash = {hash}
-# publish: send messages; subscribe: receive them; start: start tasks.
-rights = [\"publish\", \"subscribe\", \"start\"]
+# publish: send messages; subscribe: receive them; start: start tasks; console: log in to the web console of the REST server, /console.
+rights = [\"publish\", \"subscribe\", \"start\", \"console\"]
 ",
         mqtt = ports.mqtt,
         user = toml(&answers.mqtt_user),

@@ -1,23 +1,42 @@
 //! Logging: one readable line per event on the terminal, and the same lines in files where wanted.
 //!
-//! Butler's level names are kept; `RUST_LOG` overrules them. Invariants: the terminal gets colours only if it is one; no line waits for a
+//! Butler's level names are kept; `RUST_LOG` overrules them. The level can be changed while the program runs. Invariants: the terminal gets colours only if it is one; no line waits for a
 //! slow disk (the file has a thread of its own, see [`super::logfile`]); a closed standard error silences the terminal and nothing else.
 
-use std::{io::IsTerminal as _, path::PathBuf};
+use std::{
+    io::IsTerminal as _,
+    path::PathBuf,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::counter::ConstCounter,
+};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
-    EnvFilter,
+    EnvFilter, Registry,
     fmt::{self, FmtContext, FormatEvent, FormatFields, format::Writer},
-    layer::SubscriberExt as _,
+    layer::{Context, Layer, SubscriberExt as _},
     registry::LookupSpan,
+    reload,
     util::SubscriberInitExt as _,
 };
 
 use super::logfile::{self, LogFile};
 
+/// The filter of the process, of which there is one, as there is one log.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// The variable that overrules the level.
+const OVERRULES: &str = "RUST_LOG";
+
 /// What is logged, and where to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
     /// `logLevel`: error, warn, info, verbose (= info with detail), debug, silly (= trace).
     pub level: String,
@@ -54,7 +73,7 @@ pub struct LogGuard(Option<logfile::Closer>);
 /// # Errors
 /// See [`LogError`]; nothing is set up then.
 pub fn init(settings: &LogSettings) -> Result<LogGuard, LogError> {
-    let filter = filter(&settings.level, std::env::var("RUST_LOG").ok().as_deref())?;
+    let (filter, handle) = reload::Layer::new(filter(&settings.level, std::env::var(OVERRULES).ok().as_deref())?);
     let colours = std::io::stderr().is_terminal();
     let terminal = fmt::layer().with_ansi(colours).with_writer(std::io::stderr).event_format(Readable);
     let (file, closer) = if settings.to_file {
@@ -63,9 +82,25 @@ pub fn init(settings: &LogSettings) -> Result<LogGuard, LogError> {
     } else {
         (None, None)
     };
-    let registry = tracing_subscriber::registry().with(filter).with(terminal).with(file);
+    let registry = tracing_subscriber::registry().with(filter).with(terminal).with(file).with(Counted);
     registry.try_init().map_err(|_| LogError::Twice)?;
+    // Nobody was here before, or the line above had failed.
+    let _ = FILTER.set(handle);
     Ok(LogGuard(closer))
+}
+
+/// Logs at another of Butler's levels from now on, where [`init`] was called. False: `RUST_LOG` is set, and goes on to overrule it.
+///
+/// # Errors
+/// If there is no such level.
+pub fn set_level(level: &str) -> Result<bool, LogError> {
+    let environment = std::env::var(OVERRULES).ok();
+    let filter = filter(level, environment.as_deref())?;
+    if let Some(handle) = FILTER.get() {
+        // It fails only where the log itself has gone.
+        let _ = handle.reload(filter);
+    }
+    Ok(environment.is_none_or(|text| text.trim().is_empty()))
 }
 
 impl LogGuard {
@@ -73,6 +108,44 @@ impl LogGuard {
     pub fn lines_lost(&self) -> u64 {
         self.0.as_ref().map_or(0, logfile::Closer::lines_lost)
     }
+}
+
+/// Lines that were logged, of the two levels that somebody should look at.
+static ERRORS: AtomicU64 = AtomicU64::new(0);
+static WARNINGS: AtomicU64 = AtomicU64::new(0);
+
+/// Counts what the filter lets pass.
+struct Counted;
+
+impl<S: Subscriber> Layer<S> for Counted {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        match *event.metadata().level() {
+            Level::ERROR => ERRORS.fetch_add(1, Ordering::Relaxed),
+            Level::WARN => WARNINGS.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
+    }
+}
+
+/// Shows the counts.
+#[derive(Debug)]
+struct Lines;
+
+impl Collector for Lines {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let (help, kind) = ("Lines in the log that report a problem, by level", ConstCounter::new(0_u64).metric_type());
+        let mut family = encoder.encode_descriptor("sense_butler_log_lines", help, None, kind)?;
+        for (level, lines) in [("error", &ERRORS), ("warn", &WARNINGS)] {
+            let counter = ConstCounter::new(lines.load(Ordering::Relaxed));
+            counter.encode(family.encode_family(&[("level", level)])?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the lines visible as `sense_butler_log_lines_total{level}`.
+pub(super) fn register(registry: &mut super::metrics::Registry) {
+    registry.register_collector(Box::new(Lines));
 }
 
 /// Our own lines at the level asked for, those of libraries one step quieter: their `info` is our `debug`.

@@ -1,16 +1,15 @@
 //! The registry every room hangs its metrics into, and what is known of the process itself.
 //!
 //! Conventions: names begin with `sense_butler_` (the whole name is written where it is registered: it can be searched for), base units,
-//! `_total` is added to counters by the encoder. The process's own three follow the names every Prometheus client library uses.
+//! `_total` is added to counters by the encoder. The process's own follow the names every Prometheus client library uses; what a system does not tell is
+//! not shown.
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+mod process;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _, text},
+    encoding::text,
     metrics::{gauge::ConstGauge, info::Info},
 };
 
@@ -28,8 +27,9 @@ pub fn registry() -> Registry {
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let started: ConstGauge<f64> = ConstGauge::new(started.as_secs_f64());
     registry.register("process_start_time_seconds", "Start time of the process, seconds since 1970 (UTC)", started);
-    registry.register_collector(Box::new(Memory));
+    registry.register_collector(Box::new(process::Process));
     super::panics::register(&mut registry);
+    super::logging::register(&mut registry);
     registry
 }
 
@@ -45,24 +45,9 @@ pub fn encode(registry: &Registry) -> String {
     }
 }
 
-/// Memory, read when asked.
-#[derive(Debug)]
-struct Memory;
-
-impl Collector for Memory {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Some(bytes) = resident_bytes() else { return Ok(()) };
-        let gauge = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
-        let help = "Resident memory, bytes";
-        gauge.encode(encoder.encode_descriptor("process_resident_memory_bytes", help, None, gauge.metric_type())?)
-    }
-}
-
-/// Resident memory of this process, bytes; `None` where the system has no `/proc/self/status` (`proc(5)`, `VmRSS` in kB).
+/// Resident memory of this process, bytes; `None` where the system has no `/proc/self/status`.
 pub fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+    process::of_status(&process::status()?, "VmRSS:")?.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -83,6 +68,12 @@ mod tests {
     fn memory_is_measured() {
         let bytes = resident_bytes().unwrap();
         assert!((1 << 20..1 << 34).contains(&bytes), "{bytes}");
-        assert!(encode(&registry()).contains("process_resident_memory_bytes "));
+        let text = encode(&registry());
+        for name in
+            ["resident_memory_bytes", "virtual_memory_bytes", "threads", "open_fds", "max_fds", "cpu_seconds_total"]
+        {
+            let value = text.lines().find_map(|line| line.strip_prefix(&format!("process_{name} ")));
+            assert!(value.is_some_and(|value| value.parse::<f64>().unwrap() >= 0.0), "{name}: {text}");
+        }
     }
 }

@@ -9,6 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::gauge::ConstGauge,
+};
 use tokio::sync::watch;
 
 /// What a part says of itself.
@@ -97,6 +102,11 @@ impl Readiness {
         Watch(self.0.subscribe())
     }
 
+    /// Makes it visible as `sense_butler_ready` and `sense_butler_part_ready{part,required}`.
+    pub fn register(&self, registry: &mut super::metrics::Registry) {
+        registry.register_collector(Box::new(Shown(self.clone())));
+    }
+
     fn set(&self, index: usize, ready: bool, detail: String, until: Option<Instant>) {
         self.0.send_if_modified(|entries| {
             let Some(entry) = entries.get_mut(index) else { return false };
@@ -106,6 +116,25 @@ impl Readiness {
             entry.until = until;
             changed
         });
+    }
+}
+
+/// The readiness as metrics, looked up when somebody asks.
+#[derive(Debug)]
+struct Shown(Readiness);
+
+impl Collector for Shown {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let ready = ConstGauge::new(i64::from(self.0.is_ready()));
+        let help = "1 while every required part does its work";
+        ready.encode(encoder.encode_descriptor("sense_butler_ready", help, None, ready.metric_type())?)?;
+        let help = "1 while a part does its work; those that are not required are peers that may be away, and files";
+        let mut family = encoder.encode_descriptor("sense_butler_part_ready", help, None, ready.metric_type())?;
+        for part in self.0.parts() {
+            let labels = [("part", part.name), ("required", if part.required { "true" } else { "false" })];
+            ConstGauge::new(i64::from(part.ready)).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 }
 
@@ -172,6 +201,23 @@ mod tests {
         assert_eq!(parts.iter().map(|part| part.name).collect::<Vec<_>>(), ["broker", "rest", "qrs"]);
         assert_eq!(serde_json::to_string(&parts[0]).unwrap(), r#"{"name":"broker","ready":true,"required":true}"#);
         assert_eq!(parts[1].detail, "port lost");
+    }
+
+    #[test]
+    fn monitoring_sees_the_parts() {
+        let (readiness, mut registry) = (Readiness::new(), super::super::metrics::Registry::default());
+        readiness.register(&mut registry);
+        let (broker, qrs) = (readiness.latch("broker"), readiness.note("qrs"));
+        broker.up();
+        qrs.down("away");
+        let text = super::super::metrics::encode(&registry);
+        for line in [
+            "sense_butler_ready 1\n",
+            "sense_butler_part_ready{part=\"broker\",required=\"true\"} 1\n",
+            "sense_butler_part_ready{part=\"qrs\",required=\"false\"} 0\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ use sense_butler::{
     bus::{BoxFuture, Bus, Publication, PublishError, Receipt, Routed, Subscription, Transport},
     config::{
         LoadOptions, built_in,
+        reload::Reloaded,
         settings::{Generation, RestSettings, Settings, StartTaskFilter},
     },
     keep::{
@@ -141,7 +142,7 @@ pub struct Running {
 fn tasks(keep: &Keep) -> TasksState {
     let filter = StartTaskFilter::default();
     let starter = Starter::open(Qrs::new(&defaults().qrs), filter, keep.shelf("starts"), Patience::default()).unwrap();
-    TasksState { starter, deadline: Duration::ZERO }
+    TasksState { starter }
 }
 
 /// The body the start handler double answers with.
@@ -191,6 +192,8 @@ pub fn start_in(generation: Generation, rest: RestSettings, room: usize, change:
         readiness: readiness.clone(),
         registry: Arc::new(registry),
         counters,
+        console: None,
+        reload: Arc::new(|_| Box::pin(async { Ok(Reloaded::default()) })),
     };
     change(&mut setup);
     let stop = CancellationToken::new();

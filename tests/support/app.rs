@@ -80,7 +80,10 @@ fn program() -> Command {
 /// The program with its working directory, untouched by the environment of whoever runs the tests.
 fn command(dir: &Dir, arguments: &[&str]) -> Command {
     let mut command = program();
-    command.args(arguments).current_dir(&dir.0).env_remove("RUST_LOG").env_remove("NODE_ENV");
+    command.args(arguments).current_dir(&dir.0);
+    for variable in ["RUST_LOG", "NODE_ENV", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+        command.env_remove(variable);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -131,7 +134,12 @@ pub struct App {
 impl App {
     /// Starts a verb; returns at once.
     pub fn start(dir: &Dir, arguments: &[&str]) -> Self {
-        let mut child = command(dir, arguments).spawn().unwrap();
+        Self::start_with(dir, arguments, &[])
+    }
+
+    /// Starts a verb with these variables in its environment; returns at once.
+    pub fn start_with(dir: &Dir, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut child = command(dir, arguments).envs(environment.iter().copied()).spawn().unwrap();
         let (sender, output) = watch::channel(String::new());
         let streams: [Box<dyn Read + Send>; 2] =
             [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];

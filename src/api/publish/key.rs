@@ -44,6 +44,7 @@ mod tests {
                 body: bytes::Bytes::new(),
                 peer: ([127, 0, 0, 1], 1).into(),
                 token: None,
+                visit: None,
             };
             read(&request, other).map_err(|fault| fault.kind)
         };

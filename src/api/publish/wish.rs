@@ -287,6 +287,7 @@ mod tests {
             body: Bytes::copy_from_slice(body),
             peer: ([127, 0, 0, 1], 1).into(),
             token: None,
+            visit: None,
         }
     }
 

@@ -57,8 +57,6 @@ const USUAL_WAIT: Duration = Duration::from_secs(60);
 pub struct TasksState {
     /// Who starts, follows and stops.
     pub starter: Starter,
-    /// `startTask.deadlineSeconds`: how long a start waits for Qlik Sense that does not say.
-    pub deadline: Duration,
 }
 
 /// `/api/v1/executions/{id}/stop`
@@ -69,18 +67,20 @@ pub(super) fn is_stop(path: &str) -> bool {
 }
 
 /// Writes down that a caller was refused who may not start or stop anything.
-pub(super) fn refused(state: &State, peer: std::net::IpAddr, fault: &Fault) {
+pub(super) fn refused(state: &State, (peer, user): (std::net::IpAddr, Option<&str>), fault: &Fault) {
     let (address, outcome) = (
         peer.to_canonical().to_string(),
         StartOutcome::failed(StartStatus::Denied, "forbidden", fault.message.as_str()),
     );
-    let asker = Asker { address: Some(address.clone()), ..Asker::default() };
-    state.setup.tasks.starter.audit().refused((DOOR, &address, &asker), None, &outcome);
+    let asker = Asker { user: user.map(str::to_owned), address: Some(address.clone()), ..Asker::default() };
+    state.setup.tasks.starter.audit().refused((DOOR, user.unwrap_or(&address), &asker), None, &outcome);
 }
 
-/// The caller, as answers and the audit log tell it.
+/// The caller, as answers and the audit log tell it: by name who is logged in to the console or shows a
+/// token, by address everybody else.
 pub(super) fn asker(request: &Request) -> (String, Asker) {
-    let user = request.token.as_ref().map(|token| token.name.to_string());
+    let token = || request.token.as_ref().map(|token| token.name.to_string());
+    let user = request.visitor_name().map(|name| name.to_string()).or_else(token);
     (request.requester(), Asker { user, address: Some(request.address()), ..Asker::default() })
 }
 

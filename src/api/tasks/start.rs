@@ -38,7 +38,7 @@ pub(in crate::api) async fn start(state: &State, request: &Request) -> Result<An
             return Ok(error(400, code, &message));
         }
     };
-    let request = StartRequest { asker, ..wish.into_request(DOOR, requested_by, tasks.deadline) };
+    let request = StartRequest { asker, ..wish.into_request(DOOR, requested_by, tasks.starter.deadline()) };
     let asked = Asked::of(&request);
     let mut ticket = tasks.starter.submit(request).await;
     wait_for(state, patience, ticket.all_said()).await;
@@ -102,6 +102,7 @@ mod tests {
             body: body.into(),
             peer: ([127, 0, 0, 1], 1).into(),
             token: None,
+            visit: None,
         }
     }
 

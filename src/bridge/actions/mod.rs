@@ -69,14 +69,24 @@ pub struct ActionSettings {
     pub own_topics: TopicName,
     /// Topics only the program itself publishes on: nobody gets an answer there.
     pub protected: Vec<TopicFilter>,
-    /// `startTask.deadlineSeconds`: how long a start waits for Qlik Sense that does not say.
-    pub start_deadline: Duration,
+}
+
+/// What the topics of `startTask.topics` start and allow, while the table runs. Cheap to clone.
+#[derive(Clone)]
+pub struct TopicRules(Arc<[Arc<own_start::OwnStart>]>);
+
+impl TopicRules {
+    /// From now on messages on these topics start what these say. Topics that are not in the table are passed over.
+    pub fn obey(&self, topics: &[StartTopic]) {
+        self.0.iter().for_each(|own| own.obey(topics));
+    }
 }
 
 /// The component: subscribes, dispatches, answers.
 pub struct Actions {
     bus: Bus,
     table: Arc<[Entry]>,
+    topics: TopicRules,
     doors: Arc<Doors>,
     metrics: ActionMetrics,
     starter: Starter,
@@ -87,11 +97,15 @@ pub struct Actions {
     answers: (TaskTracker, CancellationToken),
 }
 
-fn table(settings: &ActionSettings, start: &Arc<start::StartTask>) -> Result<Vec<Entry>, NameError> {
+fn table(
+    settings: &ActionSettings,
+    start: &Arc<start::StartTask>,
+    own: &[Arc<own_start::OwnStart>],
+) -> Result<Vec<Entry>, NameError> {
     let ping = settings.own_topics.join("ping")?;
     let mut table = vec![entry(settings.start_topic.clone(), start.clone())?, entry(ping, Arc::new(ping::Ping))?];
-    for topic in &settings.start_topics {
-        table.push(entry(topic.topic.clone(), Arc::new(own_start::OwnStart::new(Arc::clone(start), topic)))?);
+    for (topic, handler) in settings.start_topics.iter().zip(own) {
+        table.push(entry(topic.topic.clone(), Arc::clone(handler) as Arc<dyn Handler>)?);
     }
     Ok(table)
 }
@@ -108,8 +122,10 @@ impl Actions {
     pub fn build(settings: &ActionSettings, bus: Bus, starter: Starter) -> Result<Self, NameError> {
         let answers = (TaskTracker::new(), CancellationToken::new());
         let (tracker, stop) = answers.clone();
-        let start = Arc::new(start::StartTask::new(starter.clone(), settings.start_deadline, tracker, stop));
-        let table = table(settings, &start)?;
+        let start = Arc::new(start::StartTask::new(starter.clone(), tracker, stop));
+        let own = |topic| Arc::new(own_start::OwnStart::new(Arc::clone(&start), topic));
+        let own: Arc<[_]> = settings.start_topics.iter().map(own).collect();
+        let table = table(settings, &start, &own)?;
         let doors = Doors {
             taken: table.iter().map(|entry| entry.filter.clone()).chain(settings.protected.iter().cloned()).collect(),
             own: settings.own_topics.clone(),
@@ -117,6 +133,7 @@ impl Actions {
         Ok(Self {
             bus,
             table: table.into(),
+            topics: TopicRules(own),
             doors: Arc::new(doors),
             metrics: ActionMetrics::default(),
             starter,
@@ -129,6 +146,11 @@ impl Actions {
     /// The counters, to be hung into the registry.
     pub fn metrics(&self) -> &ActionMetrics {
         &self.metrics
+    }
+
+    /// What can be changed of it while it runs.
+    pub fn topics(&self) -> TopicRules {
+        self.topics.clone()
     }
 
     /// Answers messages until told to stop, then lets those under way end.

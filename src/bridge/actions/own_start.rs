@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use super::{
     Handler,
     reply::Reply,
@@ -13,6 +15,7 @@ use super::{
 use crate::{
     bus::{BoxFuture, Delivery},
     config::settings::{FixedStart, StartTaskFilter, StartTopic},
+    names::TopicName,
     sense::tasks::{
         refusal,
         request::{Redelivery, StartStatus, StartTarget},
@@ -26,24 +29,44 @@ const OFF: [&str; 4] = ["", "0", "false", "off"];
 /// See the module.
 pub(super) struct OwnStart {
     start: Arc<StartTask>,
+    topic: TopicName,
+    rule: ArcSwap<Rule>,
+}
+
+/// What a message on the topic starts, or may start.
+struct Rule {
     fixed: Option<StartTarget>,
     filter: StartTaskFilter,
 }
 
-impl OwnStart {
-    pub(super) fn new(start: Arc<StartTask>, topic: &StartTopic) -> Self {
+impl From<&StartTopic> for Rule {
+    fn from(topic: &StartTopic) -> Self {
         let fixed = topic.fixed.clone().map(|fixed| match fixed {
             FixedStart::Task(id) => StartTarget::Id(id),
             FixedStart::Tag(tag) => StartTarget::Tag(tag),
             FixedStart::CustomProperty(name, value) => StartTarget::CustomProperty { name, value },
         });
-        Self { start, fixed, filter: topic.filter.clone() }
+        Self { fixed, filter: topic.filter.clone() }
+    }
+}
+
+impl OwnStart {
+    pub(super) fn new(start: Arc<StartTask>, topic: &StartTopic) -> Self {
+        Self { start, topic: topic.topic.clone(), rule: ArcSwap::from_pointee(topic.into()) }
+    }
+
+    /// From now on messages start what the topic of this name says, if it is this one's.
+    pub(super) fn obey(&self, topics: &[StartTopic]) {
+        if let Some(topic) = topics.iter().find(|topic| topic.topic == self.topic) {
+            self.rule.store(Arc::new(topic.into()));
+        }
     }
 
     fn wish(&self, payload: &[u8]) -> Asking {
-        let Some(target) = &self.fixed else {
+        let rule = self.rule.load();
+        let Some(target) = &rule.fixed else {
             let wish = wish::parse(payload).map_err(|problem| (StartStatus::Invalid, problem))?;
-            return self.allowed(wish);
+            return rule.allowed(wish);
         };
         let text = String::from_utf8_lossy(payload);
         if OFF.iter().any(|word| text.trim().eq_ignore_ascii_case(word)) {
@@ -52,7 +75,9 @@ impl OwnStart {
         }
         Ok(Wish::of(vec![target.clone()]))
     }
+}
 
+impl Rule {
     fn allowed(&self, wish: Wish) -> Asking {
         let Some(refused) = wish.targets.iter().find_map(|target| refusal(&self.filter, target)) else {
             return Ok(wish);

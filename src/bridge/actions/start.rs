@@ -2,7 +2,7 @@
 //!
 //! Invariants: every message gets an answer, also one that cannot be read; a retained message of the past starts nothing.
 
-use std::{borrow::Cow, net::IpAddr, time::Duration};
+use std::{borrow::Cow, net::IpAddr};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -25,8 +25,6 @@ pub(super) type Asking = Result<Wish, (StartStatus, Problem)>;
 /// Starts what messages ask for.
 pub(super) struct StartTask {
     starter: Starter,
-    /// How long a request waits that does not say.
-    deadline: Duration,
     /// Requests whose answers are still to come; the starter bounds them.
     answers: TaskTracker,
     /// The program stops: who still waits for an answer gets it when it is up again.
@@ -41,8 +39,8 @@ async fn tell(asked: Asked, mut ticket: Ticket, reply: Reply) {
 }
 
 impl StartTask {
-    pub(super) fn new(starter: Starter, deadline: Duration, answers: TaskTracker, stop: CancellationToken) -> Self {
-        Self { starter, deadline, answers, stop }
+    pub(super) fn new(starter: Starter, answers: TaskTracker, stop: CancellationToken) -> Self {
+        Self { starter, answers, stop }
     }
 
     /// Answers a message that asks for this, where it may ask at all.
@@ -63,7 +61,7 @@ impl StartTask {
             redelivery: redelivery(delivery),
             kept,
             return_address: Some(reply.address()),
-            ..wish.into_request(door, requested_by, self.deadline)
+            ..wish.into_request(door, requested_by, self.starter.deadline())
         };
         let asked = Asked::of(&request);
         let ticket = self.starter.submit(request).await;

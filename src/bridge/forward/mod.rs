@@ -16,10 +16,13 @@ pub(crate) use tests::settings as test_settings;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
 use serde_json::Value;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{Id, JoinError, JoinSet},
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -52,8 +55,27 @@ const SILENCES: u32 = 8;
 /// ... and not asked again for this long: an event storm must not become a connection storm.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// The kinds of events in metrics, in the order of [`kind`].
+const KINDS: [&str; 6] = ["failed", "aborted", "succeeded", "distributed", "engine_reload_failed", "session"];
+
+/// Where a kind stands in [`KINDS`].
+const fn kind(event: &SenseEvent) -> usize {
+    match event {
+        SenseEvent::Session(_) => 5,
+        SenseEvent::Task(event) => match event.kind {
+            TaskEventKind::Failed => 0,
+            TaskEventKind::Aborted => 1,
+            TaskEventKind::Succeeded => 2,
+            TaskEventKind::Distributed => 3,
+            TaskEventKind::EngineReloadFailed => 4,
+        },
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 struct Metrics {
+    /// By kind; all there from the beginning, so that the first of a kind is seen as a change.
+    kinds: [Counter; KINDS.len()],
     enriched: Counter,
     bare: Counter,
     suppressed: Counter,
@@ -61,7 +83,10 @@ struct Metrics {
 
 impl Metrics {
     fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let events = Family::<[(&'static str, &'static str); 1], Counter>::default();
+        let kinds = KINDS.map(|kind| events.get_or_create(&[("kind", kind)]).clone());
+        let metrics = Self { kinds, ..Self::default() };
+        registry.register("sense_butler_events", "Sense events that came to be published, by kind", events);
         registry.register(
             "sense_butler_events_enriched",
             "Task events published with what QRS knows about them",
@@ -81,9 +106,21 @@ impl Metrics {
     }
 }
 
+/// What is published of the events, while the forwarder runs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Switches(watch::Sender<Arc<MqttSettings>>);
+
+impl Switches {
+    /// Events that come from now on are published as these settings say; their topics do not change.
+    pub fn set(&self, settings: &MqttSettings) {
+        self.0.send_replace(Arc::new(settings.clone()));
+    }
+}
+
 /// The part that turns events into publications.
 pub struct Forwarder {
     settings: MqttSettings,
+    switches: Switches,
     cloud_events: TopicName,
     bus: Bus,
     directory: Option<Arc<dyn TaskDirectory>>,
@@ -111,6 +148,7 @@ impl Forwarder {
         Ok(Self {
             cloud_events: settings.own_topics.join("event")?,
             settings: settings.clone(),
+            switches: Switches(watch::Sender::new(Arc::new(settings.clone()))),
             bus,
             directory: directory.filter(|_| asked),
             users,
@@ -126,6 +164,11 @@ impl Forwarder {
         Self { follower: Some(follower), ..self }
     }
 
+    /// What can be changed of it while it runs.
+    pub fn switches(&self) -> Switches {
+        self.switches.clone()
+    }
+
     /// Forwards until `events` ends, or, after `stop`, until the events already received are out or 0.7 s have passed (0.9 s where the
     /// broker takes nothing any more).
     pub async fn run(self, events: mpsc::Receiver<SenseEvent>, stop: CancellationToken) {
@@ -134,6 +177,7 @@ impl Forwarder {
             sessions,
             publisher: Publisher::start(self.bus, self.publications),
             settings: self.settings,
+            switched: self.switches.0.subscribe(),
             cloud_events: self.cloud_events,
             directory: self.directory,
             follower: self.follower,
@@ -160,6 +204,7 @@ async fn too_late(stop: &CancellationToken) {
 /// The running forwarder.
 struct Work {
     settings: MqttSettings,
+    switched: watch::Receiver<Arc<MqttSettings>>,
     cloud_events: TopicName,
     directory: Option<Arc<dyn TaskDirectory>>,
     follower: Option<Follower>,
@@ -203,10 +248,18 @@ impl Work {
     }
 
     async fn batch(&mut self, first: SenseEvent, events: &mut mpsc::Receiver<SenseEvent>) {
+        // A sender that has gone has changed nothing.
+        if self.switched.has_changed().unwrap_or(false) {
+            let newer = Arc::clone(&self.switched.borrow_and_update());
+            self.settings.switch(&newer);
+        }
         let mut next = Some(first);
         for room in (0..BATCH).rev() {
             let Some(event) = next else { break };
             self.hint(&event);
+            if let Some(counter) = self.metrics.kinds.get(kind(&event)) {
+                counter.inc();
+            }
             match event {
                 event if !self.settings.enable => self.keep_quiet(&event),
                 SenseEvent::Task(event) => self.task(event).await,

@@ -141,6 +141,7 @@ fn session(user: &str) -> SenseEvent {
 struct House {
     recorder: Recorder,
     events: mpsc::Sender<SenseEvent>,
+    switches: Switches,
     registry: Registry,
     stop: CancellationToken,
     running: tokio::task::JoinHandle<()>,
@@ -155,8 +156,9 @@ impl House {
             Forwarder::new(settings, generation, bus, directory, ActiveUsers::new(), &mut registry).unwrap();
         let (events, receiver) = mpsc::channel(1_024);
         let stop = CancellationToken::new();
+        let switches = forwarder.switches();
         let running = tokio::spawn(forwarder.run(receiver, stop.clone()));
-        Self { recorder, events, registry, stop, running }
+        Self { recorder, events, switches, registry, stop, running }
     }
 
     async fn send(&self, event: SenseEvent) {
@@ -176,6 +178,24 @@ impl House {
 
 fn topics_of(sent: &[(String, String)]) -> Vec<&str> {
     sent.iter().map(|(topic, _)| topic.as_str()).collect()
+}
+
+#[tokio::test]
+async fn what_is_published_changes_while_it_runs_and_topics_do_not() {
+    let house = House::build(&settings(), None, Recorder::new());
+    house.send(task(FAST, "one")).await;
+    house.recorder.wait_for(3).await;
+    let mut newer = settings();
+    newer.failed = EventTopics { send_full: false, ..pair("elsewhere") };
+    house.switches.set(&newer);
+    house.send(task(FAST, "two")).await;
+    let sent = house.recorder.wait_for(5).await;
+    assert_eq!(topics_of(&sent), ["q/failed", "q/failed_full", "q/butler/event", "q/failed", "q/butler/event"]);
+    house.switches.set(&settings());
+    house.send(task(FAST, "three")).await;
+    let (sent, metrics) = house.end().await;
+    assert_eq!(topics_of(&sent)[5..], ["q/failed", "q/failed_full", "q/butler/event"]);
+    assert!(metrics.contains("sense_butler_events_total{kind=\"failed\"} 3"), "{metrics}");
 }
 
 #[tokio::test]

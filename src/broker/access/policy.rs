@@ -106,6 +106,11 @@ impl Policy {
         !self.users.is_empty()
     }
 
+    /// Whether any user may log in to the web console.
+    pub(in crate::broker) fn has_console_users(&self) -> bool {
+        self.users.values().any(|user| user.console && user.password_hash.is_some())
+    }
+
     pub(in crate::broker) fn user_names(&self) -> Vec<Arc<str>> {
         let mut names: Vec<_> = self.users.keys().map(Arc::clone).collect();
         names.sort();

@@ -45,6 +45,8 @@ use crate::{
 const CONNECT_SIZE: usize = 512 << 10;
 /// What opening a session may take.
 const OPEN_TIME: Duration = Duration::from_secs(10);
+/// How long a client that may come in waits until there is little under way on the bus: those that are in go first.
+const LULL: Duration = Duration::from_millis(20);
 
 /// A refusal, with its code in 3.1.1 and in 5.0.
 #[derive(Debug, Clone, Copy)]
@@ -384,7 +386,7 @@ fn keep_alive(hub: &Hub, connect: &Connect) -> u16 {
     }
 }
 
-/// A client's turn to come in: not while many are still leaving, and only so many at a time. Whoever has closed his connection meanwhile, and
+/// A client's turn to come in: not while many are still leaving, only so many at a time, and only some of them while those that are in fill the bus. Whoever has closed his connection meanwhile, and
 /// has said nothing that somebody could miss, goes without one: a storm of connections that are over already keeps nobody waiting.
 async fn turn<S: AsyncRead + AsyncWrite + Unpin>(
     hub: &Hub,
@@ -394,7 +396,10 @@ async fn turn<S: AsyncRead + AsyncWrite + Unpin>(
     let _waiting = hub.waiting.try_acquire().map_err(|_| CROWDED)?;
     let turn = async {
         hub.departures.few().await;
-        Arc::clone(&hub.entering).acquire_owned().await.map_err(|_| UNAVAILABLE)
+        let turn = Arc::clone(&hub.entering).acquire_owned().await.map_err(|_| UNAVAILABLE)?;
+        // Without one they come in slowly.
+        let _ = tokio::time::timeout(LULL, hub.window.lull()).await;
+        Ok(turn)
     };
     tokio::select! {
         biased;

@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{Ask, Client, Cursor, LARGEST_PAGE, Page, Parting, RetainedMessage, Rows, Stats, Subscription, Wanted};
+use super::{
+    Ask, Client, Cursor, LARGEST_PAGE, Page, Parting, RetainedMessage, Rows, Stats, Subscription, Tap, Wanted,
+};
 use crate::{
     broker::{cargo::Cargo, engine::Outgoing, envelope::Draft, hub::Hub},
     names::{ClientId, TopicFilter},
@@ -104,6 +106,11 @@ impl Desk {
     /// If the broker does not answer.
     pub async fn stats(&self) -> Result<Stats, DeskError> {
         self.ask(|reply| Wanted::Stats { reply }).await
+    }
+
+    /// Opens a tap on what passes from now on and a filter matches; it shows nothing before it was given room.
+    pub fn tap(&self, filter: TopicFilter) -> Tap {
+        self.hub.taps.open(filter)
     }
 
     async fn ask<T>(&self, wanted: impl FnOnce(oneshot::Sender<T>) -> Wanted) -> Result<T, DeskError> {

@@ -9,11 +9,13 @@ mod ask;
 mod desk;
 mod rows;
 mod stats;
+mod tap;
 mod traffic;
 
 pub(super) use self::{
     ask::{Ask, ClientRow, Rows, SubscriptionRow, Wanted},
     stats::{LOADS, Load, sys_topics},
+    tap::Taps,
     traffic::{Meter, Totals, Traffic},
 };
 pub use self::{
@@ -21,6 +23,7 @@ pub use self::{
     desk::{Desk, DeskError, PageAsk},
     rows::{Client, Connection, Page, RetainedMessage, Subscription},
     stats::{Averages, Stats},
+    tap::{Glimpse, Room, SHOWN, Seen, Tap},
 };
 
 use std::{net::SocketAddr, sync::Arc};

@@ -40,11 +40,11 @@ pub(super) fn prepare(database: &Database) -> Result<(), Fault> {
         unseal(Kind::Format, &[], &format)?;
         if is_older(&format) {
             // An older version of the program would take what is written from here on for damage.
-            transact(database, note_format)?;
+            transact(database, 0, note_format)?;
         }
         return Ok(());
     }
-    transact(database, |tables: &mut Tables<'_>| {
+    transact(database, 0, |tables: &mut Tables<'_>| {
         note_format(tables)?;
         tables.msg()?;
         tables.queue()?;
@@ -248,7 +248,7 @@ fn clean(database: &Database, gone: &BTreeSet<Sid>, ledger: &mut Ledger) -> Resu
         return Ok(());
     }
     tracing::info!(sessions = gone.len(), "the store removes what ended or belongs to nobody");
-    transact(database, |tables| {
+    transact(database, ledger.bytes, |tables| {
         let mut written = Written::default();
         let mut applying = Applying::new(tables, ledger, &mut written);
         gone.iter().try_for_each(|sid| applying.end(*sid))?;

@@ -86,15 +86,20 @@ impl<'t> Tables<'t> {
     opened!(retained, RETAINED, &'static str);
 }
 
-/// One write transaction, on disk when this returns.
+/// A store of more bytes opens at once after a crash, for a second write to the disk at each commit; a smaller one is looked through, which takes
+/// some hundred milliseconds at most.
+const LARGE: u64 = 64 << 20;
+
+/// One write transaction, on disk when this returns. `stored`: bytes in the store.
 ///
 /// # Errors
 /// [`Fault`]: none of it is done, or, if the very end failed, perhaps all of it.
 pub(super) fn transact<T>(
     database: &redb::Database,
+    stored: u64,
     work: impl FnOnce(&mut Tables<'_>) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
-    let txn = fault::begin(database, true)?;
+    let txn = fault::begin(database, stored >= LARGE)?;
     let mut tables = Tables::new(&txn);
     let done = work(&mut tables)?;
     drop(tables);

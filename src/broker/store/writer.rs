@@ -216,7 +216,7 @@ impl Writer {
         let mut written = Written::default();
         let result = vault.read(|database| {
             guarded(|| {
-                transact(database, |tables| {
+                transact(database, ledger.bytes, |tables| {
                     let mut applying = Applying::new(tables, ledger, &mut written);
                     debts.settle(&mut applying)?;
                     trims.iter().try_for_each(|(sid, floor)| applying.clear(*sid, *floor))?;
@@ -284,7 +284,7 @@ impl Writer {
         let opened = guarded(|| {
             let database = place.open(recover::prepare)?;
             let mut known = recover::ledger(&database)?;
-            transact(&database, |tables| {
+            transact(&database, known.bytes, |tables| {
                 let mut none = Written::default();
                 let mut applying = Applying::new(tables, &mut known, &mut none);
                 applying.undo(undo)?;

@@ -43,6 +43,7 @@ use super::{
     metrics::{Lost, Metrics},
     peer::Peer,
     promise::Step,
+    seen::Taps,
     session::Entry,
     settings::Limits,
     store::{Change, Group},
@@ -86,6 +87,8 @@ pub(super) struct State {
     ticks: u32,
     sys: Sys,
     guard: Option<Guard>,
+    /// Who looks on.
+    pub taps: Arc<Taps>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -113,6 +116,7 @@ impl State {
             ticks: 0,
             sys: Sys::new(Now { ms: now_ms(), instant: Instant::now() }),
             guard: None,
+            taps: Arc::default(),
             metrics,
         }
     }
@@ -191,6 +195,8 @@ impl State {
 
     /// Stages a message for everybody it goes to; returns whether anybody matched.
     fn route(&mut self, mut message: Message, from: Option<&Arc<Peer>>, effects: &mut Effects) -> bool {
+        let publisher = message.origin.as_deref().or_else(|| from.map(|peer| &*peer.origin));
+        self.taps.show(&message, publisher);
         let matches = self.index.lookup(message.topic());
         let nobody = matches.direct.is_empty() && matches.groups.is_empty();
         if nobody && !message.retain {

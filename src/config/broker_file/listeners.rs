@@ -132,12 +132,12 @@ fn brokers_port_is_served(port: u16, listeners: &[Listener], cx: &Context<'_>) {
 
 impl Item<'_> {
     /// A right by its word.
-    pub(super) fn right(&self, rights: &mut Rights) {
+    pub(super) fn right(&self, rights: &mut Rights, known: &str) {
         match self.text() {
             Some("publish") => rights.publish = true,
             Some("subscribe") => rights.subscribe = true,
             Some("start") => rights.start = true,
-            Some(other) => self.error(format!("\"{other}\" is no right; there are publish, subscribe and start")),
+            Some(other) => self.error(format!("\"{other}\" is no right; there are {known}")),
             None => {}
         }
     }

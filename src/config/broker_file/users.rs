@@ -7,7 +7,7 @@ use argon2::password_hash::phc::PasswordHash;
 use crate::{
     broker::settings::{Rate, Rights, User},
     config::{
-        tree::short,
+        tree::{Value, short},
         walk::{Item, Section, nearest},
     },
     names::{Secret, TopicFilter},
@@ -48,7 +48,7 @@ fn user(item: &Item<'_>) -> Option<User> {
     let password_hash = if section.has("password_hash") { hash(&section).map(Some) } else { Some(None) };
     let groups =
         section.parsed_list("groups").unwrap_or_default().into_iter().map(|name: String| name.into()).collect();
-    let rights = section.list_if_written("rights").map_or(DEFAULT_RIGHTS, |items| rights(&items));
+    let (rights, console) = section.list_if_written("rights").map_or((DEFAULT_RIGHTS, false), |items| of_user(&items));
     let publish = section.filters("publish");
     let subscribe = section.filters("subscribe");
     for (key, list) in [("publish", &publish), ("subscribe", &subscribe)] {
@@ -64,7 +64,8 @@ fn user(item: &Item<'_>) -> Option<User> {
         section.refuse(key, why);
     }
     section.refuse_unknown();
-    Some(User { name: Arc::from(name?), password_hash: password_hash?, groups, rights, publish, subscribe, rate })
+    let (name, password_hash) = (Arc::from(name?), password_hash?);
+    Some(User { name, password_hash, groups, rights, console, publish, subscribe, rate })
 }
 
 fn no_placeholders(section: &Section<'_>, key: &str, filters: &[TopicFilter]) {
@@ -102,8 +103,21 @@ pub(in crate::config) fn no_such(what: &str, name: &str, known: &[Arc<str>]) -> 
     format!("there is no {what} \"{}\"{near}", short(name))
 }
 
+/// The rights of a user: those of any client, and `console`, which nobody without a name can have.
+fn of_user(items: &[Item<'_>]) -> (Rights, bool) {
+    let (mut rights, mut console) = (Rights::default(), false);
+    for item in items {
+        match item.value() {
+            Value::Text(text) if text == "console" => console = true,
+            _ => item.right(&mut rights, "publish, subscribe, start and console"),
+        }
+    }
+    (rights, console)
+}
+
+/// The rights of clients without a user name.
 pub(super) fn rights(items: &[Item<'_>]) -> Rights {
     let mut rights = Rights::default();
-    items.iter().for_each(|item| item.right(&mut rights));
+    items.iter().for_each(|item| item.right(&mut rights, "publish, subscribe and start"));
     rights
 }

@@ -90,6 +90,8 @@ fn endpoints(section: Section<'_>) -> (Endpoints, Vec<String>) {
         tasks_read: section.flag("tasksRead", start_task),
         tasks_start: section.flag("tasksStart", start_task),
         tasks_stop: section.flag("tasksStop", start_task),
+        console: section.flag("console", true),
+        config_reload: section.flag("configReload", false),
     };
     let on = |section: &Section<'_>, prefix: &str, keys: &[&'static str]| {
         keys.iter().filter(|key| section.flag(key, false)).map(|key| format!("{prefix}{key}")).collect::<Vec<_>>()

@@ -6,7 +6,7 @@ use super::Context;
 use crate::{
     broker,
     config::{
-        address::is_loopback,
+        address::{HostPort, addresses_of, is_loopback, is_this_machine},
         broker_file::no_such,
         diagnostic::Report,
         settings::{MqttSettings, QrsVerify, Settings, StartTopic, UserFilter},
@@ -21,6 +21,7 @@ pub(super) fn check(settings: &Settings, cx: &Context<'_>) {
     }
     rest(settings, cx);
     udp(settings, cx);
+    circles(settings, cx);
     qrs(settings, cx);
     sources(settings, cx);
     for words in &settings.not_offered {
@@ -189,6 +190,41 @@ fn udp(settings: &Settings, cx: &Context<'_>) {
             "Butler.udpServerConfig.portSessionConnectionEvents",
             "this is the port of portTaskFailure, too; they must differ",
         );
+    }
+}
+
+/// What is sent on to a port of ours comes back for ever. A name that only the system knows is looked at when it was looked up.
+fn circles(settings: &Settings, cx: &Context<'_>) {
+    const SESSIONS: &str = "Butler.udpServerConfig.forwardSessionsTo";
+    let udp = &settings.udp;
+    if !udp.enable {
+        return;
+    }
+    let own = [("portTaskFailure", Some(udp.task_port)), ("portSessionConnectionEvents", udp.session_port)];
+    let lists = [("Butler.udpServerConfig.forwardTo", &udp.forward.task), (SESSIONS, &udp.forward.session)];
+    for (key, targets) in lists.into_iter().filter(|(key, _)| *key != SESSIONS || cx.report.wrote(SESSIONS)) {
+        for (position, target) in targets.iter().enumerate() {
+            let port = own.iter().find(|(_, port)| *port == Some(target.port));
+            if let Some((port, _)) = port.filter(|_| reaches(target, &udp.host, cx)) {
+                let message = format!(
+                    "{target} is this program's own {port}: every datagram would come back for ever; write the port of the other program"
+                );
+                cx.report.error(&format!("{key}[{position}]"), message);
+            }
+        }
+    }
+}
+
+/// Whether what is sent to a host arrives at a socket of this machine that is bound to `bound`.
+fn reaches(target: &HostPort, bound: &str, cx: &Context<'_>) -> bool {
+    let same = |address: &std::net::IpAddr| address.to_canonical();
+    match addresses_of(bound) {
+        Some(bound) if bound.iter().any(std::net::IpAddr::is_unspecified) => {
+            is_this_machine(&target.host, &cx.options.host_name, &cx.options.own_addresses)
+        }
+        Some(bound) => addresses_of(&target.host)
+            .is_some_and(|targets| targets.iter().any(|one| bound.iter().any(|other| same(other) == same(one)))),
+        None => target.host.eq_ignore_ascii_case(bound),
     }
 }
 

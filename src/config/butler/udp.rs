@@ -1,13 +1,16 @@
 //! `udpServerConfig`
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use super::Context;
 use crate::config::{
-    address::check_host,
-    settings::{Generation, UdpSettings},
-    walk::Section,
+    address::{HostPort, check_host},
+    settings::{Forwarding, Generation, UdpSettings},
+    walk::{Item, Section},
 };
+
+/// Most places of one list to which datagrams are sent on.
+const MOST_TARGETS: usize = 8;
 
 /// Whether the file asks for the session port.
 pub(super) fn names_session_port(butler: &Section<'_>) -> bool {
@@ -30,9 +33,9 @@ pub(super) fn decode(section: Section<'_>, cx: &Context<'_>) -> Option<UdpSettin
         deduplication: deduplication(section.section("deduplication"), cx.generation),
         queue_max_bytes: section.number("queueMaxBytes", 65_536..=(4 << 30), 64 << 20),
         receive_buffer: section.number("receiveBuffer", 8_192..=(1 << 30), 4 << 20),
+        forward: forwarding(&section),
     };
     without_effect(&section);
-    section.refuse("forwardTo", "forwarding of datagrams is not built yet; remove the key");
     section.finish();
     overridden(udp, cx)
 }
@@ -65,6 +68,40 @@ fn deduplication(section: Section<'_>, generation: Generation) -> Option<Duratio
     let minutes: u64 = section.number("ttlMinutes", 1..=10_080, 10);
     section.finish();
     enable.then_some(Duration::from_secs(minutes * 60))
+}
+
+/// Session datagrams go where the others go, unless their own list is written; an empty one sends them nowhere.
+fn forwarding(section: &Section<'_>) -> Forwarding {
+    let task = targets(section, "forwardTo").unwrap_or_default();
+    let session = targets(section, "forwardSessionsTo").unwrap_or_else(|| task.clone());
+    Forwarding { task, session }
+}
+
+fn targets(section: &Section<'_>, key: &'static str) -> Option<Vec<HostPort>> {
+    let mut targets: Vec<HostPort> = Vec::new();
+    for item in section.list_if_written(key)? {
+        let Some(target) = target(&item) else { continue };
+        if targets.contains(&target) {
+            item.error(format!("{target} stands there twice; it would get every datagram twice"));
+        } else if targets.len() == MOST_TARGETS {
+            item.error(format!("at most {MOST_TARGETS} places can be named"));
+            break;
+        }
+        targets.push(target);
+    }
+    Some(targets)
+}
+
+fn target(item: &Item<'_>) -> Option<HostPort> {
+    let parsed = item.text()?.parse::<HostPort>().map_err(|error| error.to_string());
+    let usable = parsed.and_then(|target| match target.host.parse::<IpAddr>() {
+        _ if target.port == 0 => Err("0 is no port to send to".to_owned()),
+        Ok(address) if address.is_unspecified() || address.is_multicast() => {
+            Err(format!("{address} is no address of one program; write e.g. 127.0.0.1:{}", target.port))
+        }
+        _ => Ok(target),
+    });
+    usable.inspect_err(|message| item.error(message.as_str())).ok()
 }
 
 /// Butler's own queue and its metrics: obeyed, they would bring its burst loss back.

@@ -54,7 +54,7 @@ impl Default for StartLimits {
 }
 
 /// `startTask`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartSettings {
     /// `topics`: start topics beside `mqttConfig.taskStartTopic`.
     pub topics: Vec<StartTopic>,

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
@@ -154,14 +154,14 @@ struct Inner {
     state: Mutex<State>,
     /// Where it is kept; `None`: nowhere.
     shelf: Option<Shelf>,
-    settings: ValueSettings,
+    settings: RwLock<ValueSettings>,
     metrics: ValueMetrics,
     clock: Clock,
 }
 
 impl std::fmt::Debug for Values {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Values({:?})", self.0.settings)
+        write!(f, "Values({:?})", *self.0.settings.read())
     }
 }
 
@@ -191,9 +191,17 @@ impl Values {
             state.load(shelf.read_all()?);
         }
         let metrics = ValueMetrics::new(registry);
+        let settings = RwLock::new(settings);
         let values = Self(Arc::new(Inner { state: Mutex::new(state), shelf, settings, metrics, clock }));
         values.tend();
         Ok(values)
+    }
+
+    /// From now on these limits hold; what is there stays, and whether it is offered and lasts does not change.
+    pub fn limit(&self, newer: ValueSettings) {
+        let mut settings = self.0.settings.write();
+        let ValueSettings { offered, durable, .. } = *settings;
+        *settings = ValueSettings { offered, durable, ..newer };
     }
 
     /// Stores items, all or none. They are there for everybody when this returns; the future resolves when they are on disk, if they are
@@ -203,10 +211,11 @@ impl Values {
     /// [`ValuesError`]: a limit is reached, and nothing is stored; or the file refuses.
     pub fn put(&self, items: Vec<Item>) -> Done {
         self.change(move |state, inner, now| {
-            if !inner.settings.offered {
+            let settings = *inner.settings.read();
+            if !settings.offered {
                 return Err(ValuesError::Off);
             }
-            state.put(&items, &inner.settings, now)
+            state.put(&items, &settings, now)
         })
     }
 
@@ -227,10 +236,11 @@ impl Values {
         let items: Vec<Item> = pairs.into_iter().map(item).collect();
         let namespace = namespace.to_owned();
         self.change(move |state, inner, now| {
-            if !inner.settings.offered && !items.is_empty() {
+            let settings = *inner.settings.read();
+            if !settings.offered && !items.is_empty() {
                 return Err(ValuesError::Off);
             }
-            state.replace(&namespace, &items, &inner.settings, now)
+            state.replace(&namespace, &items, &settings, now)
         })
     }
 

@@ -120,6 +120,19 @@ async fn each_limit_refuses_all_of_a_request_and_names_itself() {
 }
 
 #[tokio::test]
+async fn limits_change_while_it_runs_and_nothing_else_of_it() {
+    let bench = bench(ValueSettings { max_keys: 1, ..ValueSettings::default() });
+    let values = &bench.values;
+    values.put(vec![item("a", "1", "x", 0)]).await.unwrap();
+    assert!(values.put(vec![item("a", "2", "x", 0)]).await.is_err());
+    values.limit(ValueSettings { max_keys: 2, offered: false, ..ValueSettings::default() });
+    values.put(vec![item("a", "2", "x", 0)]).await.unwrap();
+    values.limit(ValueSettings { max_keys: 1, ..ValueSettings::default() });
+    assert!(values.put(vec![item("a", "3", "x", 0)]).await.is_err());
+    assert_eq!(words(values.keys("a").unwrap()), ["1", "2"], "what is there stays");
+}
+
+#[tokio::test]
 async fn parameters_are_stored_together() {
     let bench = bench(ValueSettings::default());
     let pairs =

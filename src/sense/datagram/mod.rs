@@ -41,6 +41,9 @@ pub enum Reject {
 }
 
 impl Reject {
+    /// All there are.
+    pub const ALL: [Self; 5] = [Self::Empty, Self::UnknownType, Self::Malformed, Self::BadId, Self::UnknownCommand];
+
     /// The word used as `reason` in metrics.
     pub const fn reason(self) -> &'static str {
         match self {

@@ -17,7 +17,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{kernel::KernelDrops, queue::Queue, socket::Port};
+use super::{super::datagram::Reject, kernel::KernelDrops, queue::Queue, socket::Port};
+
+/// Why a datagram does not become an event; what the parser says besides is [`Reject`]'s.
+const REASONS: [&str; 6] = ["too_large", "source", "queue_full", "rate_limit", "duplicate", "stopping"];
 
 type PortLabel = [(&'static str, &'static str); 1];
 type DropLabels = [(&'static str, &'static str); 2];
@@ -38,6 +41,12 @@ impl Metrics {
         let (task, session) = (of(Port::Task), of(Port::Session));
         let metrics = Self { task, session, dropped: Family::default(), socket_errors: Family::default() };
         registry.register("sense_butler_udp_datagrams_received", "Datagrams taken from the kernel", received);
+        // All there from the beginning: monitoring sees the first of a reason as a change.
+        for port in [Port::Task, Port::Session] {
+            for reason in REASONS.into_iter().chain(Reject::ALL.map(Reject::reason)) {
+                drop(metrics.dropped.get_or_create(&[("port", port.as_str()), ("reason", reason)]));
+            }
+        }
         registry.register(
             "sense_butler_udp_datagrams_dropped",
             "Datagrams that did not become an event, by reason",

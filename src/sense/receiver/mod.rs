@@ -12,6 +12,7 @@ mod kernel;
 mod metrics;
 mod nodes;
 mod queue;
+mod relay;
 mod socket;
 pub(in crate::sense) mod sources;
 #[cfg(test)]
@@ -31,7 +32,6 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
-pub use self::socket::{Listening, Port, ReceiverError};
 use self::{
     kernel::KernelDrops,
     metrics::Metrics,
@@ -39,6 +39,10 @@ use self::{
     queue::{Datagram, Queue},
     socket::Bound,
     sources::Sources,
+};
+pub use self::{
+    relay::Relay,
+    socket::{Listening, Port, ReceiverError},
 };
 use super::{
     datagram::{self, Reject},
@@ -80,6 +84,7 @@ struct Shared {
     queue: Queue,
     metrics: Metrics,
     sources: Sources,
+    relay: Relay,
     max_message_size: usize,
     stopping: AtomicBool,
     on_socket_error: std::sync::OnceLock<OnSocketError>,
@@ -100,10 +105,13 @@ impl Receiver {
         let queue = Queue::new(settings.queue_max_bytes);
         let metrics = Metrics::register(registry, &queue, kernel.clone());
         let nodes = Nodes::new(registry);
+        let bound = sockets.iter().map(|bound| bound.listening.address).collect();
+        let relay = Relay::new(&settings.forward, bound, registry)?;
         let shared = Shared {
             queue,
             metrics,
             sources: Sources::new("udpServerConfig.allowedSources", settings.allowed_sources.clone()),
+            relay,
             max_message_size: settings.max_message_size,
             stopping: AtomicBool::new(false),
             on_socket_error: std::sync::OnceLock::new(),
@@ -122,6 +130,11 @@ impl Receiver {
     /// What is open: port, address (with the port the system chose, where 0 was asked for), receive buffer granted.
     pub fn listening(&self) -> Vec<Listening> {
         self.sockets.iter().map(|bound| bound.listening).collect()
+    }
+
+    /// What sends datagrams on; to be run beside the receiver.
+    pub fn relay(&self) -> Relay {
+        self.shared.relay.clone()
     }
 
     /// Whom to tell when a socket fails. The first call counts.
@@ -171,6 +184,7 @@ impl Receiver {
         shared.stopping.store(true, Ordering::Relaxed);
         // Threads end within a tick and a drain; joining them is the only blocking step.
         let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
+        shared.relay.close();
         let _ = tokio::time::timeout_at(end.into(), stage.process(shared.queue.take_now())).await;
         for port in [Port::Task, Port::Session] {
             shared.metrics.drop_many(port, "stopping", shared.queue.left(port));
@@ -250,9 +264,13 @@ impl Shared {
     /// The hot path: as little as possible between two receives.
     fn admit(&self, port: Port, bytes: &[u8], from: std::net::IpAddr, log: &mut Throttles) {
         self.metrics.received(port);
+        let admitted = self.sources.admits(from);
+        if admitted {
+            self.relay.offer(port, bytes, from);
+        }
         let reason = if bytes.len() > self.max_message_size {
             "too_large"
-        } else if !self.sources.admits(from) {
+        } else if !admitted {
             "source"
         } else if !self.queue.push(Datagram { bytes: bytes.into(), port, from, received: SystemTime::now() }) {
             "queue_full"

@@ -77,6 +77,15 @@ pub enum ReceiverError {
         /// What the system says.
         source: io::Error,
     },
+    /// Datagrams would be sent on to where they came from.
+    #[error(
+        "udpServerConfig.forwardTo: {target} is a port of this program itself, and every datagram would come back for ever; write the port of \
+         the other program"
+    )]
+    Loop {
+        /// As written.
+        target: String,
+    },
     /// The system gives no thread.
     #[error("no thread could be started to receive datagrams: {0}")]
     Thread(io::Error),

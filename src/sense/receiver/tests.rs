@@ -3,6 +3,7 @@
 use std::net::UdpSocket;
 
 use super::*;
+use crate::config::settings::Forwarding;
 
 fn settings() -> UdpSettings {
     UdpSettings {
@@ -16,6 +17,7 @@ fn settings() -> UdpSettings {
         deduplication: Some(Duration::from_secs(600)),
         queue_max_bytes: 64 << 20,
         receive_buffer: 4 << 20,
+        forward: Forwarding::default(),
     }
 }
 

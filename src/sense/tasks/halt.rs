@@ -79,7 +79,7 @@ impl Starter {
             return Err(HaltError::Over(execution.id));
         }
         let target = StartTarget::Id(execution.task);
-        if let Some(refusal) = self.work().rules.refusal(asker, &target)
+        if let Some(refusal) = self.work().rules.load().refusal(asker, &target)
             && !self.is_allowed_as_one_of_many(execution, asker).await?
         {
             return Err(HaltError::Denied(sentence(refusal)));
@@ -100,8 +100,9 @@ impl Starter {
             return Ok(false);
         };
         let properties = custom_properties.into_iter().map(|(name, value)| StartTarget::CustomProperty { name, value });
+        let rules = self.work().rules.load();
         let mut targets = tags.into_iter().map(StartTarget::Tag).chain(properties);
-        Ok(targets.any(|target| self.work().rules.refusal(asker, &target).is_none()))
+        Ok(targets.any(|target| rules.refusal(asker, &target).is_none()))
     }
 }
 

@@ -116,7 +116,7 @@ impl Drop for Place {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Quota {
-    limits: StartLimits,
+    limits: Mutex<StartLimits>,
     open: Arc<Semaphore>,
     state: Arc<Mutex<State>>,
 }
@@ -137,19 +137,24 @@ struct State {
 
 impl Quota {
     pub(super) fn new(limits: StartLimits) -> Self {
-        Self { limits, open: Arc::new(Semaphore::new(OPEN)), state: Arc::default() }
+        Self { limits: Mutex::new(limits), open: Arc::new(Semaphore::new(OPEN)), state: Arc::default() }
+    }
+
+    /// From now on these limits hold; what was used up stays used up.
+    pub(super) fn limit(&self, limits: StartLimits) {
+        *self.limits.lock() = limits;
     }
 
     /// A place for a request; each of its targets counts as a start.
     pub(super) fn take(&self, request: &StartRequest, now: Instant) -> Result<Place, Refusal> {
-        let (who, starts) = (requester(request), request.targets.len());
+        let (who, starts, limits) = (requester(request), request.targets.len(), *self.limits.lock());
         let open = Arc::clone(&self.open).try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let mut state = self.state.lock();
-        let limit = self.limits.at_once_per_requester;
+        let limit = limits.at_once_per_requester;
         if who.and_then(|who| state.held.get(&who)).is_some_and(|held| *held >= limit) {
             return Err(Refusal::RequesterBusy { limit });
         }
-        state.spend(who, starts, &self.limits, now)?;
+        state.spend(who, starts, &limits, now)?;
         if let Some(who) = who {
             *state.held.entry(who).or_default() += 1;
         }
@@ -243,6 +248,19 @@ mod tests {
             quota.take(&of("a", 1_000), all).unwrap_err(),
             Refusal::RequesterRate { limit: 60, wait: seconds(60) }
         );
+    }
+
+    #[test]
+    fn limits_change_and_what_was_used_up_stays_so() {
+        let (quota, now) = (quota(0, 60, 2), Instant::now());
+        assert_eq!(burst(&quota, "a", 80, now), 60);
+        quota.limit(StartLimits { per_minute: 0, per_requester_per_minute: 6, at_once_per_requester: 1 });
+        assert!(matches!(quota.take(&of("a", 1), now), Err(Refusal::RequesterRate { limit: 6, .. })));
+        assert_eq!(burst(&quota, "b", 80, now), 6);
+        let _place = quota.take(&of("c", 1), now).unwrap();
+        assert_eq!(quota.take(&of("c", 1), now).unwrap_err(), Refusal::RequesterBusy { limit: 1 });
+        quota.limit(StartLimits { per_minute: 0, per_requester_per_minute: 0, at_once_per_requester: 5 });
+        assert!(quota.take(&of("a", 1), now).is_ok());
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! What a starter obeys beside the requests: what may be started, by whom, how much of it, and where parameters go.
+//! What a starter obeys beside the requests: what may be started, by whom, how much of it, how long one waits, and where parameters go.
+
+use std::time::Duration;
 
 use super::parameters::Parameters;
 use crate::config::settings::{StartLimits, StartTaskFilter, UserFilter};
@@ -12,6 +14,8 @@ pub struct Rules {
     pub users: Vec<UserFilter>,
     /// `startTask.limits`
     pub limits: StartLimits,
+    /// `startTask.deadlineSeconds`: how long a request waits for Qlik Sense, or for a running task to end, that does not say.
+    pub deadline: Duration,
     /// Where a started load script finds the parameters of its request.
     pub parameters: Parameters,
 }

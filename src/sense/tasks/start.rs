@@ -108,7 +108,8 @@ impl Work {
         }
         // Not before it is this request's turn: one that waits must not find what a later one left.
         let parameters = order.request.parameters.as_ref();
-        if let Err(error) = self.rules.parameters.hand_over(task.id, app, parameters).await {
+        let rules = self.rules.load_full();
+        if let Err(error) = rules.parameters.hand_over(task.id, app, parameters).await {
             return Try::Decided(not_stored(&error));
         }
         let turn = match self.qrs.turn_to_start().await {

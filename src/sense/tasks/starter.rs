@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
@@ -109,7 +110,7 @@ impl Starter {
         let work = Work {
             follower: Follower::new(qrs.clone()),
             qrs,
-            rules,
+            rules: Arc::new(ArcSwap::from_pointee(rules)),
             journal: Arc::new(journal),
             lines: Arc::default(),
             patience,
@@ -134,6 +135,17 @@ impl Starter {
     /// Who follows what was started.
     pub fn follower(&self) -> &Follower {
         &self.0.work.follower
+    }
+
+    /// From now on it obeys these rules, also with requests that wait; what is asked of QRS already goes on.
+    pub fn obey(&self, rules: Rules) {
+        self.0.quota.limit(rules.limits);
+        self.0.work.rules.store(Arc::new(rules));
+    }
+
+    /// How long a request waits that does not say.
+    pub fn deadline(&self) -> Duration {
+        self.0.work.rules.load().deadline
     }
 
     /// Whom it asks.

@@ -6,6 +6,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::task::JoinSet;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker, task_tracker::TaskTrackerToken};
 
@@ -86,7 +87,8 @@ impl Order {
 #[derive(Clone)]
 pub(super) struct Work {
     pub qrs: Qrs,
-    pub rules: Rules,
+    /// Those of the moment.
+    pub rules: Arc<ArcSwap<Rules>>,
     pub follower: Follower,
     pub journal: Arc<Journal>,
     pub lines: Arc<Lines>,
@@ -125,7 +127,8 @@ impl Work {
 
     /// Looks every target up, once.
     pub(super) fn look(&self, order: &Order) -> Looked {
-        let wish = |target: &StartTarget| (target.clone(), self.rules.refusal(&order.request.asker, target));
+        let rules = self.rules.load();
+        let wish = |target: &StartTarget| (target.clone(), rules.refusal(&order.request.asker, target));
         let (work, wishes) = (self.clone(), order.request.targets.iter().map(wish).collect());
         let call = (!self.calls.is_closed()).then(|| self.calls.token());
         let found = AbortOnDropHandle::new(tokio::spawn(async move {

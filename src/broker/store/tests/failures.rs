@@ -187,7 +187,7 @@ fn a_store_of_a_later_version_is_left_alone() {
     let scratch = Scratch::new("later");
     drop(open(&scratch.storage()));
     let database = redb::Database::open(scratch.0.join("broker.redb")).unwrap();
-    super::super::tables::transact(&database, |tables| {
+    super::super::tables::transact(&database, 0, |tables| {
         tables.meta()?.insert("format", [9, 1, 2, 3, 4].as_slice())?;
         Ok(())
     })
@@ -207,7 +207,7 @@ fn a_store_of_the_first_format_is_taken_up() {
     drop(store);
     let format = |change: Option<u8>| {
         let database = redb::Database::open(scratch.0.join("broker.redb")).unwrap();
-        super::super::tables::transact(&database, |tables| {
+        super::super::tables::transact(&database, 0, |tables| {
             let mut record = redb::ReadableTable::get(&tables.meta()?, "format")?.unwrap().value().to_vec();
             record[0] = change.unwrap_or(record[0]);
             tables.meta()?.insert("format", record.as_slice())?;
