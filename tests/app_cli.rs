@@ -6,7 +6,7 @@ mod app;
 
 use app::{Dir, assert_refused, root, run_to_end, run_with_input, said};
 
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 13] = [
     "run",
     "demo",
     "check",
@@ -18,6 +18,7 @@ const VERBS: [&str; 12] = [
     "pub",
     "sub",
     "hash-password",
+    "token",
     "version",
 ];
 

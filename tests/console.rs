@@ -344,6 +344,13 @@ async fn lists_and_rules_hold_for_what_is_published() {
         let body = json!({"topic": topic, "message": "m"}).to_string();
         let reply = house.as_visitor(&cookie, "PUT", "/v4/mqttpublishmessage", Some(&body)).await;
         assert_eq!(reply.status, expected, "{topic}: {}", reply.text());
+        // Under /api/v1, too; of several messages, one is enough for all to be refused.
+        let (message, good) = (json!({"topic": topic, "payload": "m"}), json!({"topic": "plant/y", "payload": "m"}));
+        for (path, body) in [("/api/v1/publish", message.clone()), ("/api/v1/publish/bulk", json!([good, message]))] {
+            let reply = house.as_visitor(&cookie, "POST", path, Some(&body.to_string())).await;
+            assert_eq!(reply.status == 403, expected == 403, "{path} {topic}: {}", reply.text());
+            assert!(expected == 403 || reply.status < 300, "{path} {topic}: {}", reply.text());
+        }
     }
     house.stop().await;
 }

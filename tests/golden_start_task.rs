@@ -98,6 +98,7 @@ fn request(method: &str, path: &str, body: &str) -> Request {
         headers: Vec::new(),
         body: body.to_owned().into(),
         peer: "127.0.0.1:5000".parse().unwrap(),
+        token: None,
         visit: None,
     }
 }

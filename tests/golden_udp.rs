@@ -133,7 +133,7 @@ impl Transport for Recorder {
             self.through.notify_one();
         }
         let (sender, receipt) = Receipt::channel();
-        sender.send(Ok(Routed { matched: Some(true) })).unwrap();
+        sender.send(Ok(Routed::passing(true))).unwrap();
         Box::pin(async { Ok(receipt) })
     }
 

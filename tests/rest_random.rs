@@ -44,13 +44,32 @@ fn method() -> impl Strategy<Value = &'static str> {
 }
 
 fn path() -> impl Strategy<Value = Vec<u8>> {
-    let known = select(vec!["/v4/mqttpublishmessage", "/v4/butlerping", "/v4/reloadtask/", "/readyz", "/metrics", "/"]);
+    let known = select(vec![
+        "/v4/mqttpublishmessage",
+        "/v4/butlerping",
+        "/v4/reloadtask/",
+        "/readyz",
+        "/metrics",
+        "/",
+        "/api/v1/publish",
+        "/api/v1/publish?topic=",
+        "/api/v1/publish/bulk?durability=stored&",
+    ]);
     (known, vec(0x21_u8..0x7f, 0..20)).prop_map(|(known, rest)| [known.as_bytes(), &rest].concat())
 }
 
 fn header() -> impl Strategy<Value = (String, Vec<u8>)> {
     let name = prop_oneof![
-        select(vec!["content-type", "origin", "host", "x-http-method-override", "accept"]).prop_map(str::to_owned),
+        select(vec![
+            "content-type",
+            "origin",
+            "host",
+            "x-http-method-override",
+            "accept",
+            "idempotency-key",
+            "authorization"
+        ])
+        .prop_map(str::to_owned),
         "[a-z-]{1,12}".prop_filter("framing is the client's", |name| {
             !matches!(
                 name.as_str(),
@@ -82,6 +101,7 @@ fn well_framed_requests_are_answered() {
         (any::<String>(), any::<String>())
             .prop_map(|pair| serde_json::json!({"topic": pair.0, "message": pair.1}).to_string().into_bytes()),
         "\\{\"topic\":[^\u{0}]{0,20},\"message\":[^\u{0}]{0,20}\\}".prop_map(String::into_bytes),
+        "\\[?\\{\"topic\":\"[^\u{0}\"]{0,9}\",\"payload\":[^\u{0}]{0,20}\\}\\]?".prop_map(String::into_bytes),
     ];
     check((method(), path(), vec(header(), 0..6), body), async |server, (method, path, headers, body)| {
         let mut client = Client::connect(server.address).await;

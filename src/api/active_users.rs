@@ -38,6 +38,7 @@ mod tests {
             headers: Vec::new(),
             body: bytes::Bytes::new(),
             peer: ([127, 0, 0, 1], 1).into(),
+            token: None,
             visit: None,
         };
         let body = answer(&request, json!(["u"]).to_string().into()).body;

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 
 use super::console::Visit;
+use crate::config::tokens::Token;
 
 /// A request as handlers see it. The body is complete and within the limit; the method is after `X-HTTP-Method-Override`.
 #[derive(Debug, Clone)]
@@ -21,11 +22,28 @@ pub struct Request {
     pub body: Bytes,
     /// Who called.
     pub peer: SocketAddr,
+    /// The token that was shown, if that is what let the request in.
+    pub token: Option<Arc<Token>>,
     /// What is known of a request of the web console's page; `None`: it is no such request.
     pub visit: Option<Visit>,
 }
 
 impl Request {
+    /// Who asks, as answers, limits and the audit log tell it: who is logged in to the console, the token, or the address, without the
+    /// port, which is another one for each connection.
+    pub fn requester(&self) -> String {
+        match (self.visitor_name(), &self.token) {
+            (Some(visitor), _) => visitor.to_string(),
+            (None, Some(token)) => token.name.to_string(),
+            (None, None) => self.address(),
+        }
+    }
+
+    /// Where the request came from.
+    pub fn address(&self) -> String {
+        self.peer.ip().to_canonical().to_string()
+    }
+
     /// First value of a header; `name` in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())

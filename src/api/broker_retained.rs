@@ -50,8 +50,7 @@ pub(super) async fn list(state: &State, request: &Request) -> Result<Answer, Fau
 pub(super) async fn clear(state: &State, request: &Request) -> Result<Answer, Fault> {
     let desk = desk(state)?;
     Query::read(request, &[])?;
-    let topic = mqtt_publish::check_topic(state, &named(request, ROOT)?)?;
-    mqtt_publish::check_visitor(request, &topic)?;
+    let topic = mqtt_publish::check_topic(state, request, &named(request, ROOT)?)?;
     let kept = desk.retained(topic.clone().into(), PageAsk { limit: 1, from: None }).await?;
     if kept.rows.is_empty() {
         return Err(Fault::new(Kind::NotFound, "the broker keeps no message of this topic"));

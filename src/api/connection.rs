@@ -13,7 +13,7 @@ use hyper_util::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::{doors::Caller, entry, state::State};
+use super::{doors::Caller, entry, idle::Seat, state::State};
 use crate::config::settings::Generation;
 
 /// How long a trusted peer may take for a request's head, idle time included: longer than .NET and Node keep their pooled connections, so that
@@ -23,6 +23,8 @@ const IDLE_LIMIT: Duration = Duration::from_secs(125);
 const STRANGER_IDLE_LIMIT: Duration = Duration::from_secs(10);
 /// How long the request in hand may take after a stop.
 pub(super) const STOP_LIMIT: Duration = Duration::from_millis(1_500);
+/// How long a connection that makes room may take to send what it has.
+const LEAVING: Duration = Duration::from_millis(100);
 /// Most bytes of a request's head.
 const HEAD_BYTES: usize = 64 << 10;
 
@@ -45,25 +47,39 @@ impl Site {
 }
 
 /// Serves one connection until either side closes it or the program stops.
-pub(super) async fn serve<I>(io: I, site: Site, caller: Caller, stop: CancellationToken)
+pub(super) async fn serve<I>(io: I, site: Site, caller: Caller, seat: Seat, stop: CancellationToken)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(site.idle_limit(caller)).max_buf_size(HEAD_BYTES);
     let hang_up = CancellationToken::new();
-    let service = TowerToHyperService::new(warp::service(entry::filter(site, caller, hang_up.clone())));
+    let filter = entry::filter(site, caller, (seat.clone(), hang_up.clone()));
+    let service = TowerToHyperService::new(warp::service(filter));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-    tokio::select! {
-        outcome = connection.as_mut() => {
-            if let Err(error) = outcome {
-                tracing::debug!(peer = %caller.peer, %error, "REST connection ended");
+    let mut leaves = false;
+    loop {
+        tokio::select! {
+            outcome = connection.as_mut() => {
+                if let Err(error) = outcome {
+                    tracing::debug!(peer = %caller.peer, %error, "REST connection ended");
+                }
+                return;
             }
-            return;
+            // It makes room when the request it may have in hand is answered.
+            () = seat.told_to_leave(), if !leaves => {
+                if seat.is_new() {
+                    return;
+                }
+                leaves = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            // Half a request is none; what is left of an answer goes out in this time.
+            () = tokio::time::sleep(LEAVING), if leaves && !seat.is_at_work() => return,
+            // Whoever is to read what is being sent stands still: there is nobody to say goodbye to.
+            () = hang_up.cancelled() => return,
+            () = stop.cancelled() => break,
         }
-        // Whoever is to read what is being sent stands still: there is nobody to say goodbye to.
-        () = hang_up.cancelled() => return,
-        () = stop.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
     // A request that does not finish in time is cut: the stop has a limit.
@@ -78,9 +94,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::state::{
-            Limits,
-            tests::{rest_settings, state},
+        api::{
+            idle::Idle,
+            state::{
+                Limits,
+                tests::{rest_settings, state},
+            },
         },
         bus::{BoxFuture, Bus, Publication, PublishError, Receipt, Routed, Subscription, Transport},
         config::settings::{Network, RestSettings},
@@ -102,7 +121,7 @@ mod tests {
             if self.silent {
                 self.kept.lock().unwrap().push(sender);
             } else {
-                sender.send(Ok(Routed { matched: None })).unwrap();
+                sender.send(Ok(Routed::UNTOLD)).unwrap();
             }
             Box::pin(async { Ok(receipt) })
         }
@@ -125,7 +144,8 @@ mod tests {
         let (mut ours, theirs) = tokio::io::duplex(64 << 10);
         let caller = Caller { peer: peer.parse().unwrap(), local: "10.0.0.1:8080".parse().unwrap(), tls: false };
         let site = Site::Api(Arc::new(state));
-        let served = tokio::spawn(serve(theirs, site, caller, CancellationToken::new()));
+        let seat = Arc::new(Idle::default()).seat();
+        let served = tokio::spawn(serve(theirs, site, caller, seat, CancellationToken::new()));
         ours.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         ours.read_to_string(&mut answer).await.unwrap();
@@ -147,6 +167,8 @@ mod tests {
         for (method, path, body, open) in [
             ("PUT", "/v4/mqttpublishmessage", hello, false),
             ("POST", "/v4/mqttpublishmessage", hello, false),
+            ("POST", "/api/v1/publish", "", false),
+            ("POST", "/api/v1/publish/bulk", "[]", false),
             ("PUT", "/v4/reloadtask/x/start", "[]", false),
             ("GET", "/v4/activeusers", "", false),
             ("GET", "/v4/activeusercount", "", false),
@@ -183,7 +205,7 @@ mod tests {
                 ran += 1;
             }
         }
-        assert_eq!(ran, 69);
+        assert_eq!(ran, 75);
     }
 
     #[tokio::test]

@@ -47,6 +47,8 @@ pub struct Counters {
     pub connections: Gauge,
     /// Connections that were closed before a request was read, by reason.
     pub connections_refused: Family<Reason, Counter>,
+    /// Tokens that were shown and did not open what was asked for, by reason.
+    pub tokens_refused: Family<Reason, Counter>,
 }
 
 impl Default for Counters {
@@ -57,6 +59,7 @@ impl Default for Counters {
             panics: Counter::default(),
             connections: Gauge::default(),
             connections_refused: Family::default(),
+            tokens_refused: Family::default(),
         }
     }
 }
@@ -86,6 +89,11 @@ impl Counters {
             "Connections to the REST API closed before a request was read",
             counters.connections_refused.clone(),
         );
+        registry.register(
+            "sense_butler_rest_tokens_refused",
+            "Tokens shown to the REST API that did not open what was asked for",
+            counters.tokens_refused.clone(),
+        );
         counters
     }
 
@@ -93,6 +101,11 @@ impl Counters {
     pub fn answered(&self, route: &'static str, status: u16, took: Duration) {
         self.requests.get_or_create(&RequestLabels { route, status }).inc();
         self.durations.get_or_create(&RouteLabel { route }).observe(took.as_secs_f64());
+    }
+
+    /// Counts a token that did not open what was asked for.
+    pub fn token_refused(&self, reason: &'static str) {
+        self.tokens_refused.get_or_create(&Reason { reason }).inc();
     }
 
     /// Counts a connection that was not served.

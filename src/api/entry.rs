@@ -32,16 +32,19 @@ use super::{
     docker_health,
     doors::{Caller, Whence},
     fault::{Fault, Kind, Space},
+    idle::{Flowing, Seat, Work},
+    publish,
     router::{self, Resource},
     state::State,
     tasks,
 };
+use crate::config::tokens::Token;
 
 /// The filter that serves one connection. `hang_up` closes it, whatever is being sent.
 pub(super) fn filter(
     site: Site,
     caller: Caller,
-    hang_up: CancellationToken,
+    (seat, hang_up): (Seat, CancellationToken),
 ) -> impl Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::method()
@@ -50,10 +53,10 @@ pub(super) fn filter(
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
         .then(move |method: Method, path: FullPath, query, headers, body| {
-            let (site, hang_up) = (site.clone(), hang_up.clone());
+            let (site, work, hang_up) = (site.clone(), seat.work(), hang_up.clone());
             async move {
                 match site {
-                    Site::Api(state) => api(state, (caller, hang_up), method, path, query, headers, body).await,
+                    Site::Api(state) => api(state, (caller, hang_up, work), method, path, query, headers, body).await,
                     Site::DockerHealth(generation) => {
                         respond(docker_health::answer(generation, method.as_str(), &router::tidy(path.as_str())))
                     }
@@ -71,7 +74,8 @@ fn unreadable() -> Response {
 
 async fn api<S, B>(
     state: Arc<State>,
-    (caller, hang_up): (Caller, CancellationToken),
+    // The work lasts until the answer is made, which hyper sends out before it lets go of the connection; or as long as its body flows.
+    (caller, hang_up, work): (Caller, CancellationToken, Work),
     method: Method,
     path: FullPath,
     query: String,
@@ -86,29 +90,47 @@ where
     let path = router::tidy(path.as_str()).into_owned();
     let space = Space::of(&path, state.setup.generation);
     let origin = listed_origin(&state, &headers);
+    let soft = publish::is_soft(&path, &query);
     let (mut route, mut pieces) = (None, None);
     let mut body = pin!(body);
     let request = Incoming { state: &state, caller, hang_up, method: &method, path, query, headers: &headers };
     let outcome = request.serve(body.as_mut(), (&mut route, &mut pieces)).await;
-    let answer = match outcome {
-        Ok(answer) => answer,
+    let told = match outcome {
+        Ok(answer) => answer.into(),
         Err(fault) => {
             if fault.kind != Kind::Slow && !awaits_permission(&headers) {
                 body::drain(body).await;
             }
-            fault.answer(space)
+            if soft {
+                Told { status: fault.kind.status(space), answer: publish::soft(&fault) }
+            } else {
+                fault.answer(space).into()
+            }
         }
     };
-    state.setup.counters.answered(route.map_or("none", Resource::name), answer.status, begun.elapsed());
+    let Told { status, answer } = told;
+    state.setup.counters.answered(route.map_or("none", Resource::name), status, begun.elapsed());
     let preflight = method == Method::OPTIONS;
     let mut response = respond(answer);
     if let Some(pieces) = pieces {
-        *response.body_mut() = warp::reply::stream(pieces).into_response().into_body();
+        *response.body_mut() = warp::reply::stream(Flowing::new(pieces, work)).into_response().into_body();
     }
     if let Some(origin) = origin {
         allow_origin(response.headers_mut(), origin, preflight);
     }
     response
+}
+
+/// An answer, and the status it is counted with: a load script that wants 200 whatever happens gets it, and metrics the truth.
+struct Told {
+    status: u16,
+    answer: Answer,
+}
+
+impl From<Answer> for Told {
+    fn from(answer: Answer) -> Self {
+        Self { status: answer.status, answer }
+    }
 }
 
 /// A request whose head was read.
@@ -147,9 +169,10 @@ impl Incoming<'_> {
         }
         let marks = Marks { header: self.one(console::HEADER), cookie: self.one("cookie") };
         let visit = Visit::read(state, self.caller, marks)?;
-        if let Err(refusal) = self.admit(resource, visit.as_ref()) {
-            return refusal.into_answer();
-        }
+        let token = match self.admit(resource, method, visit.as_ref()) {
+            Ok(token) => token,
+            Err(refusal) => return refusal.into_answer(),
+        };
         let body = self.read_body(resource, body).await?;
         let request = Request {
             method: method.to_owned(),
@@ -158,6 +181,7 @@ impl Incoming<'_> {
             query: self.query,
             body,
             peer: self.caller.peer,
+            token,
             visit,
         };
         if resource == Resource::ConsoleLive {
@@ -168,20 +192,31 @@ impl Incoming<'_> {
         run(state, resource, request).await
     }
 
-    /// Whether the request may have the resource: by a log-in to the console where it comes from there, else by where it comes from.
-    fn admit(&self, resource: Resource, visit: Option<&Visit>) -> Result<(), Refusal> {
+    /// Whether the request may have the resource: by a log-in to the console where it comes from there, else by the token that is shown, or
+    /// else by where it comes from. The refusal of a start is written down.
+    fn admit(&self, resource: Resource, method: &str, visit: Option<&Visit>) -> Result<Option<Arc<Token>>, Refusal> {
         let state = self.state;
         let outcome = match (visit, resource.deed()) {
-            (Some(visit), Some(deed)) => visit.check(state, deed),
+            (Some(visit), Some(deed)) => visit.check(state, deed).map(|()| None),
             (None, _) if resource.is_of_console() => Err(Refusal::Denied(console::visit::missing())),
-            _ if resource.needs_trust() => state.doors.check_source(self.caller).map_err(Refusal::Denied),
-            _ => Ok(()),
+            _ if resource.needs_trust() => self.judge(resource, method).map_err(Refusal::Denied),
+            _ => Ok(None),
         };
         if let Some(Refusal::Denied(fault)) = outcome.as_ref().err().filter(|_| resource.is_audited()) {
             let user = visit.and_then(|visit| visit.visitor.as_ref()?.name());
             tasks::refused(state, (self.caller.peer.ip(), user.as_deref()), fault);
         }
         outcome
+    }
+
+    fn judge(&self, resource: Resource, method: &str) -> Result<Option<Arc<Token>>, Fault> {
+        let (state, peer) = (self.state, self.caller.peer.ip());
+        // Butler looks at no token: what a proxy in between adds changes nothing for those who need none.
+        let ignores_others = state.doors.trusts(peer) && Space::of(&self.path, state.setup.generation) != Space::Own;
+        match state.bearers.judge(self.one("authorization"), ignores_others)? {
+            Some(token) => state.bearers.check(&token, resource.rights(method)).map(|()| Some(token)),
+            None => state.doors.check_source(self.caller).map(|()| None),
+        }
     }
 
     /// A header's value; one that is no text, or there twice with different values, is taken as one that fits nothing.
@@ -272,7 +307,7 @@ fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue, preflight: bool) {
         headers.insert("access-control-allow-methods", methods);
         headers.insert(
             "access-control-allow-headers",
-            HeaderValue::from_static("content-type, idempotency-key, x-http-method-override"),
+            HeaderValue::from_static("authorization, content-type, idempotency-key, x-http-method-override"),
         );
         headers.insert("access-control-max-age", HeaderValue::from_static("600"));
     }

@@ -2,14 +2,15 @@
 //!
 //! Under `/v4` the bodies have the field set and order of the Butler generation in use (restify's `{"code","message"}`; fastify's
 //! `{"statusCode","code","error","message"}`, `{"message","error","statusCode"}` for an unknown route, `{"error","message","statusCode"}` for a
-//! bad method override, `{"error","code","message","statusCode"}` for a bad path, no `code` where a handler of Butler refuses); elsewhere `{"error":{"code","message","request_id"}}`. Messages are for people: what, where, what to do.
+//! bad method override, `{"error","code","message","statusCode"}` for a bad path, no `code` where a handler of Butler refuses); elsewhere `{"error":{"code","message","reason_code","request_id"}}`,
+//! with `reason_code` where a message was refused. Messages are for people: what, where, what to do.
 
 use std::sync::{
     OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::answer::Answer;
 use crate::config::settings::Generation;
@@ -60,8 +61,30 @@ pub enum Kind {
     UnknownKey,
     /// The body or message is too large.
     TooLarge,
+    /// The topic of a message is none that can be published to.
+    Topic,
+    /// The broker takes no message of this size.
+    MessageTooLarge,
+    /// The idempotency key is none.
+    BadKey,
+    /// The idempotency key was used for another request.
+    KeyReused,
+    /// A request with this idempotency key is being carried out.
+    KeyInUse,
+    /// What became of the first request with this idempotency key is not known.
+    OutcomeUnknown,
+    /// The caller publishes too fast; after so many seconds as many more may be published.
+    TooFast(u64),
     /// The caller may not do this from there.
     Forbidden,
+    /// The token is none.
+    BadToken,
+    /// The token's time is over.
+    TokenExpired,
+    /// The token was revoked.
+    TokenRevoked,
+    /// The token does not allow this.
+    NoRight,
     /// The body did not come in time.
     Slow,
     /// The broker cannot take the message now.
@@ -90,12 +113,14 @@ impl Kind {
             Self::Method(_) => 405,
             Self::Missing | Self::NoKey | Self::UnknownNamespace if matches!(space, Space::V4(Generation::V5_4)) => 409,
             Self::Path | Self::UnknownKey if matches!(space, Space::V4(Generation::V5_4)) => 404,
-            Self::Override | Self::Content | Self::Value | Self::Missing => 400,
+            Self::Override | Self::Content | Self::Value | Self::Missing | Self::Topic | Self::BadKey => 400,
             Self::Path | Self::NoKey | Self::UnknownNamespace | Self::UnknownKey => 400,
-            Self::Conflict => 409,
-            Self::TooLarge => 413,
-            Self::Configuration => 422,
-            Self::Forbidden => 403,
+            Self::Conflict | Self::KeyInUse | Self::OutcomeUnknown => 409,
+            Self::TooLarge | Self::MessageTooLarge => 413,
+            Self::KeyReused | Self::Configuration => 422,
+            Self::TooFast(_) => 429,
+            Self::BadToken | Self::TokenExpired | Self::TokenRevoked => 401,
+            Self::Forbidden | Self::NoRight => 403,
             Self::Slow => 408,
             Self::Unavailable | Self::SenseUnavailable | Self::NotStored | Self::Overdue => 503,
             Self::StoreFull => 507,
@@ -109,12 +134,15 @@ impl Kind {
         match self {
             Self::NotFound | Self::Path | Self::UnknownKey => "ResourceNotFound",
             Self::Method(_) => "MethodNotAllowed",
-            Self::Override | Self::Value | Self::Configuration => "BadRequest",
-            Self::Conflict => "Conflict",
+            Self::Override | Self::Value | Self::Topic | Self::BadKey | Self::Configuration => "BadRequest",
+            Self::Conflict | Self::KeyInUse | Self::OutcomeUnknown => "Conflict",
+            Self::KeyReused => "UnprocessableEntity",
+            Self::TooFast(_) => "TooManyRequests",
             Self::Content => "InvalidContent",
             Self::Missing | Self::NoKey | Self::UnknownNamespace => "MissingParameter",
-            Self::TooLarge => "PayloadTooLarge",
-            Self::Forbidden => "Forbidden",
+            Self::TooLarge | Self::MessageTooLarge => "PayloadTooLarge",
+            Self::BadToken | Self::TokenExpired | Self::TokenRevoked => "InvalidCredentials",
+            Self::Forbidden | Self::NoRight => "Forbidden",
             Self::Slow => "RequestTimeout",
             Self::Unavailable | Self::SenseUnavailable | Self::NotStored | Self::Overdue => "ServiceUnavailable",
             Self::StoreFull => "InsufficientStorage",
@@ -149,7 +177,18 @@ impl Kind {
             Self::UnknownKey => "unknown_key",
             Self::Conflict => "conflict",
             Self::TooLarge => "too_large",
+            Self::Topic => "bad_topic",
+            Self::MessageTooLarge => "message_too_large",
+            Self::BadKey => "bad_idempotency_key",
+            Self::KeyReused => "idempotency_key_reused",
+            Self::KeyInUse => "idempotency_key_in_use",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::TooFast(_) => "rate_limited",
             Self::Forbidden => "forbidden",
+            Self::BadToken => "bad_token",
+            Self::TokenExpired => "token_expired",
+            Self::TokenRevoked => "token_revoked",
+            Self::NoRight => "insufficient_rights",
             Self::Slow => "body_timeout",
             Self::Unavailable => "broker_unavailable",
             Self::SenseUnavailable => "qrs_unreachable",
@@ -170,12 +209,31 @@ pub struct Fault {
     pub kind: Kind,
     /// The sentence.
     pub message: String,
+    /// MQTT's word for it (MQTT 5.0 section 2.4), where a message was refused.
+    pub reason_code: Option<u8>,
 }
 
 impl Fault {
     /// A fault of a kind, with its sentence.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), reason_code: None }
+    }
+
+    /// With MQTT's reason code.
+    #[must_use]
+    pub fn with_reason(self, code: u8) -> Self {
+        Self { reason_code: Some(code), ..self }
+    }
+
+    /// It as our own routes tell it.
+    pub(super) fn told(&self) -> Value {
+        let (code, message) = (self.kind.word(), self.message.as_str());
+        match self.reason_code {
+            None => json!({"error": {"code": code, "message": message, "request_id": request_id()}}),
+            Some(reason) => json!({
+                "error": {"code": code, "message": message, "reason_code": reason, "request_id": request_id()}
+            }),
+        }
     }
 
     /// The answer that tells it.
@@ -200,14 +258,20 @@ impl Fault {
             (Space::V4(Generation::Head), _) => {
                 json!({"statusCode": status, "code": kind.fastify(), "error": reason, "message": message})
             }
-            (Space::Own, _) => {
-                json!({"error": {"code": kind.word(), "message": message, "request_id": request_id()}})
-            }
+            (Space::Own, _) => self.told(),
         };
         let answer = Answer::json(status, body.to_string());
         match kind {
             Kind::Method(allow) => answer.with("allow", allow),
-            Kind::Unavailable | Kind::NotStored | Kind::Overdue => answer.with("retry-after", "1"),
+            // RFC 6750 section 3
+            Kind::BadToken | Kind::TokenExpired | Kind::TokenRevoked => {
+                answer.with("www-authenticate", r#"Bearer realm="sense-butler", error="invalid_token""#)
+            }
+            Kind::NoRight => {
+                answer.with("www-authenticate", r#"Bearer realm="sense-butler", error="insufficient_scope""#)
+            }
+            Kind::TooFast(seconds) => answer.with("retry-after", seconds.to_string()),
+            Kind::Unavailable | Kind::NotStored | Kind::Overdue | Kind::KeyInUse => answer.with("retry-after", "1"),
             // A Qlik service that restarts takes its time.
             Kind::SenseUnavailable => answer.with("retry-after", "5"),
             // The rest of the body is still on its way: this connection cannot carry another request.
@@ -221,6 +285,7 @@ impl Fault {
 const fn reason(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
@@ -228,6 +293,7 @@ const fn reason(status: u16) -> &'static str {
         409 => "Conflict",
         413 => "Payload Too Large",
         422 => "Unprocessable Content",
+        429 => "Too Many Requests",
         501 => "Not Implemented",
         503 => "Service Unavailable",
         507 => "Insufficient Storage",

@@ -8,6 +8,13 @@ use super::{
     form,
 };
 
+/// Whether the body is a form: its type says so, and it does not begin like JSON.
+pub(super) fn is_form(request: &Request) -> bool {
+    let says = |kind: &str| kind.trim_start().to_ascii_lowercase().starts_with("application/x-www-form-urlencoded");
+    let body = request.body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&request.body);
+    request.header("content-type").is_some_and(says) && !body.trim_ascii_start().starts_with(b"{")
+}
+
 /// The body as an object: a form where the content type says so and the body does not begin like JSON (curl says "form" of everything), else
 /// JSON, with or without a byte order mark. `expected`: an example for whoever sent something else.
 ///
@@ -18,10 +25,7 @@ pub(super) fn read(request: &Request, expected: &str) -> Result<Map<String, Valu
     let text = std::str::from_utf8(&request.body)
         .map_err(|error| unreadable(format!("the body is not UTF-8: {error}; send it encoded as UTF-8")))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let is_form = request
-        .header("content-type")
-        .is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("application/x-www-form-urlencoded"));
-    if is_form && !text.trim_start().starts_with('{') {
+    if is_form(request) {
         let pairs = form::pairs(text).collect::<Result<Vec<_>, _>>();
         let pairs = pairs.map_err(|error| unreadable(format!("a value of the form is not UTF-8: {error}")))?;
         return Ok(pairs.into_iter().map(|(key, value)| (key, Value::String(value))).collect());

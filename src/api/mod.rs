@@ -1,7 +1,7 @@
 //! The REST API: one file per resource, served by warp over listeners of our own.
 //!
 //! A request's way: `server` (accept) → `connection` (TLS, HTTP/1.1 by hyper) → `entry` (the one warp filter: reads the request, bounds it in size
-//! and time, confines panics) → `doors` (may it come in?) → `router` (which resource, which method) → the resource's file. `answer` holds what a
+//! and time, confines panics) → `doors` and `bearer` (may it come in?) → `router` (which resource, which method) → the resource's file. `answer` holds what a
 //! resource gets and gives; no warp type passes that line. Invariant: every request that was read is answered.
 //!
 //! What a request of the web console's page may do, `console` decides.
@@ -16,6 +16,7 @@ pub mod server;
 pub mod state;
 
 mod active_users;
+mod bearer;
 mod body;
 mod broker_clients;
 mod broker_desk;
@@ -23,6 +24,8 @@ mod broker_retained;
 mod broker_stats;
 mod broker_subscriptions;
 mod butlerping;
+#[cfg(test)]
+mod catalogue;
 mod connection;
 pub mod console;
 mod docker_health;
@@ -30,12 +33,15 @@ mod endpoints_enabled;
 mod entry;
 mod form;
 mod health;
+mod idle;
 mod js_number;
 mod json_object;
 mod key_values;
 mod metrics;
 mod mqtt_publish;
 mod not_offered;
+mod publish;
+mod rate;
 mod reload;
 mod router;
 mod status;

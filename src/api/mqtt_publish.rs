@@ -14,10 +14,12 @@ use super::{
 };
 use crate::{
     bus::{Door, Origin, Publication, PublishError},
-    config::settings::Generation,
+    config::{settings::Generation, tokens::Right},
     names::{NameError, QoS, TopicName},
 };
 
+/// MQTT 5: "Not authorized".
+const NOT_AUTHORIZED: u8 = 0x87;
 /// What the body should be.
 const EXPECTED: &str = r#"{"topic":"...","message":"..."}"#;
 
@@ -29,19 +31,13 @@ pub(super) async fn handle(state: &State, request: &Request) -> Result<Answer, F
     let mut object = json_object::read(request, EXPECTED)?;
     let topic = coerce(&mut object, "topic")?;
     let message = coerce(&mut object, "message")?;
-    let topic = check_topic(state, &topic)?;
-    check_visitor(request, &topic)?;
-    let starts = state.setup.start_topics.contains(&topic);
-    let mut publication = Publication::new(topic, message).from(origin(request, starts));
+    let mut publication = Publication::new(publishable(&topic)?, message);
     if state.setup.rest_qos_retain {
         publication.qos = qos(&object)?;
         publication.retain = retain(&object)?;
     }
-    if starts {
-        // The broker keeps it until it is dealt with: what was answered "published" outlives a crash.
-        publication.qos = publication.qos.max(QoS::AtLeastOnce);
-        tracing::info!(peer = %request.peer, "a start message was published by REST");
-    }
+    let publication = entitled(state, request, publication)?;
+    state.rate.take(request, 1)?;
     state.setup.bus.publish(publication).await.map_err(|error| refused(&error))?;
     let status = match state.setup.generation {
         Generation::V5_4 => 200,
@@ -50,12 +46,29 @@ pub(super) async fn handle(state: &State, request: &Request) -> Result<Answer, F
     Ok(Answer::json(status, js_number::stringify(&Value::Object(object))))
 }
 
+/// The message as this caller may publish it, with its origin; a start message is written to the log and kept until it is dealt with.
+///
+/// # Errors
+/// 403: the topic is the program's own, or not this caller's.
+pub(super) fn entitled(state: &State, request: &Request, mut publication: Publication) -> Result<Publication, Fault> {
+    check_rights(state, &publication.topic)?;
+    check_visitor(request, &publication.topic)?;
+    let starts = state.setup.start_topics.contains(&publication.topic);
+    check_token(state, request, &publication.topic, if starts { Right::Start } else { Right::Publish })?;
+    if starts {
+        // The broker keeps it until it is dealt with: what was answered "published" outlives a crash.
+        publication.qos = publication.qos.max(QoS::AtLeastOnce);
+        tracing::info!(peer = %request.peer, "a start message was published by REST");
+    }
+    Ok(publication.from(origin(request, starts)))
+}
+
 /// On whose behalf. Whoever came through the doors may start: loopback, or an address the administrator named. The address travels only with a
-/// start, whose answer names who asked.
+/// start, whose answer names who asked; who is logged in to the console is named with everything.
 pub(super) fn origin(request: &Request, starts: bool) -> Origin {
     // Without the port, which is another one for each connection: a transaction is one of its asker.
-    let address = || starts.then(|| request.peer.ip().to_canonical().to_string().into());
-    let user = request.visitor_name().or_else(address);
+    let starter = || starts.then(|| request.requester().into());
+    let user = request.visitor_name().or_else(starter);
     Origin { door: Door::Rest, client: None, user, may_start: true }
 }
 
@@ -79,20 +92,51 @@ fn coerce(object: &mut Map<String, Value>, key: &'static str) -> Result<String, 
     Ok(text)
 }
 
-pub(super) fn check_topic(state: &State, topic: &str) -> Result<TopicName, Fault> {
+fn publishable(topic: &str) -> Result<TopicName, Fault> {
     let wrong = |why: NameError| Fault::new(Kind::Value, format!("the topic cannot be published to: {why}"));
-    let topic = TopicName::publishable(topic).map_err(wrong)?;
-    if state.setup.protected_topics.iter().any(|filter| filter.matches(topic.as_str())) {
-        let shown: String = topic.as_str().chars().take(100).collect();
-        let message =
-            format!("`{shown}` is one of the program's own topics, so that events cannot be forged; publish elsewhere");
-        return Err(Fault::new(Kind::Forbidden, message));
-    }
+    TopicName::publishable(topic).map_err(wrong)
+}
+
+/// A topic that may be published to by REST.
+///
+/// # Errors
+/// 400 for what is none, 403 as [`entitled`].
+pub(super) fn check_topic(state: &State, request: &Request, topic: &str) -> Result<TopicName, Fault> {
+    let topic = publishable(topic)?;
+    check_rights(state, &topic)?;
+    check_visitor(request, &topic)?;
+    check_token(state, request, &topic, Right::Manage)?;
     Ok(topic)
 }
 
+fn check_rights(state: &State, topic: &TopicName) -> Result<(), Fault> {
+    let shown = || topic.as_str().chars().take(100).collect::<String>();
+    if state.setup.protected_topics.iter().any(|filter| filter.matches(topic.as_str())) {
+        let message = format!(
+            "`{}` is one of the program's own topics, so that events cannot be forged; publish elsewhere",
+            shown()
+        );
+        return Err(Fault::new(Kind::Forbidden, message).with_reason(NOT_AUTHORIZED));
+    }
+    if !state.setup.bus.may_publish(topic) {
+        let message = format!("the access rules of broker.toml let nobody publish on `{}` by REST", shown());
+        return Err(Fault::new(Kind::Forbidden, message).with_reason(NOT_AUTHORIZED));
+    }
+    Ok(())
+}
+
+/// Whether the token that is shown, if any, goes for a topic. A start needs its right and nothing else, as by MQTT.
+fn check_token(state: &State, request: &Request, topic: &TopicName, right: Right) -> Result<(), Fault> {
+    let Some(token) = &request.token else { return Ok(()) };
+    state.bearers.check(token, &[right])?;
+    if right == Right::Start || token.covers(topic.as_str()) {
+        return Ok(());
+    }
+    Err(state.bearers.elsewhere(token))
+}
+
 /// Whoever is logged in to the console publishes what their own rights and rules allow.
-pub(super) fn check_visitor(request: &Request, topic: &TopicName) -> Result<(), Fault> {
+fn check_visitor(request: &Request, topic: &TopicName) -> Result<(), Fault> {
     if !request.may_not_publish(topic.as_str()) {
         return Ok(());
     }
@@ -101,7 +145,7 @@ pub(super) fn check_visitor(request: &Request, topic: &TopicName) -> Result<(), 
     let message = format!(
         "the user `{name}` may not publish on `{shown}`: see its rights and lists in broker.toml, and the access rules there"
     );
-    Err(Fault::new(Kind::Forbidden, message))
+    Err(Fault::new(Kind::Forbidden, message).with_reason(NOT_AUTHORIZED))
 }
 
 /// `qos`: 0, 1 or 2, as number or (from a form) text; absent: 0.
@@ -150,6 +194,7 @@ mod tests {
             headers: kind.map(|kind| ("content-type".to_owned(), kind.to_owned())).into_iter().collect(),
             body: Bytes::copy_from_slice(body),
             peer: ([127, 0, 0, 1], 1).into(),
+            token: None,
             visit: None,
         }
     }

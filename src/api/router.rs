@@ -12,11 +12,11 @@ use super::{
     console::{self, Deed},
     endpoints_enabled,
     fault::{Fault, Kind},
-    health, key_values, metrics, mqtt_publish, not_offered, reload,
+    health, key_values, metrics, mqtt_publish, not_offered, publish, reload,
     state::{Limits, State},
     status, tasks,
 };
-use crate::console::page;
+use crate::{config::tokens::Right, console::page};
 
 /// A resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(super) enum Resource {
     Butlerping,
     EndpointsEnabled,
     MqttPublish,
+    Publish,
+    PublishBulk,
     StartTask,
     ActiveUsers,
     ActiveUserCount,
@@ -64,6 +66,8 @@ impl Resource {
             Self::Butlerping => "butlerping",
             Self::EndpointsEnabled => "endpointsenabled",
             Self::MqttPublish => "mqttpublishmessage",
+            Self::Publish => "publish",
+            Self::PublishBulk => "publish_bulk",
             Self::StartTask => "reloadtask",
             Self::ActiveUsers => "activeusers",
             Self::ActiveUserCount => "activeusercount",
@@ -100,7 +104,8 @@ impl Resource {
     const fn allow(self) -> &'static str {
         match self {
             Self::MqttPublish | Self::StartTask => "PUT, POST",
-            Self::TasksStart | Self::ExecutionStop | Self::Reload | Self::ConsoleTrial => "POST",
+            Self::Publish | Self::PublishBulk | Self::TasksStart | Self::ExecutionStop => "POST",
+            Self::Reload | Self::ConsoleTrial => "POST",
             Self::ConsoleLive => "GET",
             Self::ConsoleSession => "GET, HEAD, POST, DELETE",
             Self::BrokerClient => "GET, HEAD, DELETE",
@@ -119,11 +124,13 @@ impl Resource {
         }
     }
 
-    /// Whether only loopback and `allowedSources` may call it: what changes something, and what shows people or the inside.
+    /// Whether only loopback, `allowedSources` and tokens may call it: what changes something, and what shows people or the inside.
     pub(super) const fn needs_trust(self) -> bool {
         matches!(
             self,
             Self::MqttPublish
+                | Self::Publish
+                | Self::PublishBulk
                 | Self::StartTask
                 | Self::ActiveUsers
                 | Self::ActiveUserCount
@@ -150,6 +157,18 @@ impl Resource {
         )
     }
 
+    /// The rights of a token of which one is needed. (Where a message may go, and whether it is a start, is seen when its topic is known.)
+    pub(super) fn rights(self, method: &str) -> &'static [Right] {
+        match self {
+            Self::MqttPublish | Self::Publish | Self::PublishBulk => &[Right::Publish, Right::Start],
+            Self::StartTask | Self::TasksStart | Self::ExecutionStop => &[Right::Start],
+            Self::KeyNamespaces | Self::KeyList | Self::KeyNamespace | Self::KeyExists | Self::Key => &[Right::Values],
+            Self::Reload => &[Right::Manage],
+            _ if method == "DELETE" => &[Right::Manage],
+            _ => &[Right::Read],
+        }
+    }
+
     /// What somebody who is logged in to the console must be allowed for it; `None`: a log-in opens nothing here.
     pub(super) const fn deed(self) -> Option<Deed> {
         match self {
@@ -165,7 +184,8 @@ impl Resource {
             | Self::Executions
             | Self::Execution
             | Self::ConsoleLive => Some(Deed::Console),
-            Self::MqttPublish | Self::BrokerRetainedTopic | Self::ConsoleTrial => Some(Deed::Publish),
+            Self::MqttPublish | Self::Publish | Self::PublishBulk => Some(Deed::Publish),
+            Self::BrokerRetainedTopic | Self::ConsoleTrial => Some(Deed::Publish),
             Self::TasksStart | Self::ExecutionStop => Some(Deed::Start),
             _ => None,
         }
@@ -186,9 +206,10 @@ impl Resource {
         matches!(self, Self::StartTask | Self::TasksStart | Self::ExecutionStop)
     }
 
-    /// Whether it goes on when the caller has hung up. (A start of `/api/v1` is the starter's own work as soon as it is taken.)
+    /// Whether it goes on when the caller has hung up. (A start of `/api/v1` is the starter's own work as soon as it is taken; one message is
+    /// handed over as a whole or not at all.)
     pub(super) const fn outlives_caller(self) -> bool {
-        matches!(self, Self::StartTask | Self::ExecutionStop | Self::Reload)
+        matches!(self, Self::StartTask | Self::ExecutionStop | Self::PublishBulk | Self::Reload)
     }
 
     /// Bytes its body may have, of those that are allowed at most: a log-in comes from anybody.
@@ -230,6 +251,8 @@ pub(super) fn find(state: &State, path: &str) -> Result<Resource, Fault> {
     let on = &state.setup.rest.endpoints;
     let found = match path {
         "/v4/mqttpublishmessage" => on.mqtt_publish.then_some(Resource::MqttPublish),
+        publish::PATH => on.publish.then_some(Resource::Publish),
+        publish::BULK => on.publish.then_some(Resource::PublishBulk),
         "/v4/butlerping" => on.butlerping.then_some(Resource::Butlerping),
         "/v4/configfile/endpointsenabled" => on.list_endpoints.then_some(Resource::EndpointsEnabled),
         "/v4/activeusers" => on.active_users.then_some(Resource::ActiveUsers),
@@ -330,6 +353,8 @@ pub(super) fn check_method(resource: Resource, method: &str) -> Result<Option<An
 pub(super) async fn dispatch(state: &State, resource: Resource, request: Request) -> Result<Answer, Fault> {
     match resource {
         Resource::MqttPublish => mqtt_publish::handle(state, &request).await,
+        Resource::Publish => publish::one(state, &request).await,
+        Resource::PublishBulk => publish::bulk(state, &request).await,
         Resource::StartTask => Ok((state.setup.start_task)(request).await),
         Resource::Butlerping => Ok(butlerping::handle(state)),
         Resource::EndpointsEnabled => Ok(endpoints_enabled::handle(state)),
@@ -371,64 +396,4 @@ pub(super) async fn dispatch(state: &State, resource: Resource, request: Request
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slashes() {
-        for (path, expected) in [
-            ("/", "/"),
-            ("//", "/"),
-            ("", ""),
-            ("/v4/x", "/v4/x"),
-            ("/v4/x/", "/v4/x"),
-            ("//v4//x///", "/v4/x"),
-            ("*", "*"),
-        ] {
-            assert_eq!(tidy(path), expected, "{path}");
-        }
-    }
-
-    #[test]
-    fn start_paths() {
-        assert!(is_start("/v4/reloadtask/abc/start"));
-        assert!(is_start("/v4/reloadtask/-/start"));
-        for path in ["/v4/reloadtask/start", "/v4/reloadtask/a/b/start", "/v4/reloadtask/a", "/v4/reloadtask//start"] {
-            assert!(!is_start(path), "{path}");
-        }
-    }
-
-    #[test]
-    fn key_paths() {
-        for (path, key) in [
-            ("/v4/keyvalues/ns/k", Some(Resource::Key)),
-            ("/v4/keyvalues/ns/keyexists", Some(Resource::KeyExists)),
-            ("/v4/keyvalues/keyexists", None),
-            ("/v4/keyvalues/ns/a/b", None),
-            ("/v4/keyvalues/", None),
-        ] {
-            assert_eq!(is_key(path).then(|| of_key(path)), key, "{path}");
-        }
-    }
-
-    #[test]
-    fn overrides() {
-        assert_eq!(effective_method("POST", Some("put")), Ok(Some("PUT")));
-        assert_eq!(effective_method("POST", Some("DELETE")), Ok(Some("DELETE")));
-        assert_eq!(effective_method("POST", None), Ok(None));
-        assert_eq!(effective_method("GET", Some("PUT")), Ok(None), "not obeyed on GET: it changes nothing");
-        for wrong in ["GET", "BOGUS", "", "POST"] {
-            assert!(effective_method("POST", Some(wrong)).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn methods() {
-        assert!(check_method(Resource::MqttPublish, "POST").is_ok());
-        assert!(check_method(Resource::Butlerping, "HEAD").is_ok());
-        let fault = check_method(Resource::Butlerping, "DELETE").unwrap_err();
-        assert_eq!(fault.kind, Kind::Method("GET, HEAD"));
-        let options = check_method(Resource::MqttPublish, "OPTIONS").unwrap().unwrap();
-        assert_eq!((options.status, options.headers), (204, vec![("allow", "PUT, POST, OPTIONS".to_owned())]));
-    }
-}
+mod tests;

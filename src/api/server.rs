@@ -1,14 +1,14 @@
 //! The listeners of the REST API: bound first, run later, stopped within two seconds.
 //!
 //! `localhost` is both 127.0.0.1 and ::1 (Windows resolves it to ::1 first, Butler's users write 127.0.0.1). Invariants: a connection never waits for
-//! another one; when accepting fails (no file handles left) it is tried again with back-off, for ever; above [`MAX_CONNECTIONS`] a caller is told so
-//! and closed, and counted.
+//! another one; when accepting fails (no file handles left) it is tried again with back-off, for ever; above [`MAX_CONNECTIONS`] the
+//! connection that has had no request in hand for longest makes room; if all have, the caller is told so and closed, and counted.
 
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener as StdListener},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -22,6 +22,7 @@ use super::{
     connection::{self, STOP_LIMIT, Site},
     counters::Counters,
     doors::Caller,
+    idle::Idle,
     state::State,
 };
 use crate::{
@@ -40,6 +41,10 @@ use crate::{
 pub const MAX_CONNECTIONS: usize = 4_096;
 /// How long a TLS handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a caller waits for a place, and how many may.
+const WAIT: (Duration, usize) = (Duration::from_secs(1), 1_024);
+/// After such a pause another connection is asked to make room for him.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// Shortest and longest pause after a failed accept.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// How long work whose caller hung up may take after the last connection ended at a stop.
@@ -83,6 +88,7 @@ impl ApiError {
 pub struct Server {
     listeners: Vec<StdListener>,
     tls: Option<Arc<TlsDoor>>,
+    room: usize,
 }
 
 impl std::fmt::Debug for Server {
@@ -115,7 +121,13 @@ impl Server {
             None => vec![resolve(host)?],
         };
         let addresses: Vec<_> = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-        Ok(Self { listeners: bind::tcp(&addresses, V6::Dual)?, tls: None })
+        Ok(Self { listeners: bind::tcp(&addresses, V6::Dual)?, tls: None, room: MAX_CONNECTIONS })
+    }
+
+    /// With room for another number of connections. For tests.
+    #[must_use]
+    pub fn with_room(self, room: usize) -> Self {
+        Self { room, ..self }
     }
 
     /// Where it listens; the true port where 0 was asked for.
@@ -144,7 +156,9 @@ impl Server {
             site,
             counters,
             tls: self.tls,
-            room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            room: Arc::new(Semaphore::new(self.room)),
+            idle: Arc::default(),
+            queue: Arc::new(Semaphore::new(WAIT.1)),
             connections: TaskTracker::new(),
             stop: stop.clone(),
         });
@@ -160,12 +174,20 @@ impl Server {
     }
 }
 
+/// A caller's place: his already, or still to be made while he stands in the queue.
+enum Place {
+    Taken(OwnedSemaphorePermit),
+    Awaited(OwnedSemaphorePermit),
+}
+
 /// What every connection of a server shares.
 struct Shared {
     site: Site,
     counters: Counters,
     tls: Option<Arc<TlsDoor>>,
     room: Arc<Semaphore>,
+    idle: Arc<Idle>,
+    queue: Arc<Semaphore>,
     connections: TaskTracker,
     stop: CancellationToken,
 }
@@ -203,36 +225,62 @@ fn accept_failed(counters: &Counters, error: &io::Error) {
 }
 
 fn admit(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
-    let Ok(permit) = shared.room.clone().try_acquire_owned() else {
-        return refuse(&shared.counters, &stream);
+    let place = match shared.room.clone().try_acquire_owned() {
+        Ok(place) => Place::Taken(place),
+        Err(_) => match shared.queue.clone().try_acquire_owned() {
+            Ok(waits) => Place::Awaited(waits),
+            Err(_) => return refuse(&shared.counters, &stream),
+        },
     };
     // Small answers must not wait for more to send with them. A socket that is gone already shows itself at the first read.
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
     let caller = Caller { peer, local, tls: shared.tls.is_some() };
     let owned = shared.clone();
-    shared.connections.spawn(async move { owned.serve(stream, caller, permit).await });
+    shared.connections.spawn(async move { owned.serve(stream, caller, place).await });
 }
 
 fn refuse(counters: &Counters, stream: &TcpStream) {
     static LINE: Throttle = Throttle::every(Duration::from_secs(10));
     counters.refused("too_many");
     if let Some(suppressed) = LINE.pass() {
-        tracing::warn!(suppressed, limit = MAX_CONNECTIONS, "REST connection refused: too many are open");
+        tracing::warn!(suppressed, "REST connection refused: too many are open, and all have a request in hand");
     }
     // Best effort: there is no room to wait for this caller.
     let _ = stream.try_write(BUSY);
 }
 
 impl Shared {
-    async fn serve(self: Arc<Self>, stream: TcpStream, caller: Caller, permit: OwnedSemaphorePermit) {
+    /// A place that somebody made; `None`: all have requests in hand.
+    async fn vacated(&self) -> Option<OwnedSemaphorePermit> {
+        let until = Instant::now() + WAIT.0;
+        while Instant::now() < until {
+            self.idle.send_away();
+            if let Ok(place) = tokio::time::timeout(ASK_AGAIN, self.room.clone().acquire_owned()).await {
+                return place.ok();
+            }
+        }
+        None
+    }
+
+    async fn serve(self: Arc<Self>, stream: TcpStream, caller: Caller, place: Place) {
+        let permit = match place {
+            Place::Taken(permit) => Some(permit),
+            Place::Awaited(_waits) => self.vacated().await,
+        };
+        let Some(permit) = permit else { return refuse(&self.counters, &stream) };
         self.counters.connections.inc();
         // Also counts down when the connection's task panics.
         let _open = Open { counters: &self.counters, _permit: permit };
-        let (site, stop) = (self.site.clone(), self.stop.clone());
-        let Some(door) = &self.tls else { return connection::serve(stream, site, caller, stop).await };
-        match tokio::time::timeout(HANDSHAKE_LIMIT, door.acceptor().accept(stream)).await {
-            Ok(Ok(stream)) => connection::serve(stream, site, caller, stop).await,
+        let (site, stop, seat) = (self.site.clone(), self.stop.clone(), self.idle.seat());
+        let Some(door) = &self.tls else { return connection::serve(stream, site, caller, seat, stop).await };
+        let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, door.acceptor().accept(stream));
+        let shaken = tokio::select! {
+            shaken = handshake => shaken,
+            () = seat.told_to_leave() => return self.counters.refused("displaced"),
+        };
+        match shaken {
+            Ok(Ok(stream)) => connection::serve(stream, site, caller, seat, stop).await,
             Ok(Err(error)) => {
                 self.counters.refused("tls");
                 tracing::debug!(peer = %caller.peer, %error, "TLS handshake failed");

@@ -10,8 +10,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     answer::{Answer, Request},
+    bearer::Bearers,
     counters::Counters,
     doors::Doors,
+    rate::Rate,
     tasks::{LONGEST_WAIT, TasksState},
 };
 use crate::{
@@ -20,9 +22,10 @@ use crate::{
         ConfigErrors,
         reload::Reloaded,
         settings::{Generation, RestSettings},
+        tokens::TokenFile,
     },
     console::Console,
-    keep::values::Values,
+    keep::{keys::Keys, values::Values},
     names::{TopicFilter, TopicName},
     telemetry::readiness::Readiness,
 };
@@ -63,6 +66,10 @@ pub struct Setup {
     pub active_users: ActiveUsers,
     /// The key-value store.
     pub values: Values,
+    /// Idempotency keys.
+    pub keys: Keys,
+    /// Tokens that let callers in; `None`: there are none.
+    pub tokens: Option<TokenFile>,
     /// What `/readyz` says.
     pub readiness: Readiness,
     /// What `/metrics` says.
@@ -109,6 +116,10 @@ pub struct State {
     pub started: Instant,
     /// How long things may take.
     pub(super) limits: Limits,
+    /// Who shows a token.
+    pub(super) bearers: Bearers,
+    /// How fast callers may publish.
+    pub(super) rate: Rate,
     /// Work that outlives its request.
     pub(super) background: TaskTracker,
     /// The server stops: who waits for an end is told what is known.
@@ -118,10 +129,13 @@ pub struct State {
 impl State {
     /// Makes the state.
     pub fn new(setup: Setup) -> Self {
-        let doors = Doors::new(&setup.rest);
+        let bearers = Bearers::new(setup.tokens.clone(), setup.counters.clone());
+        let (doors, rate) = (Doors::new(&setup.rest), Rate::new(setup.rest.publish_per_second));
         Self {
             setup,
             doors,
+            bearers,
+            rate,
             started: Instant::now(),
             limits: Limits::default(),
             background: TaskTracker::new(),
@@ -161,6 +175,7 @@ pub(crate) mod tests {
         let counters = Counters::register(&mut registry);
         let keep = Keep::open(None, &mut registry).unwrap();
         let values = Values::open(&keep, ValueSettings::default(), &mut registry).unwrap();
+        let keys = Keys::open(&keep, &mut registry).unwrap();
         let (filter, patience) = (StartTaskFilter::default(), Patience::default());
         let starter = Starter::open(Qrs::new(&defaults().qrs), filter, keep.shelf("starts"), patience).unwrap();
         State::new(Setup {
@@ -176,6 +191,8 @@ pub(crate) mod tests {
             tasks: TasksState { starter },
             active_users: Arc::new(Vec::new),
             values,
+            keys,
+            tokens: None,
             readiness: Readiness::new(),
             registry: Arc::new(registry),
             counters,

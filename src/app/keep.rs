@@ -8,18 +8,19 @@ use super::{
 };
 use crate::{
     config::Loaded,
-    keep::{Keep, KeepError, KeepHealth, values::Values},
+    keep::{Keep, KeepError, KeepHealth, keys::Keys, values::Values},
     telemetry::{
         metrics::Registry,
         readiness::{Latch, Readiness},
     },
 };
 
-/// The file, and the key-value store on it.
+/// The file, and what stands on it: the key-value store, idempotency keys.
 #[derive(Debug, Clone)]
 pub(super) struct Kept {
     pub(super) keep: Keep,
     pub(super) values: Values,
+    pub(super) keys: Keys,
 }
 
 impl Kept {
@@ -27,12 +28,13 @@ impl Kept {
     pub(super) fn open(loaded: &Loaded, registry: &mut Registry) -> Result<Self, KeepError> {
         let keep = Keep::open(loaded.keep_dir(), registry)?;
         let values = Values::open(&keep, loaded.settings.values, registry)?;
-        Ok(Self { keep, values })
+        let keys = Keys::open(&keep, registry)?;
+        Ok(Self { keep, values, keys })
     }
 
     /// Starts what tends it and what tells readiness how it is; the file is closed behind the work.
     pub(super) fn start(self, supervisor: &Supervisor, readiness: &Readiness) {
-        let Self { keep, values } = self;
+        let Self { keep, values, keys: _ } = self;
         supervisor.restarting(Stage::Work, "key-value store", move |stop| values.clone().run(stop));
         let (watched, latch) = (keep.clone(), readiness.note("sense.redb"));
         supervisor.essential(Stage::Work, "health of sense.redb", move |stop| watch(watched, latch, stop));

@@ -50,7 +50,7 @@ use crate::{
     },
     broker::BrokerHandle,
     bus::Bus,
-    config::{Loaded, settings::Settings},
+    config::{Loaded, settings::Settings, tokens::TokenFile},
     console::Console,
     names::{NameError, TopicFilter},
     net::certificates::Certificates,
@@ -93,6 +93,7 @@ pub struct Addresses {
 pub struct App {
     settings: Settings,
     protected: Vec<TopicFilter>,
+    tokens: TokenFile,
     carrier: Carrier,
     buses: Buses,
     receiver: Option<Receiver>,
@@ -191,6 +192,7 @@ impl App {
         Ok(Self {
             settings,
             protected: loaded.broker.protected_topics.clone(),
+            tokens: TokenFile::of(&loaded.data_dir),
             carrier,
             buses,
             receiver,
@@ -263,7 +265,7 @@ impl App {
         let reloader = self.configuration.running(live, broker_file, &readiness);
         reloader.start(&supervisor, self.hangups).await;
         carrier.start(&supervisor, &readiness);
-        let values = self.kept.values.clone();
+        let (values, keys) = (self.kept.values.clone(), self.kept.keys.clone());
         self.kept.start(&supervisor, &readiness);
         let certificates = self.certificates;
         supervisor.restarting(Stage::Doors, "certificates", move |stop| certificates.clone().watch(stop));
@@ -289,6 +291,8 @@ impl App {
                 starter: self.starter,
                 users: self.users,
                 values,
+                keys,
+                tokens: self.tokens,
                 readiness: readiness.clone(),
                 registry: self.registry,
                 counters: self.counters,

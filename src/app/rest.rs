@@ -7,9 +7,9 @@ use crate::{
     api::{self, answer::Request, start_task, tasks::TasksState},
     bridge::active_users::ActiveUsers,
     bus::{Bus, desk::Desk},
-    config::settings::Settings,
+    config::{settings::Settings, tokens::TokenFile},
     console::Console,
-    keep::values::Values,
+    keep::{keys::Keys, values::Values},
     names::TopicFilter,
     sense::tasks::Starter,
     telemetry::{metrics::Registry, readiness::Readiness},
@@ -24,6 +24,8 @@ pub(super) struct Rest {
     pub(super) starter: Starter,
     pub(super) users: ActiveUsers,
     pub(super) values: Values,
+    pub(super) keys: Keys,
+    pub(super) tokens: TokenFile,
     pub(super) readiness: Readiness,
     pub(super) registry: Registry,
     pub(super) counters: api::counters::Counters,
@@ -39,6 +41,7 @@ impl Rest {
             starter: self.starter.clone(),
             values: self.values.clone(),
         });
+        let tokens = (settings.rest.tokens != Some(false)).then_some(self.tokens);
         let reloader = self.reloader;
         let tasks = TasksState { starter: self.starter };
         api::Setup {
@@ -57,6 +60,8 @@ impl Rest {
             tasks,
             active_users: Arc::new(move || users.names().iter().map(ToString::to_string).collect()),
             values: self.values,
+            keys: self.keys,
+            tokens,
             readiness: self.readiness,
             registry: Arc::new(self.registry),
             counters: self.counters,

@@ -267,7 +267,7 @@ mod tests {
             self.0.0.lock().unwrap().push(publication);
             self.0.1.notify_waiters();
             let (sender, receipt) = Receipt::channel();
-            sender.send(Ok(Routed { matched: None })).unwrap();
+            sender.send(Ok(Routed::UNTOLD)).unwrap();
             Box::pin(async { Ok(receipt) })
         }
 

@@ -9,6 +9,7 @@
 //! deny any of it.
 
 mod cover;
+mod outside;
 pub mod pattern;
 mod policy;
 pub mod rule;
@@ -23,6 +24,7 @@ use self::{
     rule::{Action, Ruleset, Subject},
 };
 pub(super) use self::{
+    outside::Outside,
     policy::{Ended, Policies, Policy},
     special::Special,
 };

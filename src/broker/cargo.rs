@@ -19,7 +19,16 @@ use super::{
 use crate::names::{ClientId, TopicFilter};
 
 /// What the broker did with a publication, for an internal publisher.
-pub(super) type Word = Result<bool, Refusal>;
+pub(super) type Word = Result<Taken, Refusal>;
+
+/// What became of a publication the broker took responsibility for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Whether any session matched.
+    pub matched: bool,
+    /// Sessions whose queues in the store have it: those that outlive their connections and asked for QoS 1 or 2.
+    pub stored: u32,
+}
 
 /// Why the broker did not take a publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +46,7 @@ pub(super) enum Ack {
     None,
     /// The client, with PUBACK or PUBREC.
     Client,
-    /// Another part of this program; says whether anybody matched. `origin`: on whose behalf, if not its own.
+    /// Another part of this program; says what became of it. `origin`: on whose behalf, if not its own.
     Internal { word: oneshot::Sender<Word>, origin: Option<Box<Origin>> },
 }
 

@@ -43,9 +43,16 @@ pub(super) struct PublishDraft<'a> {
 /// An envelope without generation and sequence.
 pub(super) struct Draft(BytesMut);
 
+impl PublishDraft<'_> {
+    /// Bytes of its envelope.
+    pub(super) const fn size(&self) -> usize {
+        HEADER + self.properties.len() + 2 + self.topic.len() + self.payload.len()
+    }
+}
+
 impl Draft {
     pub(super) fn publish(draft: &PublishDraft<'_>) -> Self {
-        let size = HEADER + draft.properties.len() + 2 + draft.topic.len() + draft.payload.len();
+        let size = draft.size();
         let mut buf = BytesMut::with_capacity(size);
         buf.put_bytes(0, 12);
         buf.put_u8(Kind::Publish as u8);

@@ -7,8 +7,9 @@ use std::{future::poll_fn, sync::Arc, task::Poll};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    access::Outside,
     admission::{LANE, Window, cost},
-    cargo::{Ack, Cargo, CloseCargo, OpenCargo, Refusal, SubscribeCargo, Word},
+    cargo::{Ack, Cargo, CloseCargo, OpenCargo, Refusal, SubscribeCargo, Taken, Word},
     codec::{SubscribeOptions, properties},
     engine::Outgoing,
     envelope::{Draft, Message, PublishDraft, now_ms},
@@ -68,6 +69,14 @@ impl Pending {
     /// # Errors
     /// If the broker did not take responsibility.
     pub async fn wait(self) -> Result<bool, InternalError> {
+        Ok(self.taken().await?.matched)
+    }
+
+    /// Waits for it: whether any session matched, and how many keep the message.
+    ///
+    /// # Errors
+    /// If the broker did not take responsibility.
+    pub async fn taken(self) -> Result<Taken, InternalError> {
         self.0.await.unwrap_or(Err(Refusal::Stopping)).map_err(InternalError::from)
     }
 }
@@ -78,13 +87,50 @@ pub struct Publisher {
     hub: Hub,
     peer: Arc<Peer>,
     lane: Window,
+    outside: Outside,
+}
+
+/// A publication on its way to an envelope; `wire`: its properties.
+fn drafted<'a>(publication: &'a Publication, wire: &'a [u8]) -> PublishDraft<'a> {
+    let now = now_ms();
+    PublishDraft {
+        topic: publication.topic.as_str().as_bytes(),
+        properties: wire,
+        payload: &publication.payload,
+        qos: publication.qos,
+        retain: publication.retain,
+        dup: false,
+        packet_id: 0,
+        received: now,
+        expires: publication.properties.message_expiry.map_or(0, |seconds| now + u64::from(seconds) * 1000),
+    }
 }
 
 impl Publisher {
     pub(super) fn new(hub: Hub, door: Door) -> Self {
         let lane = Window::new(LANE);
         let peer = Peer::new(Origin { door, client: None, user: None, may_start: true }, Some(lane.clone()));
-        Self { hub, peer, lane }
+        let outside = Outside::new(Arc::clone(&hub.policies));
+        Self { hub, peer, lane, outside }
+    }
+
+    /// Whether no access rule for everybody keeps a caller who is no client from publishing on a topic.
+    pub fn may_publish(&self, topic: &TopicName) -> bool {
+        self.outside.may_publish(topic.as_str())
+    }
+
+    /// Whether a publication would be refused for what it is, whatever the broker's state.
+    ///
+    /// # Errors
+    /// If it is too large or a property cannot be written.
+    pub fn check(&self, publication: &Publication) -> Result<(), InternalError> {
+        let wire = properties::to_wire(&publication.properties)?;
+        self.fits(drafted(publication, &wire).size())
+    }
+
+    fn fits(&self, size: usize) -> Result<(), InternalError> {
+        let limit = self.hub.limits.packet_size;
+        if size > limit { Err(InternalError::TooLarge { size, limit }) } else { Ok(()) }
     }
 
     /// Hands a publication over, in order; waits for room in the lane only.
@@ -93,22 +139,9 @@ impl Publisher {
     /// If it is too large or the broker is stopping.
     pub async fn submit(&self, publication: &Publication) -> Result<Pending, InternalError> {
         let wire = properties::to_wire(&publication.properties)?;
-        let now = now_ms();
-        let draft = Draft::publish(&PublishDraft {
-            topic: publication.topic.as_str().as_bytes(),
-            properties: &wire,
-            payload: &publication.payload,
-            qos: publication.qos,
-            retain: publication.retain,
-            dup: false,
-            packet_id: 0,
-            received: now,
-            expires: publication.properties.message_expiry.map_or(0, |seconds| now + u64::from(seconds) * 1000),
-        });
-        let limit = self.hub.limits.packet_size;
-        if draft.len() > limit {
-            return Err(InternalError::TooLarge { size: draft.len(), limit });
-        }
+        let draft = drafted(publication, &wire);
+        self.fits(draft.size())?;
+        let draft = Draft::publish(&draft);
         let cost = cost(draft.len(), LANE);
         self.lane.take(cost).await;
         let (sender, receiver) = oneshot::channel();

@@ -109,7 +109,8 @@ pub struct Origin {
     pub door: Door,
     /// Client id, where there is one.
     pub client: Option<ClientId>,
-    /// The user who was authenticated, if any; at the REST door, which has no users, the caller's address.
+    /// The user who was authenticated, if any; at the REST door, which has no users, the name of the token that was shown, or else the caller's
+    /// address.
     pub user: Option<Arc<str>>,
     /// Whether the publisher holds the right `start`. Always true at the built-in broker's start topics (others are turned away at the
     /// door); for an external broker, true: its access rules decide.

@@ -66,6 +66,7 @@ use self::{
 };
 pub use self::{
     auth::NoRandom,
+    cargo::Taken,
     dispatcher::DispatcherError,
     internal::{InternalError, Pending, Publisher},
     logins::{LoginError, Logins, Member},

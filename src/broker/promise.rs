@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{
     admission::{Room, Window},
-    cargo::{OpenRefused, Refusal, SessionWord, Word},
+    cargo::{OpenRefused, Refusal, SessionWord, Taken, Word},
     codec::write::AckKind,
     peer::{Peer, Reply},
     seen::Parting,
@@ -32,7 +32,7 @@ pub(super) enum Step {
         packet_id: u16,
         reason: u8,
     },
-    Word(oneshot::Sender<Word>, bool),
+    Word(oneshot::Sender<Word>, Taken),
     /// The publication is not taken, whatever becomes of the rest.
     Refused(oneshot::Sender<Word>),
     Opened(oneshot::Sender<SessionWord>, SessionWord),
@@ -132,7 +132,7 @@ impl Step {
         match self {
             Self::Reply(peer, reply) => batch.push(&peer, reply),
             Self::Received { by, packet_id, reason } => batch.received(&by, packet_id, reason),
-            Self::Word(sender, matched) => drop(sender.send(Ok(matched))),
+            Self::Word(sender, taken) => drop(sender.send(Ok(taken))),
             Self::Refused(sender) => drop(sender.send(Err(Refusal::Full))),
             Self::Opened(sender, word) => drop(sender.send(word)),
             Self::Noted(sender) => drop(sender.send(())),

@@ -3,7 +3,7 @@
 use super::{BoxFuture, Door, KeptSubscription, Publication, PublishError, Receipt, Routed, Subscription, Transport};
 use crate::{
     broker::{BrokerHandle, InternalError, Publisher},
-    names::TopicFilter,
+    names::{TopicFilter, TopicName},
 };
 
 /// One publisher of the built-in broker, with a lane of its own onto it.
@@ -36,8 +36,8 @@ impl Transport for Embedded {
         Box::pin(async move {
             let pending = self.publisher.submit(&publication).await?;
             Ok(Receipt::new(async move {
-                let matched = pending.wait().await?;
-                Ok(Routed { matched: Some(matched) })
+                let taken = pending.taken().await?;
+                Ok(Routed { matched: Some(taken.matched), stored: Some(taken.stored) })
             }))
         })
     }
@@ -54,6 +54,14 @@ impl Transport for Embedded {
     ) -> BoxFuture<'_, Result<KeptSubscription, PublishError>> {
         let name = name.to_owned();
         Box::pin(async move { Ok(KeptSubscription::new(self.broker.subscribe_kept(&name, filters).await?)) })
+    }
+
+    fn check(&self, publication: &Publication) -> Result<(), PublishError> {
+        Ok(self.publisher.check(publication)?)
+    }
+
+    fn may_publish(&self, topic: &TopicName) -> bool {
+        self.publisher.may_publish(topic)
     }
 
     fn is_up(&self) -> bool {

@@ -15,7 +15,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use crate::broker::message::{Delivery, Door, KeptDelivery, Origin, Properties, Publication, Settlement};
-use crate::names::TopicFilter;
+use crate::names::{TopicFilter, TopicName};
 
 /// A boxed future, as trait objects need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -28,6 +28,18 @@ pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Routed {
     /// Whether any session matched; `None` where the broker does not say (external).
     pub matched: Option<bool>,
+    /// Sessions that keep it in the broker's store; `None` where the broker does not say (external).
+    pub stored: Option<u32>,
+}
+
+impl Routed {
+    /// What a broker says that only acknowledges.
+    pub const UNTOLD: Self = Self { matched: None, stored: None };
+
+    /// It matched, or not, and nobody keeps it.
+    pub const fn passing(matched: bool) -> Self {
+        Self { matched: Some(matched), stored: Some(0) }
+    }
 }
 
 /// Why a publish did not happen (or is not known to have happened).
@@ -152,6 +164,19 @@ pub trait Transport: Send + Sync + 'static {
         Box::pin(async move { subscribed.await.map(KeptSubscription::passing) })
     }
 
+    /// Whether a publication would be refused for what it is, as far as that is known before it is handed over.
+    ///
+    /// # Errors
+    /// [`PublishError::TooLarge`], [`PublishError::Refused`].
+    fn check(&self, _: &Publication) -> Result<(), PublishError> {
+        Ok(())
+    }
+
+    /// Whether the broker's access rules let somebody from outside publish on a topic. A broker elsewhere has its own rules for this program.
+    fn may_publish(&self, _: &TopicName) -> bool {
+        true
+    }
+
     /// Whether a publish would be taken right now.
     fn is_up(&self) -> bool;
 }
@@ -184,6 +209,43 @@ impl Bus {
             Ok(receipt) => receipt?.wait(PUBLISH_TIMEOUT).await,
             Err(_) => Err(PublishError::Timeout(PUBLISH_TIMEOUT)),
         }
+    }
+
+    /// Hands over several publications, in order, and waits for the broker's word on each, as [`Bus::publish`] does for one. A word for each
+    /// that was handed over; the first that is not taken ends the row, and those behind it are not handed over.
+    pub async fn publish_row(&self, row: Vec<Publication>) -> Vec<Result<Routed, PublishError>> {
+        let mut receipts = Vec::with_capacity(row.len());
+        let mut refused = None;
+        for publication in row {
+            match tokio::time::timeout(PUBLISH_TIMEOUT, self.0.submit_now(publication)).await {
+                Ok(Ok(receipt)) => receipts.push(receipt),
+                Ok(Err(error)) => refused = Some(error),
+                Err(_) => refused = Some(PublishError::Timeout(PUBLISH_TIMEOUT)),
+            }
+            if refused.is_some() {
+                break;
+            }
+        }
+        let mut words = Vec::with_capacity(receipts.len() + 1);
+        let until = tokio::time::Instant::now() + PUBLISH_TIMEOUT;
+        for receipt in receipts {
+            words.push(receipt.wait(until.saturating_duration_since(tokio::time::Instant::now())).await);
+        }
+        words.extend(refused.map(Err));
+        words
+    }
+
+    /// Whether a publication would be refused for what it is; see [`Transport::check`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(&self, publication: &Publication) -> Result<(), PublishError> {
+        self.0.check(publication)
+    }
+
+    /// Whether somebody from outside may publish on a topic; see [`Transport::may_publish`].
+    pub fn may_publish(&self, topic: &TopicName) -> bool {
+        self.0.may_publish(topic)
     }
 
     /// Subscribes; see [`Transport::subscribe`].

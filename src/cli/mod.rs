@@ -16,6 +16,7 @@ pub mod service;
 pub mod simulate;
 pub mod subscribe;
 pub mod talk;
+pub mod token;
 pub mod version;
 
 use std::{
@@ -141,6 +142,9 @@ pub enum Command {
     /// Read a password from the terminal or standard input and print the hash for `broker.toml`.
     #[command(after_help = "Examples:\n  sense-butler hash-password\n  sense-butler hash-password < password.txt")]
     HashPassword,
+    /// Make, show and revoke the tokens that open the REST API.
+    #[command(after_help = token::EXAMPLES)]
+    Token(token::Options),
     /// Print the version and what it was built for.
     #[command(after_help = "Examples:\n  sense-butler version\n  sense-butler version --json")]
     Version(version::Options),
@@ -179,6 +183,7 @@ pub fn run(command: Command) -> Exit {
             Ok(()) => Exit::Done,
             Err(error) => complain(error),
         },
+        Command::Token(options) => token::run(&options),
         Command::Publish(options) => publish::run(&options),
         Command::Subscribe(options) => subscribe::run(&options),
         Command::Version(options) => version::run(&options),
@@ -274,7 +279,7 @@ mod tests {
             assert!(verb.get_about().is_some_and(|about| !about.to_string().is_empty()), "{name}");
             verbs += 1;
         }
-        assert_eq!(verbs, 12);
+        assert_eq!(verbs, 13);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod samples;
 pub mod settings;
 #[cfg(test)]
 mod shipped;
+pub mod tokens;
 mod toml_text;
 mod tree;
 mod walk;

@@ -269,12 +269,16 @@ pub struct RestSettings {
     pub allow_plaintext: bool,
     /// `allowedSources`: networks that may publish and start without a token; empty: loopback only.
     pub allowed_sources: Vec<Network>,
+    /// `tokens`: whether tokens let callers in (`Some(true)`: written, so that somebody decided that other machines come in by them).
+    pub tokens: Option<bool>,
     /// `allowedOrigins`: web origins whose pages may call, e.g. `https://sense.example.com`.
     pub allowed_origins: Vec<String>,
     /// `allowedHosts`: further names accepted in `Host` on loopback.
     pub allowed_hosts: Vec<String>,
     /// `maxBodyBytes`, default 1 MiB.
     pub max_body: usize,
+    /// `publishPerSecond`: messages of one caller; `None` (0 in the file, the default): as many as they like.
+    pub publish_per_second: Option<u32>,
     /// Which of the routes this program offers are on.
     pub endpoints: Endpoints,
     /// Butler's endpoint keys that are `true` in the file and not offered here (answered 501), e.g. `createDir`.
@@ -325,6 +329,8 @@ pub struct Endpoints {
     pub butlerping: bool,
     /// `mqttPublishMessage`
     pub mqtt_publish: bool,
+    /// `publish`: `POST /api/v1/publish` and `…/bulk`; as `mqttPublishMessage` unless written.
+    pub publish: bool,
     /// `senseStartTask`
     pub start_task: bool,
     /// `activeUserCount` (v5.4)

@@ -22,6 +22,7 @@ use sense_butler::{
         Server, Setup, State,
         answer::{Answer, Request},
         counters::Counters,
+        server::MAX_CONNECTIONS,
         tasks::TasksState,
     },
     bus::{BoxFuture, Bus, Publication, PublishError, Receipt, Routed, Subscription, Transport},
@@ -32,6 +33,7 @@ use sense_butler::{
     },
     keep::{
         Keep,
+        keys::Keys,
         values::{ValueSettings, Values},
     },
     names::{TopicFilter, TopicName},
@@ -86,7 +88,7 @@ impl Broker {
 
     pub fn release(&self) {
         for sender in self.kept.lock().unwrap().drain(..) {
-            let _ = sender.send(Ok(Routed { matched: Some(true) }));
+            let _ = sender.send(Ok(Routed::passing(true)));
         }
     }
 }
@@ -98,7 +100,7 @@ impl Transport for Broker {
         match word {
             Word::Refuse(error) => return Box::pin(async move { Err(error) }),
             Word::Panic => panic!("the broker double was told to panic"),
-            Word::Take => sender.send(Ok(Routed { matched: Some(true) })).unwrap(),
+            Word::Take => sender.send(Ok(Routed::passing(true))).unwrap(),
             Word::Silence => self.kept.lock().unwrap().push(sender),
         }
         self.published.lock().unwrap().push(publication);
@@ -151,8 +153,13 @@ pub fn start(generation: Generation, rest: RestSettings) -> Running {
 }
 
 pub fn start_with(generation: Generation, rest: RestSettings, change: impl FnOnce(&mut Setup)) -> Running {
+    start_in(generation, rest, MAX_CONNECTIONS, change)
+}
+
+/// The same with room for so many connections.
+pub fn start_in(generation: Generation, rest: RestSettings, room: usize, change: impl FnOnce(&mut Setup)) -> Running {
     let certificates = Certificates::default();
-    let server = Server::bind(&rest, &certificates).unwrap();
+    let server = Server::bind(&rest, &certificates).unwrap().with_room(room);
     let address = server.addresses()[0];
     let broker = Broker::new();
     let readiness = Readiness::new();
@@ -162,6 +169,7 @@ pub fn start_with(generation: Generation, rest: RestSettings, change: impl FnOnc
     let counters = Counters::register(&mut registry);
     let keep = Keep::open(None, &mut registry).unwrap();
     let values = Values::open(&keep, ValueSettings::default(), &mut registry).unwrap();
+    let keys = Keys::open(&keep, &mut registry).unwrap();
     let (seen, names) = (starts.clone(), users.clone());
     let mut setup = Setup {
         generation,
@@ -179,6 +187,8 @@ pub fn start_with(generation: Generation, rest: RestSettings, change: impl FnOnc
         tasks: tasks(&keep),
         active_users: Arc::new(move || names.lock().unwrap().clone()),
         values,
+        keys,
+        tokens: None,
         readiness: readiness.clone(),
         registry: Arc::new(registry),
         counters,

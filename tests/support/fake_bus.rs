@@ -36,7 +36,7 @@ impl Transport for FakeBus {
             self.0.published.lock().unwrap().push(publication);
             self.0.changed.notify_waiters();
             let (word, receipt) = Receipt::channel();
-            word.send(Ok(Routed { matched: Some(true) })).unwrap();
+            word.send(Ok(Routed::passing(true))).unwrap();
             Ok(receipt)
         })
     }

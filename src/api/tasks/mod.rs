@@ -76,12 +76,12 @@ pub(super) fn refused(state: &State, (peer, user): (std::net::IpAddr, Option<&st
     state.setup.tasks.starter.audit().refused((DOOR, user.unwrap_or(&address), &asker), None, &outcome);
 }
 
-/// The caller, as answers and the audit log tell it: by name who is logged in to the console, by address everybody else.
+/// The caller, as answers and the audit log tell it: by name who is logged in to the console or shows a
+/// token, by address everybody else.
 pub(super) fn asker(request: &Request) -> (String, Asker) {
-    let address = request.peer.ip().to_canonical().to_string();
-    let user = request.visitor_name().map(|name| name.to_string());
-    let told = user.clone().unwrap_or_else(|| address.clone());
-    (told, Asker { user, address: Some(address), ..Asker::default() })
+    let token = || request.token.as_ref().map(|token| token.name.to_string());
+    let user = request.visitor_name().map(|name| name.to_string()).or_else(token);
+    (request.requester(), Asker { user, address: Some(request.address()), ..Asker::default() })
 }
 
 fn task_id(text: &str) -> Result<TaskId, Fault> {

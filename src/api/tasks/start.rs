@@ -101,6 +101,7 @@ mod tests {
             headers: key.map(|key| ("idempotency-key".into(), key.into())).into_iter().collect(),
             body: body.into(),
             peer: ([127, 0, 0, 1], 1).into(),
+            token: None,
             visit: None,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Invariants: every message gets an answer, also one that cannot be read; a retained message of the past starts nothing.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::IpAddr};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -126,7 +126,10 @@ fn asker(origin: &Origin) -> Asker {
     let user = origin.user.as_deref().map(str::to_owned);
     let client = origin.client.as_ref().map(ToString::to_string);
     match origin.door {
-        Door::Rest => Asker { user: None, client, address: user },
+        // Who shows a token is named by it, and no such name is an address.
+        Door::Rest if user.as_deref().is_some_and(|user| user.parse::<IpAddr>().is_ok()) => {
+            Asker { user: None, client, address: user }
+        }
         _ => Asker { user, client, address: None },
     }
 }

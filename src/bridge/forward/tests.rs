@@ -30,7 +30,7 @@ struct Recorder {
 
 impl Recorder {
     fn new() -> Self {
-        Self { sent: Sent::default(), arrived: Arc::default(), word: Ok(Routed { matched: Some(true) }), stuck: false }
+        Self { sent: Sent::default(), arrived: Arc::default(), word: Ok(Routed::passing(true)), stuck: false }
     }
 
     async fn wait_for(&self, count: usize) -> Vec<(String, String)> {

@@ -214,7 +214,7 @@ impl Store {
         self.submit(group);
         // Promises are kept in order, each as a whole.
         let mut behind = Group::default();
-        behind.promise.push(crate::broker::promise::Step::Word(sender, true));
+        behind.promise.push(crate::broker::promise::Step::Word(sender, crate::broker::cargo::Taken::default()));
         self.submit(behind);
         assert!(receiver.blocking_recv().unwrap().is_ok());
     }

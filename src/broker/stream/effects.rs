@@ -35,6 +35,8 @@ pub(in crate::broker) struct Effects {
     pub(super) pages: Vec<Arc<Session>>,
     /// How often something to be stored was staged: an envelope that changes it waits for the commit.
     pub(super) stored: u64,
+    /// How often a message was staged for a queue in the store: once for each session that keeps it.
+    pub(super) queued: u64,
 }
 
 impl Effects {

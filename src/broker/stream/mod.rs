@@ -36,7 +36,7 @@ pub(super) use self::{effects::Effects, index::Asked};
 use super::{
     access::Access,
     admission::Window,
-    cargo::{Ack, Cargo, Flight},
+    cargo::{Ack, Cargo, Flight, Taken},
     codec::Will,
     envelope::{Draft, Message, PublishDraft, now_ms},
     message::Origin,
@@ -160,7 +160,7 @@ impl State {
         if qos != QoS::AtMostOnce && self.turns_away(message.topic()) {
             return effects.turn_away(ack, peer, qos, packet_id);
         }
-        let before = effects.stored;
+        let (before, queued) = (effects.stored, effects.queued);
         if qos == QoS::ExactlyOnce && matches!(ack, Ack::Client) {
             let sid = peer.as_ref().and_then(|peer| peer.session()).and_then(|session| session.sid);
             if let Some(sid) = sid {
@@ -171,7 +171,10 @@ impl State {
         let promised = effects.stored != before;
         match ack {
             Ack::None => {}
-            Ack::Internal { word, .. } => effects.say(Step::Word(word, matched), promised),
+            Ack::Internal { word, .. } => {
+                let stored = u32::try_from(effects.queued - queued).unwrap_or(u32::MAX);
+                effects.say(Step::Word(word, Taken { matched, stored }), promised);
+            }
             Ack::Client => {
                 let Some(peer) = peer else { return };
                 let reason = if matched { 0 } else { NO_MATCH };
@@ -277,6 +280,7 @@ impl State {
         if entrusted || (acknowledged && seat.session.sid.is_some()) {
             entry.place = Some(effects.group.place(&entry.message));
             effects.stored += 1;
+            effects.queued += 1;
         }
         entry.gated = entry.place.is_some() || (acknowledged && entry.gated);
         seat.stage.push(entry);

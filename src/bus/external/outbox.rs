@@ -188,7 +188,7 @@ impl Outbox {
             terms.window = terms.widened;
         }
         let word = match &refusal {
-            None => Ok(Routed { matched: None }),
+            None => Ok(Routed::UNTOLD),
             Some(reason) => Err(PublishError::Refused(reason.clone())),
         };
         let publication = self.take(number, word)?;
@@ -292,7 +292,7 @@ mod tests {
         outbox.acknowledged(1, None);
         assert_eq!(handed(&mut outbox), [3, 4]);
         let first = receipts.remove(0).wait(crate::bus::PUBLISH_TIMEOUT).await;
-        assert_eq!(first, Ok(Routed { matched: None }));
+        assert_eq!(first, Ok(Routed::UNTOLD));
     }
 
     #[test]

@@ -44,14 +44,15 @@ pub(super) fn decode(butler: &Section<'_>, cx: &Context<'_>) -> Option<(RestSett
         tls: tls(section.section("tls"), cx),
         allow_plaintext: section.flag("allowPlaintext", false),
         allowed_sources: section.parsed_list("allowedSources").unwrap_or_default(),
+        tokens: section.has("tokens").then(|| section.flag("tokens", true)),
         allowed_origins: section.list("allowedOrigins").iter().filter_map(origin).collect(),
         allowed_hosts: section.list("allowedHosts").iter().filter_map(host_name).collect(),
         max_body: section.number("maxBodyBytes", 1_024..=(256 << 20), 1 << 20),
+        publish_per_second: section.number_if_written("publishPerSecond", 0..=1_000_000).filter(|limit| *limit > 0),
         endpoints,
         endpoints_not_offered,
     };
     section.accept(&["backgroundServerPort"]);
-    section.refuse("tokens", "tokens are not built yet; use `allowedSources`");
     section.finish();
     if let Some(address) = &cx.overrides.rest {
         rest.host.clone_from(&address.host);
@@ -75,11 +76,13 @@ fn unbuilt(names: &[String]) -> Vec<String> {
 
 fn endpoints(section: Section<'_>) -> (Endpoints, Vec<String>) {
     let start_task = section.flag("senseStartTask", true);
+    let mqtt_publish = section.flag("mqttPublishMessage", true);
     let endpoints = Endpoints {
         // Butler 5.4 misspelt it.
         list_endpoints: section.flag("apiListEnabledEndpoints", section.flag("apiListEnbledEndpoints", true)),
         butlerping: section.flag("butlerping", true),
-        mqtt_publish: section.flag("mqttPublishMessage", true),
+        mqtt_publish,
+        publish: section.flag("publish", mqtt_publish),
         start_task,
         active_user_count: section.flag("activeUserCount", true),
         active_users: section.flag("activeUsers", true),

@@ -147,7 +147,7 @@ fn rest(settings: &Settings, cx: &Context<'_>) {
         reasons.push("messages and start requests would cross the network unencrypted (no `tls`)");
         lines.push("allowPlaintext: true");
     }
-    if rest.allowed_sources.is_empty() {
+    if rest.allowed_sources.is_empty() && rest.tokens != Some(true) {
         reasons.push("nobody is named who may publish and start tasks");
         lines
             .push("allowedSources: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16]   # the networks of your Sense servers");

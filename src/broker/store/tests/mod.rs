@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::{disk, handle::Store, *};
 use crate::{
     broker::{
-        cargo::Word,
+        cargo::{Taken, Word},
         codec::SubscribeOptions,
         envelope::{Draft, Message, PublishDraft},
         promise::Step,
@@ -128,7 +128,7 @@ fn counter(registry: &Registry, name: &str) -> u64 {
 /// Hands a group over; the receiver hears whether it was kept.
 fn submit(store: &Store, mut group: Group) -> oneshot::Receiver<Word> {
     let (sender, receiver) = oneshot::channel();
-    group.promise.push(Step::Word(sender, true));
+    group.promise.push(Step::Word(sender, Taken::default()));
     store.submit(group);
     receiver
 }
