@@ -72,3 +72,57 @@ async fn silent_publishers_hold_no_room_on_the_bus() {
     drop(silent);
     broker.stop().await;
 }
+
+/// A connection whose messages wait, because a slow subscriber holds their publisher, is taken over: what the next one sends comes after them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_taken_over_connection_had_sent_comes_before_what_its_successor_sends() {
+    let broker = Running::start(|settings| settings.limits.queue_bytes = 256 << 10);
+    let mut subscriber = connected(&broker, Hello::v3("subscriber")).await;
+    subscriber.subscribe("t", 1).await;
+    let (mut sent, mut slow_ones) = (0u8, Vec::new());
+    let mut publisher = connected(&broker, Hello::v3("publisher").kept()).await;
+    for round in 1..=3u16 {
+        // Takes one unacknowledged message at a time (Receive Maximum) and acknowledges none.
+        let hello = Hello { properties: vec![0x21, 0, 1], ..Hello::v5(&format!("slow{round}")) };
+        let mut slow = connected(&broker, hello).await;
+        let topic = format!("slow/{round}");
+        slow.subscribe(&topic, 1).await;
+        slow_ones.push(slow);
+        // From the second acknowledgement on, more waits for the slow one than may.
+        for id in [1, 2] {
+            publisher.publish(&topic, &vec![0; 200_000], 1, id, false).await;
+            assert_eq!(publisher.receive().await, Some((0x40, vec![0, id as u8])), "round {round}");
+        }
+        for (qos, id) in [(0, 0), (1, 3), (2, 4), (0, 0)] {
+            sent += 1;
+            publisher.publish("t", &[sent], qos, id, false).await;
+        }
+        publisher.send(0xc0, &[]).await;
+        assert_eq!(publisher.receive().await, Some((0xd0, vec![])), "the ping is answered, the messages before it wait");
+        let (mut successor, connack) = Raw::connect(broker.address, &Hello::v3("publisher").kept()).await;
+        assert_eq!(connack, [1, 0]);
+        successor.publish("t", &[sent - 2], 1, 3, true).await;
+        successor.publish("t", &[sent - 1], 2, 4, true).await;
+        sent += 1;
+        successor.publish("t", &[sent], 0, 0, false).await;
+        publisher = successor;
+        let acknowledged = [publisher.receive().await.unwrap(), publisher.receive().await.unwrap()];
+        assert_eq!(acknowledged, [(0x40, vec![0, 3]), (0x50, vec![0, 4])]);
+        publisher.ack(0x62, 4).await;
+        assert_eq!(publisher.receive().await, Some((0x70, vec![0, 4])));
+    }
+    assert_eq!(slow_ones.len(), 3);
+    let mut seen = Vec::new();
+    while seen.last() != Some(&sent) {
+        let got = subscriber.receive_publish().await;
+        if got.qos == 1 {
+            subscriber.ack(0x40, got.id).await;
+        }
+        // QoS 1 was sent twice.
+        if !(got.qos == 1 && seen.contains(&got.payload[0])) {
+            seen.push(got.payload[0]);
+        }
+    }
+    assert_eq!(seen, (1..=sent).collect::<Vec<_>>());
+    broker.stop().await;
+}

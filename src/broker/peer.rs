@@ -92,6 +92,8 @@ pub(super) struct Peer {
     promised: AtomicU32,
     goodbye: AtomicBool,
     gone: AtomicBool,
+    /// The connection that took its session, held until this one's last message is in the stream.
+    heir: Mutex<Option<Arc<Peer>>>,
 }
 
 impl Peer {
@@ -111,6 +113,7 @@ impl Peer {
             promised: AtomicU32::new(0),
             goodbye: AtomicBool::new(false),
             gone: AtomicBool::new(false),
+            heir: Mutex::new(None),
         })
     }
 
@@ -221,6 +224,25 @@ impl Peer {
 
     pub(super) fn is_held(&self) -> bool {
         self.holds.load(Ordering::Acquire) > 0
+    }
+
+    /// Another connection took its session: what that one sends comes after everything this one has sent and has not submitted yet
+    /// (`[MQTT-4.6.0-5]`: the order of a topic's messages is that of their first sending).
+    pub(super) fn succeeded_by(&self, heir: &Arc<Self>) {
+        heir.hold();
+        // A session is taken over from a connection once.
+        let former = self.heir.lock().replace(Arc::clone(heir));
+        if let Some(former) = former {
+            former.release();
+        }
+    }
+
+    /// The stream heard of its end: nothing more comes from it.
+    pub(super) fn concluded(&self) {
+        let heir = self.heir.lock().take();
+        if let Some(heir) = heir {
+            heir.release();
+        }
     }
 
     /// Takes `cost` bytes of this peer's share of the bus, see [`Account::enter`].

@@ -23,7 +23,7 @@ impl State {
         let before = effects.stored;
         let found = if cargo.inside { self.seats.part(&cargo.client) } else { self.seats.find(&cargo.client) };
         if let Some(key) = found {
-            self.take_over(key, now, effects);
+            self.take_over(key, Some(&peer), now, effects);
         }
         let key = found.filter(|key| self.resumable(*key, &cargo) && self.is_owner(*key, &peer));
         let present = key.is_some();
@@ -87,8 +87,8 @@ impl State {
     }
 
     /// The present connection of a session gives way to a new one (`[MQTT-3.1.4-3]`); its will is published unless it is delayed and the
-    /// session goes on (`[MQTT-3.1.3-9]`).
-    pub(super) fn take_over(&mut self, key: SessionKey, now: Now, effects: &mut Effects) {
+    /// session goes on (`[MQTT-3.1.3-9]`). The new one is held until the stream has heard the last of the old.
+    pub(super) fn take_over(&mut self, key: SessionKey, heir: Option<&Arc<Peer>>, now: Now, effects: &mut Effects) {
         let Some(seat) = self.seats.get_mut(key) else { return };
         let Some(old) = seat.peer.take() else {
             // It left its will to a process that is gone, and came back in time.
@@ -96,6 +96,9 @@ impl State {
             return;
         };
         old.kick(Kick::SessionTakenOver);
+        if let Some(heir) = heir {
+            old.succeeded_by(heir);
+        }
         if old.said_goodbye() {
             seat.will = None;
         }
@@ -126,7 +129,9 @@ impl State {
     }
 
     pub(super) fn close(&mut self, cargo: &CloseCargo, peer: Option<Arc<Peer>>, now: Now, effects: &mut Effects) {
-        let Some((peer, key)) = peer.and_then(|peer| self.seats.of_peer(&peer).map(|key| (peer, key))) else { return };
+        let Some(peer) = peer else { return };
+        peer.concluded();
+        let Some(key) = self.seats.of_peer(&peer) else { return };
         if let Some(expiry) = cargo.expiry {
             self.seats.set_expiry(key, expiry);
         }

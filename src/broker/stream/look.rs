@@ -119,7 +119,7 @@ impl State {
         }
         if end_session {
             if was_connected {
-                self.take_over(key, now, effects);
+                self.take_over(key, None, now, effects);
             }
             self.end(key, now, effects);
         }
