@@ -98,7 +98,11 @@ async fn what_a_taken_over_connection_had_sent_comes_before_what_its_successor_s
             publisher.publish("t", &[sent], qos, id, false).await;
         }
         publisher.send(0xc0, &[]).await;
-        assert_eq!(publisher.receive().await, Some((0xd0, vec![])), "the ping is answered, the messages before it wait");
+        assert_eq!(
+            publisher.receive().await,
+            Some((0xd0, vec![])),
+            "the ping is answered, the messages before it wait"
+        );
         let (mut successor, connack) = Raw::connect(broker.address, &Hello::v3("publisher").kept()).await;
         assert_eq!(connack, [1, 0]);
         successor.publish("t", &[sent - 2], 1, 3, true).await;

@@ -100,6 +100,7 @@ fn request(method: &str, path: &str, body: &str) -> Request {
         peer: "127.0.0.1:5000".parse().unwrap(),
         token: None,
         visit: None,
+        lane: None,
     }
 }
 

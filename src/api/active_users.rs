@@ -40,6 +40,7 @@ mod tests {
             peer: ([127, 0, 0, 1], 1).into(),
             token: None,
             visit: None,
+            lane: None,
         };
         let body = answer(&request, json!(["u"]).to_string().into()).body;
         assert_eq!(body, r#"{"a":"d","ä":"","response":"[\"u\"]"}"#);

@@ -4,8 +4,8 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 
-use super::console::Visit;
-use crate::config::tokens::Token;
+use super::{console::Visit, state::State};
+use crate::{bus::Bus, config::tokens::Token};
 
 /// A request as handlers see it. The body is complete and within the limit; the method is after `X-HTTP-Method-Override`.
 #[derive(Debug, Clone)]
@@ -26,9 +26,16 @@ pub struct Request {
     pub token: Option<Arc<Token>>,
     /// What is known of a request of the web console's page; `None`: it is no such request.
     pub visit: Option<Visit>,
+    /// The connection's own way to the broker; `None`: that of all.
+    pub lane: Option<Bus>,
 }
 
 impl Request {
+    /// Where messages of this request go.
+    pub fn bus<'a>(&'a self, state: &'a State) -> &'a Bus {
+        self.lane.as_ref().unwrap_or(&state.setup.bus)
+    }
+
     /// Who asks, as answers, limits and the audit log tell it: who is logged in to the console, the token, or the address, without the
     /// port, which is another one for each connection.
     pub fn requester(&self) -> String {

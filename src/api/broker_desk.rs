@@ -135,6 +135,7 @@ mod tests {
             peer: ([127, 0, 0, 1], 1).into(),
             token: None,
             visit: None,
+            lane: None,
         }
     }
 

@@ -38,7 +38,7 @@ use super::{
     state::State,
     tasks,
 };
-use crate::config::tokens::Token;
+use crate::{bus::Bus, config::tokens::Token};
 
 /// The filter that serves one connection. `hang_up` closes it, whatever is being sent.
 pub(super) fn filter(
@@ -47,16 +47,23 @@ pub(super) fn filter(
     (seat, hang_up): (Seat, CancellationToken),
 ) -> impl Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    // A slow subscriber makes the connection wait whose messages it would lose, and no other.
+    let lane = match &site {
+        Site::Api(state) => Some(state.setup.bus.apart()),
+        Site::DockerHealth(_) => None,
+    };
     warp::method()
         .and(warp::path::full())
         .and(query)
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
         .then(move |method: Method, path: FullPath, query, headers, body| {
-            let (site, work, hang_up) = (site.clone(), seat.work(), hang_up.clone());
+            let (site, work, hang_up, lane) = (site.clone(), seat.work(), hang_up.clone(), lane.clone());
             async move {
                 match site {
-                    Site::Api(state) => api(state, (caller, hang_up, work), method, path, query, headers, body).await,
+                    Site::Api(state) => {
+                        api(state, (caller, hang_up, work, lane), method, path, query, headers, body).await
+                    }
                     Site::DockerHealth(generation) => {
                         respond(docker_health::answer(generation, method.as_str(), &router::tidy(path.as_str())))
                     }
@@ -75,7 +82,7 @@ fn unreadable() -> Response {
 async fn api<S, B>(
     state: Arc<State>,
     // The work lasts until the answer is made, which hyper sends out before it lets go of the connection; or as long as its body flows.
-    (caller, hang_up, work): (Caller, CancellationToken, Work),
+    (caller, hang_up, work, lane): (Caller, CancellationToken, Work, Option<Bus>),
     method: Method,
     path: FullPath,
     query: String,
@@ -93,7 +100,7 @@ where
     let soft = publish::is_soft(&path, &query);
     let (mut route, mut pieces) = (None, None);
     let mut body = pin!(body);
-    let request = Incoming { state: &state, caller, hang_up, method: &method, path, query, headers: &headers };
+    let request = Incoming { state: &state, caller, hang_up, lane, method: &method, path, query, headers: &headers };
     let outcome = request.serve(body.as_mut(), (&mut route, &mut pieces)).await;
     let told = match outcome {
         Ok(answer) => answer.into(),
@@ -138,6 +145,7 @@ struct Incoming<'a> {
     state: &'a Arc<State>,
     caller: Caller,
     hang_up: CancellationToken,
+    lane: Option<Bus>,
     method: &'a Method,
     path: String,
     query: String,
@@ -183,6 +191,7 @@ impl Incoming<'_> {
             peer: self.caller.peer,
             token,
             visit,
+            lane: self.lane,
         };
         if resource == Resource::ConsoleLive {
             let (head, body) = console::stream(state, &request, &self.hang_up)?;

@@ -38,7 +38,7 @@ pub(super) async fn handle(state: &State, request: &Request) -> Result<Answer, F
     }
     let publication = entitled(state, request, publication)?;
     state.rate.take(request, 1)?;
-    state.setup.bus.publish(publication).await.map_err(|error| refused(&error))?;
+    request.bus(state).publish(publication).await.map_err(|error| refused(&error))?;
     let status = match state.setup.generation {
         Generation::V5_4 => 200,
         Generation::Head => 201,
@@ -196,6 +196,7 @@ mod tests {
             peer: ([127, 0, 0, 1], 1).into(),
             token: None,
             visit: None,
+            lane: None,
         }
     }
 

@@ -149,6 +149,7 @@ mod tests {
             peer: ([127, 0, 0, 1], 1).into(),
             token: None,
             visit: None,
+            lane: None,
         };
         let rate = Rate::new(None);
         assert!((0..100).all(|_| rate.take(&request, 1_000_000).is_ok()));

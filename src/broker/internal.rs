@@ -88,6 +88,8 @@ pub struct Publisher {
     peer: Arc<Peer>,
     lane: Window,
     outside: Outside,
+    /// It speaks for one caller, who waits while a session above its high mark holds him. One that speaks for everybody never does.
+    patient: bool,
 }
 
 /// A publication on its way to an envelope; `wire`: its properties.
@@ -111,7 +113,23 @@ impl Publisher {
         let lane = Window::new(LANE);
         let peer = Peer::new(Origin { door, client: None, user: None, may_start: true }, Some(lane.clone()));
         let outside = Outside::new(Arc::clone(&hub.policies));
-        Self { hub, peer, lane, outside }
+        Self { hub, peer, lane, outside, patient: false }
+    }
+
+    /// The same for one caller alone, who is as patient with slow subscribers as a client: while one holds him, his next publication waits, and
+    /// nobody else's.
+    pub fn apart(&self) -> Self {
+        let peer = Peer::new(Origin::clone(&self.peer.origin), Some(self.lane.clone()));
+        Self { peer, patient: true, ..self.clone() }
+    }
+
+    /// A hold lasts a second at most.
+    async fn patience(&self) {
+        poll_fn(|cx| {
+            self.peer.register(cx.waker());
+            if self.peer.is_held() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
     }
 
     /// Whether no access rule for everybody keeps a caller who is no client from publishing on a topic.
@@ -133,7 +151,7 @@ impl Publisher {
         if size > limit { Err(InternalError::TooLarge { size, limit }) } else { Ok(()) }
     }
 
-    /// Hands a publication over, in order; waits for room in the lane only.
+    /// Hands a publication over, in order; waits for room in the lane, and as [`Publisher::apart`] says. One caller at a time, then.
     ///
     /// # Errors
     /// If it is too large or the broker is stopping.
@@ -143,6 +161,9 @@ impl Publisher {
         self.fits(draft.size())?;
         let draft = Draft::publish(&draft);
         let cost = cost(draft.len(), LANE);
+        if self.patient && self.peer.is_held() {
+            self.patience().await;
+        }
         self.lane.take(cost).await;
         let (sender, receiver) = oneshot::channel();
         // QoS 2 from inside needs no handshake: the submission is the handshake.
@@ -256,4 +277,47 @@ pub(super) fn delivery(entry: &Entry) -> Option<Delivery> {
 fn read_properties(message: &Message, expiry: Option<u32>) -> Properties {
     // They were validated when the message came in.
     properties::from_wire(message.properties(), expiry).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::broker::{Broker, access::tests::settings};
+
+    #[tokio::test]
+    async fn one_caller_waits_while_he_is_held_and_the_others_go_on() {
+        let broker = Broker::bind(&settings(vec![], vec![], true), &mut Registry::default()).unwrap();
+        let (handle, stop) = (broker.handle(), CancellationToken::new());
+        let running = tokio::spawn(broker.run(stop.clone()));
+        let all = handle.publisher(Door::Rest);
+        let (one, other) = (all.apart(), all.apart());
+        let message = Publication::new(TopicName::new("t").unwrap(), "x");
+        one.peer.hold();
+        // The common one does not obey: it speaks for too many.
+        all.peer.hold();
+        {
+            let mut held = std::pin::pin!(one.submit(&message));
+            assert!(once(held.as_mut()).await.is_none());
+            assert!(!other.submit(&message).await.unwrap().wait().await.unwrap());
+            assert!(!all.submit(&message).await.unwrap().wait().await.unwrap());
+            assert!(once(held.as_mut()).await.is_none());
+            one.peer.release();
+            assert!(!held.await.unwrap().wait().await.unwrap());
+        }
+        assert!(!one.submit(&message).await.unwrap().wait().await.unwrap());
+        stop.cancel();
+        running.await.unwrap().unwrap();
+    }
+
+    /// Polls once.
+    async fn once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
 }

@@ -1,6 +1,8 @@
 //! The built-in broker as a bus: in process, no socket.
 
-use super::{BoxFuture, Door, KeptSubscription, Publication, PublishError, Receipt, Routed, Subscription, Transport};
+use super::{
+    BoxFuture, Bus, Door, KeptSubscription, Publication, PublishError, Receipt, Routed, Subscription, Transport,
+};
 use crate::{
     broker::{BrokerHandle, InternalError, Publisher},
     names::{TopicFilter, TopicName},
@@ -54,6 +56,10 @@ impl Transport for Embedded {
     ) -> BoxFuture<'_, Result<KeptSubscription, PublishError>> {
         let name = name.to_owned();
         Box::pin(async move { Ok(KeptSubscription::new(self.broker.subscribe_kept(&name, filters).await?)) })
+    }
+
+    fn apart(&self) -> Option<Bus> {
+        Some(Bus::new(Self { broker: self.broker.clone(), publisher: self.publisher.apart() }))
     }
 
     fn check(&self, publication: &Publication) -> Result<(), PublishError> {

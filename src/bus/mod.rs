@@ -164,6 +164,11 @@ pub trait Transport: Send + Sync + 'static {
         Box::pin(async move { subscribed.await.map(KeptSubscription::passing) })
     }
 
+    /// The way of one caller who is to wait for slow subscribers alone; `None`: there is no such thing.
+    fn apart(&self) -> Option<Bus> {
+        None
+    }
+
     /// Whether a publication would be refused for what it is, as far as that is known before it is handed over.
     ///
     /// # Errors
@@ -185,10 +190,23 @@ pub trait Transport: Send + Sync + 'static {
 #[derive(Clone)]
 pub struct Bus(Arc<dyn Transport>);
 
+impl std::fmt::Debug for Bus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bus")
+    }
+}
+
 impl Bus {
     /// Wraps a transport.
     pub fn new(transport: impl Transport) -> Self {
         Self(Arc::new(transport))
+    }
+
+    /// The same for one caller alone: a slow subscriber that would lose what he sends makes him wait, at most a second at a stretch, and
+    /// nobody else.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        self.0.apart().unwrap_or_else(|| self.clone())
     }
 
     /// Hands a publication over; see [`Transport::submit`].

@@ -45,6 +45,7 @@ mod tests {
                 peer: ([127, 0, 0, 1], 1).into(),
                 token: None,
                 visit: None,
+                lane: None,
             };
             read(&request, other).map_err(|fault| fault.kind)
         };

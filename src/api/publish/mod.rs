@@ -54,7 +54,7 @@ pub(super) async fn one(state: &State, request: &Request) -> Result<Answer, Faul
     let print = key.is_some().then(|| wish.print());
     let Wish { publication, durability } = admitted(state, request, wish)?;
     state.rate.take(request, 1)?;
-    let bus = state.setup.bus.clone();
+    let bus = request.bus(state).clone();
     let work = async move { (vec![bus.publish(publication).await], vec![durability]) };
     finish(state, request, key.zip(print), false, work).await
 }
@@ -77,7 +77,7 @@ pub(super) async fn bulk(state: &State, request: &Request) -> Result<Answer, Fau
     state.rate.take(request, u64::try_from(count).unwrap_or(u64::MAX))?;
     let durabilities: Vec<Durability> = wishes.iter().map(|wish| wish.durability).collect();
     let row = wishes.into_iter().map(|wish| wish.publication).collect();
-    let bus = state.setup.bus.clone();
+    let bus = request.bus(state).clone();
     let work = async move { (published(&bus, row).await, durabilities) };
     finish(state, request, key.zip(print), true, work).await
 }

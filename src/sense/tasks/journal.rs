@@ -1,5 +1,5 @@
 //! What must be known of start requests after a crash: written before a request is acknowledged, before QRS is called, and before an answer
-//! leaves.
+//! leaves. What its broker keeps until then may be written with the first of its steps: one wait for the disk less ([`Record`]).
 //!
 //! One shelf. `r<id>`: a request under way. `s<id><task>`: how far one of its tasks is. `e<id>`: the last words of a request that is
 //! done, for as long as a repetition of it is known again. Values are JSON with a version. Invariants: ids are never used again; a request
@@ -12,6 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
+use tokio::sync::SetOnce;
 
 use super::{
     audit::Asker,
@@ -90,6 +91,44 @@ struct Request {
     return_address: Option<Value>,
 }
 
+/// A request on its way to the disk: it goes by itself, or with one of its steps, whichever is first.
+#[derive(Debug)]
+pub(super) struct Record {
+    id: RequestId,
+    /// `None`: it was there before.
+    change: Option<Change>,
+    /// Whether it is on disk; `false`: it ended, and could not be written.
+    written: SetOnce<bool>,
+}
+
+impl Record {
+    /// Of a request that was written down by an earlier life of the program.
+    pub(super) fn known(id: RequestId) -> Self {
+        Self { id, change: None, written: SetOnce::new_with(Some(true)) }
+    }
+
+    /// Waits until it is on disk, or given up.
+    pub(super) async fn decided(&self) {
+        self.written.wait().await;
+    }
+
+    /// The request has ended.
+    pub(super) fn give_up(&self) {
+        self.decide(false);
+    }
+
+    fn decide(&self, written: bool) {
+        // The first word stands.
+        let _ = self.written.set(written);
+    }
+
+    /// What has to be written with the next step. Until it is known to be on disk that is said again with each: of two that are written at a time,
+    /// one may fail.
+    fn missing(&self) -> Option<Change> {
+        self.change.clone().filter(|_| !self.written.initialized())
+    }
+}
+
 /// The last words of a request that is done.
 #[derive(Debug, Serialize, Deserialize)]
 struct End {
@@ -162,14 +201,13 @@ impl Journal {
         RequestId(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A request is under way.
-    pub(super) async fn ask(
-        &self,
+    /// A request is under way, and not written down yet.
+    pub(super) fn record(
         id: RequestId,
         keys: Keys,
         request: &StartRequest,
         (received, deadline): (u64, u64),
-    ) -> Result<(), KeepError> {
+    ) -> Record {
         let record = Request {
             v: VERSION,
             received,
@@ -186,12 +224,26 @@ impl Journal {
             asker: request.asker.clone(),
             return_address: request.return_address.clone(),
         };
-        self.shelf.write(vec![Change::Put(key(b'r', id), json(&record))]).await
+        Record { id, change: Some(Change::Put(key(b'r', id), json(&record))), written: SetOnce::new() }
+    }
+
+    /// A request is under way.
+    pub(super) async fn ask(&self, record: &Record) -> Result<(), KeepError> {
+        self.write(record, None).await
     }
 
     /// A task has come so far.
-    pub(super) async fn step(&self, id: RequestId, task: TaskId, step: &Step) -> Result<(), KeepError> {
-        self.shelf.write(vec![Change::Put(step_key(id, task), json(step))]).await
+    pub(super) async fn step(&self, record: &Record, task: TaskId, step: &Step) -> Result<(), KeepError> {
+        self.write(record, Some(Change::Put(step_key(record.id, task), json(step)))).await
+    }
+
+    async fn write(&self, record: &Record, step: Option<Change>) -> Result<(), KeepError> {
+        let changes: Vec<_> = record.missing().into_iter().chain(step).collect();
+        if !changes.is_empty() {
+            self.shelf.write(changes).await?;
+            record.decide(true);
+        }
+        Ok(())
     }
 
     /// QRS was certainly not called.
@@ -274,4 +326,40 @@ fn interrupted(id: RequestId, kept: Request) -> Interrupted {
         return_address: kept.return_address,
     };
     Interrupted { id, keys: kept.keys, deadline: kept.deadline, request, steps: HashMap::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::keep::Keep;
+
+    #[tokio::test]
+    async fn a_request_is_written_with_the_first_of_its_steps_and_once() {
+        let keep = Keep::open(None, &mut Registry::default()).unwrap();
+        let shelf = keep.shelf("starts");
+        let (journal, _) = Journal::open(shelf.clone()).unwrap();
+        let (id, task) = (journal.new_id(), TaskId::from_u128(1));
+        let request = StartRequest::new(vec![StartTarget::Id(task)], "mqtt", "tester");
+        let record = Journal::record(id, Keys::default(), &request, (1, 2));
+        assert!(record.missing().is_some());
+        let step = Step::Calling { at: 1, before: Before::default() };
+        journal.step(&record, task, &step).await.unwrap();
+        record.decided().await;
+        assert!(record.missing().is_none());
+        let kinds = |shelf: &Shelf| shelf.read_all().unwrap().iter().map(|(key, _)| key[0]).collect::<Vec<_>>();
+        assert_eq!(kinds(&shelf), [b'r', b's']);
+        // What is there is not written again, also not after it has gone.
+        journal.end(id, Keys::default(), &[], [task].into_iter(), 3);
+        journal.ask(&record).await.unwrap();
+        journal.step(&record, TaskId::from_u128(2), &step).await.unwrap();
+        assert_eq!(kinds(&shelf), [b's']);
+        keep.stop();
+        let record = Journal::record(journal.new_id(), Keys::default(), &request, (1, 2));
+        assert_eq!(journal.ask(&record).await, Err(KeepError::Stopped));
+        assert!(record.missing().is_some());
+        record.give_up();
+        record.decided().await;
+    }
 }

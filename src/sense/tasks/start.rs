@@ -118,7 +118,7 @@ impl Work {
             Err(error) => return Try::Decided(not_started(&error)),
         };
         let step = Step::Calling { at: wall_ms(), before: before.clone() };
-        if let Err(error) = self.journal.step(order.id, task.id, &step).await {
+        if let Err(error) = self.journal.step(&order.record, task.id, &step).await {
             return Try::Decided(not_kept(&error));
         }
         match self.qrs.start_now(turn, task.id).await {

@@ -1,8 +1,10 @@
 //! [`Starter`]: from a start request to what became of every task it names.
 //!
-//! Invariants: a request is on disk before its asker gets a ticket; a task is asked of QRS at most once per request, over restarts, too; a
+//! Invariants: a request is on disk, or its broker keeps it, before its asker gets a ticket; a task is asked of QRS at most once per request, over restarts, too; a
 //! duplicate of a request hears the first one's last words and starts nothing; work that has begun ends whether or not the asker still
 //! waits; every request gets an answer, also when QRS is absent, the work panics or the program is stopping.
+
+mod taken;
 
 use std::{
     sync::Arc,
@@ -17,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     audit::Audit,
     follow::Follower,
-    journal::{Ended, Interrupted, Journal, Keys, Left, RequestId},
+    journal::{Ended, Interrupted, Journal, Keys, Left, Record, RequestId},
     memory::{Key, Memory},
     metrics::StartMetrics,
     quota::{Place, Quota, Refusal},
@@ -26,8 +28,7 @@ use super::{
     settle::Patience,
     story::{Listener, Teller, Ticket, Word, told},
     wall_ms,
-    words::not_kept,
-    work::{Looked, Order, Work},
+    work::{Order, Work},
 };
 use crate::{
     keep::{KeepError, Shelf},
@@ -82,9 +83,6 @@ struct Waiting {
     teller: Teller,
     story: Listener,
 }
-
-/// A place among those under way, and what tells that the asker has heard everything.
-type Admitted = (Place, oneshot::Receiver<()>);
 
 /// The requests of the last while.
 struct Known {
@@ -169,7 +167,7 @@ impl Starter {
         StartReport { outcomes: ticket.finals().await, duplicate }
     }
 
-    /// Takes a request. When this returns, it is on disk, or its ticket says why not. Dropping the future or the ticket does not stop the work.
+    /// Takes a request. When this returns, it is on disk or done, or its ticket says why not. Dropping the future or the ticket does not stop the work.
     pub async fn submit(&self, request: StartRequest) -> Ticket {
         let (teller, story) = Teller::new();
         let id = self.0.work.journal.new_id();
@@ -187,17 +185,19 @@ impl Starter {
             Ok(place) => {
                 let now = wall_ms();
                 let deadline = now.saturating_add(u64::try_from(request.patience.as_millis()).unwrap_or(u64::MAX));
+                let record = Journal::record(id, keys, &request, (now, deadline));
                 let order = Order {
                     id,
                     request,
                     deadline,
                     steps: Default::default(),
                     teller,
+                    record,
                     resumed: false,
                     audit: self.audit().clone(),
                 };
                 let (asked, is_asked) = oneshot::channel();
-                self.0.running.spawn(self.clone().ask(order, keys, now, (place, heard), asked));
+                self.0.running.spawn(self.clone().ask(order, keys, (place, heard), asked));
                 // The work cannot end without a word.
                 let _ = is_asked.await;
             }
@@ -276,37 +276,6 @@ impl Starter {
         Ok(keys)
     }
 
-    async fn ask(self, order: Order, keys: Keys, now: u64, (place, heard): Admitted, asked: oneshot::Sender<()>) {
-        // QRS is asked while the disk writes: looking changes nothing.
-        let looked = self.0.work.look(&order);
-        let kept = self.0.work.journal.ask(order.id, keys, &order.request, (now, order.deadline)).await;
-        if let Err(error) = &kept {
-            self.refuse(order.id, &order.request, keys, &order.teller, &|| not_kept(error));
-        }
-        // The asker may be gone.
-        let _ = asked.send(());
-        if kept.is_ok() {
-            self.carry_out(order, keys, looked, heard).await;
-        }
-        drop(place);
-    }
-
-    /// Until the last word was heard. A request whose answers go somewhere is kept until they have left: if the program ends before that, they are
-    /// given again in its next life.
-    async fn carry_out(self, order: Order, keys: Keys, looked: Looked, heard: oneshot::Receiver<()>) {
-        let order = Arc::new(order);
-        self.0.work.run(Arc::clone(&order), looked).await;
-        let words = order.teller.finals();
-        let keys = self.settle(keys, &words, order.request.door);
-        order.teller.done();
-        if order.request.return_address.is_some() && heard.await.is_err() {
-            return;
-        }
-        self.0.work.journal.end(order.id, keys, &words, order.steps.keys().copied(), wall_ms());
-        let forgotten = self.known().forgotten();
-        self.0.work.journal.forget(forgotten);
-    }
-
     /// Refuses a request that was not written down.
     fn refuse(
         &self,
@@ -345,11 +314,19 @@ impl Starter {
             return None;
         }
         request.patience = Duration::from_millis(deadline.saturating_sub(wall_ms()));
-        let order =
-            Order { id, request: request.clone(), deadline, steps, teller, resumed: true, audit: self.audit().clone() };
+        let order = Order {
+            id,
+            request: request.clone(),
+            deadline,
+            steps,
+            teller,
+            record: Record::known(id),
+            resumed: true,
+            audit: self.audit().clone(),
+        };
         let looked = self.0.work.look(&order);
         let (ticket, heard) = Ticket::first(story);
-        self.0.running.spawn(self.clone().carry_out(order, keys, looked, heard));
+        self.0.running.spawn(self.clone().carry_out(order.into(), keys, looked, heard));
         Some(Resumed { request, ticket })
     }
 

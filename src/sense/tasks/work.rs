@@ -15,7 +15,7 @@ use super::{
     end::verdict,
     follow::{Execution, Follower},
     found::{Found, hold_back, in_order, once_each},
-    journal::{Journal, RequestId, Step},
+    journal::{Journal, Record, RequestId, Step},
     lines::Lines,
     request::{StartOutcome, StartRequest, StartStatus, StartTarget, Wait},
     rules::Rules,
@@ -48,6 +48,8 @@ pub(super) struct Order {
     /// What an earlier life of the program did of it.
     pub steps: HashMap<TaskId, Step>,
     pub teller: Teller,
+    /// How it comes to the disk.
+    pub record: Record,
     /// An earlier life of the program began it.
     pub resumed: bool,
     pub audit: Audit,
@@ -216,7 +218,7 @@ impl Work {
 
     /// Writes down what became of a task; what cannot be written is told all the same.
     async fn noted(&self, order: &Order, task: TaskId, outcome: StartOutcome) -> StartOutcome {
-        if let Err(error) = self.journal.step(order.id, task, &Step::Done(outcome.clone())).await {
+        if let Err(error) = self.journal.step(&order.record, task, &Step::Done(outcome.clone())).await {
             tracing::error!(%error, %task, "what became of a start could not be written down");
         }
         outcome
