@@ -267,6 +267,9 @@ fn tokens(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     let file = TokenFile::of(&loaded.data_dir);
     let now = OffsetDateTime::now_utc();
     match file.read() {
+        Ok(tokens) if tokens.is_empty() => {
+            writeln!(out, "            tokens: let in by their rights; none was made yet (sense-butler token create)")
+        }
         Ok(tokens) => {
             let good = tokens.iter().filter(|token| token.standing(now) == Standing::Good).count();
             writeln!(
@@ -394,7 +397,7 @@ mod tests {
             "opens UDP on localhost port 9998",
             "sessions are not received",
             "opens HTTP on localhost port 8080",
-            "tokens: let in by their rights, 0 good of 0 in ",
+            "tokens: let in by their rights; none was made yet (sense-butler token create)",
             "console: /console, without a log-in, on this machine only",
             "keeps key-value pairs in ",
             "https://sense1:4242",
