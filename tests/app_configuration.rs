@@ -128,6 +128,23 @@ async fn what_can_be_taken_is_in_force_at_once_and_the_rest_is_named() {
     app.stop().await;
 }
 
+/// What the REST server takes only at the start is named, as often as it is asked for.
+#[tokio::test]
+async fn tokens_and_limits_of_rest_wait_for_a_restart() {
+    let dir = Dir::new();
+    let app = App::configured(&dir, &yaml("", "")).await;
+    dir.write(
+        "butler.yaml",
+        &yaml("  restServerConfig: {tokens: false, publishPerSecond: 7}\n  logFormat: json\n", ""),
+    );
+    for _ in 0..2 {
+        let (status, told) = reload(&app).await;
+        let keys = ["Butler.logFormat", "Butler.restServerConfig.publishPerSecond", "Butler.restServerConfig.tokens"];
+        assert_eq!((status, &told["needsRestart"]), (200, &Value::from(keys.to_vec())), "{told}");
+    }
+    app.stop().await;
+}
+
 #[tokio::test]
 async fn the_verb_asks_the_running_program_and_says_what_it_says() {
     let dir = Dir::new();

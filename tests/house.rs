@@ -154,6 +154,57 @@ fn nothing_panics_on_a_closed_output_or_grows_without_bound() {
     assert_eq!(wrong, [""; 0]);
 }
 
+/// Every `warn!` and `error!` of a text: its level, and what stands in its parentheses.
+fn complaints(code: &str) -> Vec<(&'static str, &str)> {
+    let mut found = Vec::new();
+    for (word, level) in [("warn!(", "WARN"), ("error!(", "ERROR")] {
+        for (at, _) in code.match_indices(word) {
+            if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+                continue;
+            }
+            let inside = &code[at + word.len()..];
+            // Strings may hold parentheses that do not match: what is looked for stands at the beginning.
+            let end = inside.find(");").or_else(|| inside.find("),")).unwrap_or(inside.len());
+            found.push((level, &inside[..end]));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_complaint_of_the_log_has_a_code_of_the_catalogue() {
+    let (mut wrong, mut used) = (Vec::new(), BTreeSet::new());
+    for (name, text) in sources() {
+        let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        if name.ends_with("tests.rs") || name.contains("/tests/") {
+            continue;
+        }
+        for (level, inside) in complaints(&code(product)) {
+            match inside.trim_start().strip_prefix("code = \"").and_then(|rest| rest.split('"').next()) {
+                Some(code) => drop(used.insert((level, code.to_owned()))),
+                None => wrong.push(format!("src/{name}: {level} without a code: {}", inside.trim_start())),
+            }
+        }
+    }
+    assert_eq!(wrong, [""; 0], "begin it with code = \"...\" and describe that in src/telemetry/catalogue");
+    let entries = sense_butler::telemetry::catalogue::groups().flat_map(|group| group.entries);
+    let known: BTreeSet<_> = entries.map(|entry| (entry.level, entry.code.to_owned())).collect();
+    let of = |one: &BTreeSet<_>, other: &BTreeSet<_>| one.difference(other).cloned().collect::<Vec<(&str, String)>>();
+    assert_eq!(
+        (of(&used, &known), of(&known, &used)),
+        (Vec::new(), Vec::new()),
+        "used and not described, described and not used"
+    );
+    assert!(known.len() > 90, "{}", known.len());
+}
+
+#[test]
+fn the_reader_of_complaints_reads() {
+    let text = "tracing::warn!(code = \"a\", x, \"b\");\nmy_error!(1);\nErr(e) => error!(\n    code = \"c\", \"d\"),";
+    let found = complaints(text);
+    assert_eq!(found, [("WARN", "code = \"a\", x, \"b\""), ("ERROR", "\n    code = \"c\", \"d\"")]);
+}
+
 #[test]
 fn the_reader_of_imports_reads() {
     let text = "use crate::{\n    api::{self, x::Y},\n    bus::Bus,\n};\n// crate::cli is no import\nfn f() { crate::names::QoS; }\n";

@@ -136,6 +136,24 @@ async fn a_start_by_token_names_the_token_and_keys_are_each_callers_own() {
 
 #[cfg(unix)]
 #[tokio::test]
+async fn a_token_that_may_manage_has_the_configuration_read_again_and_no_other() {
+    let dir = Dir::new();
+    let app = App::configured(&dir, "Butler:\n  logLevel: info\n").await;
+    let (manager, other) = (make(&dir, "ops", "manage", &[]), make(&dir, "rest", "publish,start,read,values", &[]));
+    dir.write("butler.yaml", "Butler:\n  logLevel: debug\n");
+    assert_eq!(call(&app, "POST", "/api/v1/reload", &other, "").await, refused(403, "insufficient_rights"));
+    assert_eq!(call(&app, "POST", "/api/v1/reload", "sbt_00000000_AAAA", "").await, refused(401, "bad_token"));
+    let bearer = format!("Bearer {manager}");
+    let (status, told) = app.call("POST", "/api/v1/reload", &[("authorization", &bearer)], "").await;
+    assert_eq!(status, 200, "{told}");
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["applied"], Value::from(vec!["Butler.logLevel"]), "what was refused before had changed nothing");
+    app.printed(|text| text.contains("token `ops`").then_some(())).await;
+    app.stop().await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
 async fn tokens_can_be_switched_off_and_can_open_rest_to_others() {
     let dir = Dir::new();
     let app = App::configured(&dir, "Butler:\n  restServerConfig: {tokens: false}\n").await;

@@ -127,6 +127,7 @@ fn the_shipped_unit_is_sound() {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/systemd/sense-butler.service");
     let text = std::fs::read_to_string(shipped).unwrap();
     assert_eq!(text.matches("\nExecStart=/usr/local/bin/sense-butler ").count(), 1);
+    assert!(text.contains("\nExecReload=/bin/kill -HUP $MAINPID\n"), "systemctl reload");
     let unit = dir.write("sense-butler.service", &text.replace("/usr/local/bin/sense-butler run", "/bin/sh run"));
     let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit).output().unwrap();
     let said = said(&verified);
@@ -159,6 +160,13 @@ fn refusals_say_what_to_do() {
         for verb in ["start", "stop", "restart", "status", "uninstall", "install"] {
             assert_refused(&dir, &["service", verb], 1, &["systemd does not manage this system", verb]);
         }
+    }
+    // A file that lies where somebody stands is not what the service is installed with, unless it is named.
+    let stray = dir.write("config/butler.yaml", "Butler:\n  mqttConfig:\n    broker: embedded\n");
+    if !Path::new("/etc/sense-butler/butler.yaml").exists() {
+        let option = format!("-c \"{}\"", stray.display());
+        let words = ["lies where you stand, and was not named", &option, "init --directory \"/etc/sense-butler\""];
+        assert_refused(&dir, &["service", "install", "--dry-run"], 1, &words);
     }
     let plan = run_to_end(&dir, &["service", "uninstall", "--dry-run"]);
     let said = said(&plan);

@@ -105,7 +105,12 @@ impl Bearers {
         self.counters.token_refused(kind.word());
         if let Some(suppressed) = LINE.pass() {
             let name = token.map(|token| token.name.as_str());
-            tracing::warn!(token = name, suppressed, "REST: {message}");
+            tracing::warn!(
+                code = "token_refused",
+                token = name,
+                suppressed,
+                "REST: {message}; if the caller may, make a token that does (sense-butler token create)"
+            );
         }
         Fault::new(kind, message)
     }
@@ -126,7 +131,12 @@ impl Bearers {
         if let Err(error) = read
             && let Some(suppressed) = LINE.pass()
         {
-            tracing::error!(%error, suppressed, "the tokens of before stay in force");
+            tracing::error!(
+                code = "tokens_unreadable",
+                %error,
+                suppressed,
+                "the tokens of before stay in force; look at the file and who may read it"
+            );
         }
     }
 

@@ -220,7 +220,12 @@ fn accept_failed(counters: &Counters, error: &io::Error) {
     static LINE: Throttle = Throttle::every(Duration::from_secs(10));
     counters.refused("accept_failed");
     if let Some(suppressed) = LINE.pass() {
-        tracing::warn!(%error, suppressed, "the REST server could not accept a connection; trying again");
+        tracing::warn!(
+            code = "rest_accept_failed",
+            %error,
+            suppressed,
+            "the REST server could not accept a connection and tries again; look whether this machine is short of memory or open files"
+        );
     }
 }
 
@@ -244,7 +249,11 @@ fn refuse(counters: &Counters, stream: &TcpStream) {
     static LINE: Throttle = Throttle::every(Duration::from_secs(10));
     counters.refused("too_many");
     if let Some(suppressed) = LINE.pass() {
-        tracing::warn!(suppressed, "REST connection refused: too many are open, and all have a request in hand");
+        tracing::warn!(
+            code = "rest_full",
+            suppressed,
+            "REST connection refused: too many are open, and all have a request in hand; look who calls so often, and let callers keep their connections"
+        );
     }
     // Best effort: there is no room to wait for this caller.
     let _ = stream.try_write(BUSY);

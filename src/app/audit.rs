@@ -46,7 +46,11 @@ pub(super) fn open(loaded: &Loaded, audit: &Audit, registry: &mut Registry) -> R
         }
         Err(error) if settings.audit_log == Some(true) => Err(error),
         Err(error) => {
-            tracing::warn!(%error, "there is no audit log of starts; `startTask.auditLog: false` says that this is meant");
+            tracing::warn!(
+                code = "audit_log_missing",
+                %error,
+                "there is no audit log of starts; make the directory writable, or say with `startTask.auditLog: false` that this is meant"
+            );
             Ok(None)
         }
     }

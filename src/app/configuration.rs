@@ -223,9 +223,13 @@ impl Inner {
             "the configuration was read again"
         );
         if !told.needs_restart.is_empty() {
-            tracing::warn!(keys = told.needs_restart.join(", "), "these need a restart to take effect");
+            tracing::warn!(
+                code = "config_needs_restart",
+                keys = told.needs_restart.join(", "),
+                "these need a restart to take effect; restart when it suits"
+            );
         }
-        told.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        told.warnings.iter().for_each(|warning| tracing::warn!(code = "config_to_know", "{warning}"));
         told
     }
 
@@ -242,8 +246,9 @@ impl Inner {
             self.last_good.as_ref().map(|kept| format!("; the files that were good last are in {}", kept.directory()));
         let kept = kept.unwrap_or_default();
         tracing::error!(
+            code = "config_refused",
             asked_by = whence,
-            "the configuration cannot be used; what was in force before still is{kept}: {errors}"
+            "the configuration cannot be used; what was in force before still is{kept}; correct it and have it read again: {errors}"
         );
     }
 
@@ -252,7 +257,11 @@ impl Inner {
             && let Err(error) = last_good.save(loaded)
         {
             let directory = last_good.directory();
-            tracing::warn!(%error, "the configuration, which is good, could not be kept in {directory}; check the disk and the rights there");
+            tracing::warn!(
+                code = "config_not_kept",
+                %error,
+                "the configuration, which is good, could not be kept in {directory}; check the disk and the rights there"
+            );
         }
     }
 }

@@ -396,7 +396,8 @@ fn start_starter(supervisor: &Supervisor, starter: Starter) {
     supervisor.essential(Stage::Work, "starter", move |stop| async move {
         stop.cancelled().await;
         if !starter.stop(STARTS_END).await {
-            tracing::warn!("stopped before QRS answered every start; look in the QMC which of those tasks run");
+            let told = "stopped before QRS answered every start; look in the QMC which of those tasks run";
+            tracing::warn!(code = "starts_unanswered_at_stop", "{told}");
         }
     });
 }

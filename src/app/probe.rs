@@ -53,7 +53,10 @@ pub async fn run(broker: BrokerHandle, latch: Latch, stop: CancellationToken) {
         if was_well != Some(found.is_ok()) {
             match &found {
                 Ok(()) => tracing::info!(took = ?begun.elapsed(), "self-probe: the broker takes and delivers messages"),
-                Err(error) => tracing::error!("self-probe: the broker does not pass its own messages on: {error}"),
+                Err(error) => tracing::error!(
+                    code = "self_probe_failed",
+                    "self-probe: the broker does not pass its own messages on: {error}; if this stays so for a minute, restart the program and report it"
+                ),
             }
         }
         was_well = Some(found.is_ok());

@@ -162,13 +162,15 @@ impl Watched {
         let started = &self.reloads.loaded.broker;
         for key in started.needs_restart(settings) {
             tracing::warn!(
+                code = "broker_file_needs_restart",
                 key,
-                "broker.toml: this differs from what was read at the start and needs a restart to take effect"
+                "broker.toml: this differs from what was read at the start and needs a restart to take effect; restart when it suits"
             );
         }
         if settings.users.is_empty() && !started.users.is_empty() {
             tracing::warn!(
-                "broker.toml names no users any more; nobody comes in without one until the program is restarted"
+                code = "broker_file_without_users",
+                "broker.toml names no users any more; nobody comes in without one until the program is restarted; write users there, or restart"
             );
         }
     }
@@ -187,7 +189,10 @@ impl Watched {
         self.latch.down(format!(
             "broker.toml cannot be used{place}; the users and rules of before are in force (the log says more)"
         ));
-        tracing::error!("broker.toml cannot be used; the users and access rules of before stay in force: {errors}");
+        tracing::error!(
+            code = "broker_file_refused",
+            "broker.toml cannot be used; the users and access rules of before stay in force; correct it, it is read again by itself: {errors}"
+        );
     }
 }
 

@@ -134,5 +134,9 @@ fn forward(
 }
 
 fn refused(name: &str, error: &std::io::Error) {
-    tracing::error!(%error, "{name} cannot be handled; use another way");
+    tracing::error!(
+        code = "signal_unavailable",
+        %error,
+        "{name} cannot be handled; stop or reload the program another way"
+    );
 }

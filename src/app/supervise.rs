@@ -188,7 +188,11 @@ impl Supervisor {
                     pause = pace.first_pause;
                 }
                 let why = why.unwrap_or_else(|| "it ended by itself".to_owned());
-                tracing::error!(task = name, "a part of the program failed and is started again in {pause:?}: {why}");
+                tracing::error!(
+                    code = "part_restarted",
+                    task = name,
+                    "a part of the program failed and is started again in {pause:?}, please report it if it does so again: {why}"
+                );
                 if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                     return;
                 }
@@ -210,7 +214,10 @@ impl Supervisor {
             why = asked => { tracing::info!("stopping: {why}"); Ok(()) }
         };
         if let Err(fatal) = &outcome {
-            tracing::error!("stopping: {fatal}");
+            tracing::error!(
+                code = "program_gives_up",
+                "stopping: {fatal}; start it again (a service manager does), and report it with the lines before"
+            );
         }
         self.stop(self.pace.deadline).await;
         outcome
@@ -225,7 +232,11 @@ impl Supervisor {
             crew.stop.cancel();
             crew.tracker.close();
             if timeout_at(deadline, crew.tracker.wait()).await.is_err() {
-                tracing::warn!("not stopped in time and abandoned: {}", crew.abort_all().join(", "));
+                tracing::warn!(
+                    code = "stop_too_slow",
+                    "not stopped in time and abandoned: {}; nothing needs to be done, but report it if every stop says so",
+                    crew.abort_all().join(", ")
+                );
             }
         }
     }
@@ -285,7 +296,7 @@ where
 
 fn log_late_failure(name: &str, why: Option<String>) {
     if let Some(why) = why {
-        tracing::warn!(task = name, "failed while it was stopping: {why}");
+        tracing::warn!(code = "failed_at_stop", task = name, "failed while it was stopping, please report it: {why}");
     }
 }
 

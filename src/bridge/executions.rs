@@ -51,8 +51,14 @@ impl Metrics {
     fn drop(&self, reason: &'static str, number: u64) {
         static TOLD: Throttle = Throttle::every(Duration::from_secs(60));
         self.dropped.get_or_create(&Why { reason }).inc_by(number);
-        if let Some(before) = TOLD.pass() {
-            tracing::warn!(reason, number, before, "changes of executions were not published on their topics");
+        if let Some(suppressed) = TOLD.pass() {
+            tracing::warn!(
+                code = "executions_dropped",
+                reason,
+                number,
+                suppressed,
+                "changes of executions were not published on their topics; REST (/api/v1/executions) has their state, and the lines before say what is wrong with the broker"
+            );
         }
     }
 }
@@ -91,7 +97,11 @@ impl Executions {
             }
         }
         if tokio::time::timeout(DRAIN, self.drain(&mut changes)).await.is_err() {
-            tracing::warn!(left = changes.len(), "stopped before every change of an execution was published");
+            tracing::warn!(
+                code = "executions_left_at_stop",
+                left = changes.len(),
+                "stopped before every change of an execution was published; look in the QMC how those tasks ended"
+            );
         }
     }
 

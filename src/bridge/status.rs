@@ -217,14 +217,22 @@ impl Status {
 
     async fn goodbye(&self) {
         if timeout(GOODBYE, self.say(self.settings.offline())).await.is_err() {
-            warn!("the broker did not take the message that this program stops; its will says so instead");
+            warn!(
+                code = "offline_not_said",
+                "the broker did not take the message that this program stops; its will says so instead, nothing needs to be done"
+            );
         }
     }
 
     async fn say(&self, publication: Publication) {
         let topic = publication.topic.clone();
         if let Err(error) = self.bus.publish(publication).await {
-            warn!(%topic, %error, "the appliance's own status could not be published");
+            warn!(
+                code = "status_not_published",
+                %topic,
+                %error,
+                "the program's own status could not be published; it is tried again with the next, and the lines before say what is wrong with the broker"
+            );
         }
     }
 }

@@ -153,7 +153,11 @@ impl Dispatcher {
         if self.deaths.len() > self.patience {
             return Err(DispatcherError::EngineKeepsDying);
         }
-        tracing::error!(?why, "the routing engine failed and is replaced; what was in flight is sent again");
+        tracing::error!(
+            code = "engine_replaced",
+            ?why,
+            "the routing engine failed and is replaced; what was in flight is sent again; nothing needs to be done, but report it"
+        );
         self.state.metrics.engine_restarted();
         Ok(self.egress.restart()?)
     }

@@ -103,7 +103,7 @@ impl Bound {
                 Err(error) if is_peers(&error) => {}
                 Err(error) => {
                     let listener = &self.door.listener.name;
-                    tracing::warn!(%listener, "cannot accept a connection: {error}; trying again in {pause:?}");
+                    tracing::warn!(code = "mqtt_accept_failed", %listener, "cannot accept a connection: {error}; trying again in {pause:?}; look whether this machine is short of memory or open files");
                     if hub.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                         return;
                     }

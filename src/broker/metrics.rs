@@ -281,7 +281,14 @@ impl Metrics {
         self.dropped.get_or_create(&Reason { reason: lost.reason() }).inc_by(count);
         self.all_dropped.fetch_add(count, Ordering::Relaxed);
         if let Some(suppressed) = self.lines.get(lost as usize).and_then(Throttle::pass) {
-            tracing::warn!(reason = lost.reason(), count, suppressed, "MQTT messages dropped: {}", lost.advice());
+            tracing::warn!(
+                code = "mqtt_dropped",
+                reason = lost.reason(),
+                count,
+                suppressed,
+                "MQTT messages dropped: {}",
+                lost.advice()
+            );
         }
     }
 
@@ -386,7 +393,7 @@ impl Metrics {
 
     pub(super) fn lagging(&self, client: &ClientId) {
         self.lagging.inc();
-        tracing::warn!(client = %client, "MQTT client reads too slowly: publishers no longer wait for it, what it does not fetch is dropped");
+        tracing::warn!(code = "mqtt_client_lagging", client = %client, "MQTT client reads too slowly: publishers no longer wait for it, what it does not fetch is dropped; look why it is slow");
     }
 
     pub(super) fn engine_restarted(&self) {

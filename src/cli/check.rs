@@ -1,11 +1,13 @@
 //! `sense-butler check`: reads both configuration files and says in words what `run` would do with them.
 //!
-//! Invariant: it opens nothing, writes nothing and looks no name up.
+//! Invariant: it opens no door, writes nothing and looks no name up.
 
 use std::{
     io::{self, Write},
     sync::Arc,
 };
+
+use time::OffsetDateTime;
 
 use crate::{
     broker::settings::{Action, CertificateName, Listener, Rights, Rule, Settings as BrokerSettings, User},
@@ -13,6 +15,7 @@ use crate::{
         self, ConfigErrors, EXIT_CODE, LoadOptions, Loaded,
         address::is_loopback,
         settings::{BrokerChoice, Generation, QrsHost, QrsVerify, Settings, UserFilter},
+        tokens::{Standing, TokenFile},
     },
 };
 
@@ -54,6 +57,8 @@ fn describe(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     events(settings, out)?;
     further_events(settings, out)?;
     rest(settings, out)?;
+    tokens(loaded, out)?;
+    console(loaded, out)?;
     values(loaded, out)?;
     tasks(settings, out)?;
     writeln!(out, "data        {}", loaded.data_dir.display())?;
@@ -250,6 +255,53 @@ fn rest(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "            publishing and starting tasks: from {from}")
 }
 
+/// Who shows a token; the file is one of the data directory, which may be another user's.
+fn tokens(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
+    let rest = &loaded.settings.rest;
+    if !rest.enable {
+        return Ok(());
+    }
+    if rest.tokens == Some(false) {
+        return writeln!(out, "            tokens: not let in (restServerConfig.tokens is false)");
+    }
+    let file = TokenFile::of(&loaded.data_dir);
+    let now = OffsetDateTime::now_utc();
+    match file.read() {
+        Ok(tokens) if tokens.is_empty() => {
+            writeln!(out, "            tokens: let in by their rights; none was made yet (sense-butler token create)")
+        }
+        Ok(tokens) => {
+            let good = tokens.iter().filter(|token| token.standing(now) == Standing::Good).count();
+            writeln!(
+                out,
+                "            tokens: let in by their rights, {good} good of {} in {}",
+                tokens.len(),
+                file.path().display()
+            )
+        }
+        Err(error) => writeln!(out, "            tokens: let in by their rights; {error}"),
+    }
+}
+
+fn console(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
+    let (rest, users) = (&loaded.settings.rest, &loaded.broker.users);
+    if !rest.enable {
+        return Ok(());
+    }
+    if !rest.endpoints.console {
+        return writeln!(out, "            console: not shown (restServerEndpointsEnable.console is false)");
+    }
+    let named: Vec<&str> = users.iter().filter(|user| user.console).map(|user| &*user.name).collect();
+    let who = match (users.is_empty(), named.as_slice()) {
+        (true, _) => "without a log-in, on this machine only (broker.toml has no users)".to_owned(),
+        (false, []) => "nobody can log in: no user of broker.toml has the right `console`".to_owned(),
+        (false, names) => format!("log-in by {}", names.join(", ")),
+    };
+    let others =
+        if rest.tls.is_some() || users.is_empty() { "" } else { "; on this machine only (no restServerConfig.tls)" };
+    writeln!(out, "            console: /console, {who}{others}")
+}
+
 fn values(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     let values = &loaded.settings.values;
     match loaded.keep_dir() {
@@ -345,6 +397,8 @@ mod tests {
             "opens UDP on localhost port 9998",
             "sessions are not received",
             "opens HTTP on localhost port 8080",
+            "tokens: let in by their rights; none was made yet (sense-butler token create)",
+            "console: /console, without a log-in, on this machine only",
             "keeps key-value pairs in ",
             "https://sense1:4242",
             "keeps sessions and retained messages in ",
@@ -352,6 +406,32 @@ mod tests {
             "\nOK\n",
         ] {
             assert!(text.contains(fragment), "{fragment}: {text}");
+        }
+    }
+
+    #[test]
+    fn who_comes_in_by_token_and_to_the_console_is_said() {
+        let (_, text) =
+            check("Butler:\n  restServerConfig: {tokens: false}\n  restServerEndpointsEnable: {console: false}\n");
+        assert!(text.contains("tokens: not let in") && text.contains("console: not shown"), "{text}");
+        let (_, text) = check("Butler:\n  restServerConfig: {enable: false}\n");
+        assert!(!text.contains("tokens:") && !text.contains("console:"), "{text}");
+        let hash = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$WHgXdLzGYQzM5OY8nXrwVaYqE9NQbyyHQDf6gG1+mDE";
+        for (rights, expected) in [
+            ("\"publish\"", "nobody can log in: no user"),
+            ("\"console\"", "log-in by anna; on this machine only (no restServerConfig.tls)"),
+        ] {
+            let dir = std::env::temp_dir().join(format!("sense-butler-check-{}", uuid::Uuid::new_v4()));
+            std::fs::create_dir_all(dir.join("data")).unwrap();
+            let user = format!("[[users]]\nname = \"anna\"\npassword_hash = \"{hash}\"\nrights = [{rights}]\n");
+            std::fs::write(dir.join("broker.toml"), user).unwrap();
+            std::fs::write(dir.join("data/tokens.toml"), "nonsense").unwrap();
+            let options = LoadOptions { cwd: dir.clone(), data_dir: dir.join("data"), ..LoadOptions::default() };
+            let (code, text) = check_with(&options, &dir);
+            assert!(
+                code == 0 && text.contains(expected) && text.contains("tokens: let in by their rights; "),
+                "{text}"
+            );
         }
     }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{Exit, RunOptions, complain, in_runtime, refuse, written};
 use crate::{
-    config::{self, Loaded, reload::Reloaded},
+    config::{self, LoadOptions, Loaded, reload::Reloaded},
     doctor::running::Running,
 };
 
@@ -28,7 +28,12 @@ struct Said {
 
 /// Exit code 64 if the files cannot be used, 1 if the program cannot be asked.
 pub fn run(options: &RunOptions) -> Exit {
-    let loaded = match config::load(&options.files.load_options(&options.addresses)) {
+    with(&options.files.load_options(&options.addresses))
+}
+
+/// The same for files that were looked for elsewhere.
+pub(super) fn with(load: &LoadOptions) -> Exit {
+    let loaded = match config::load(load) {
         Ok(loaded) => loaded,
         Err(errors) => {
             let exit = refuse(&errors);

@@ -111,7 +111,7 @@ async fn serve(
     asked: impl Future<Output = &'static str>,
 ) -> Result<(), Failed> {
     for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!(code = "config_to_know", "{warning}");
     }
     let app = App::build(loaded)?;
     introduce(loaded, &app.addresses());

@@ -51,7 +51,7 @@ pub struct Settings {
     pub sources: EventSources,
     /// `configQRS`, `cert`
     pub qrs: QrsSettings,
-    /// `logLevel`, `fileLogging`, `logDirectory`
+    /// `logLevel`, `fileLogging`, `logDirectory`, `logFormat`
     pub log: LogSettings,
     /// `dockerHealthCheck`
     pub docker_health: DockerHealth,

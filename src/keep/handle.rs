@@ -212,7 +212,10 @@ impl Inner {
         let thread = self.thread.lock().take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             // The hook has named it.
-            tracing::error!("the thread that writes sense.redb ended with a panic");
+            tracing::error!(
+                code = "keep_defect",
+                "the thread that writes sense.redb ended with a panic; please report it with the lines before"
+            );
         }
     }
 }
@@ -293,8 +296,9 @@ fn open(place: &Place) -> Result<(Database, Option<PathBuf>), KeepError> {
         aside.map_err(|error| KeepError::Stuck { place: name.clone(), why: why.clone(), system: error.to_string() })?;
     let file = aside.ok_or_else(|| KeepError::Unusable { place: name.clone(), why: why.clone() })?;
     tracing::error!(
+        code = "keep_set_aside",
         "sense.redb in {name} could not be opened ({why}); it was set aside as {} and the program starts with an empty one: what was known of \
-         start requests, and key-value pairs, are not there",
+         start requests, and key-value pairs, are not there. Check the disk; what load scripts need is stored again by whoever stores it",
         file.display()
     );
     let database = attempt(place).map_err(|fault| KeepError::Unusable { place: name, why: fault.to_string() })?;

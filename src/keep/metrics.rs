@@ -89,7 +89,12 @@ impl KeepMetrics {
     /// A write failed that nobody waits for.
     pub(super) fn lost(&self, shelf: &str, error: &KeepError) {
         if let Some(suppressed) = self.lost_line.pass() {
-            tracing::error!(shelf, suppressed, "a change is not on disk: {error}");
+            tracing::error!(
+                code = "keep_write_failed",
+                shelf,
+                suppressed,
+                "a change is not on disk: {error}; check the disk with the data directory"
+            );
         }
     }
 

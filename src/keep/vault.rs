@@ -29,7 +29,10 @@ impl Vault {
         let database = self.0.write().take();
         let closed: Result<(), Fault<&str>> = guarded(|| database.map_or(Ok(()), |database| Ok(database.close()?)));
         if let Err(fault) = closed {
-            tracing::warn!("a store was not closed cleanly, which costs nothing but time: {fault}");
+            tracing::warn!(
+                code = "keep_not_closed",
+                "a store was not closed cleanly, which costs nothing but time at the next start; nothing needs to be done: {fault}"
+            );
         }
     }
 }

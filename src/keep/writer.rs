@@ -91,7 +91,11 @@ impl Writer {
     /// A commit failed: the file is closed, and opened again later.
     fn failed(&mut self, fault: &Fault) -> KeepError {
         self.metrics.failed();
-        tracing::error!("{} cannot be written: {fault}; writes fail until it works again", self.place);
+        tracing::error!(
+            code = "keep_failed",
+            "{} cannot be written: {fault}; writes fail until it works again, which is tried by itself; check its disk",
+            self.place
+        );
         self.vault.close();
         self.chart.failing(fault.to_string());
         self.down = Some(Instant::now() + RETRY);

@@ -157,6 +157,7 @@ impl Certificates {
             }
             Look::Refused(error) => {
                 tracing::error!(
+                    code = "tls_files_refused",
                     door = name,
                     "the changed certificate files are not taken: {error}. The ones read before stay in force; put \
                      a certificate and its key there that belong together, and they are taken within seconds"
@@ -186,12 +187,19 @@ impl Certificates {
             let days = (expires - now) / (24 * 3600);
             if expires <= now {
                 tracing::error!(
+                    code = "certificate_expired",
                     door = door.name(),
                     file,
-                    "a certificate in this file has expired; clients will refuse it"
+                    "a certificate in this file has expired and clients will refuse it; replace it, it is taken within seconds"
                 );
             } else if expires - now < SOON {
-                tracing::warn!(door = door.name(), file, days, "a certificate in this file ends soon; replace it");
+                tracing::warn!(
+                    code = "certificate_ends_soon",
+                    door = door.name(),
+                    file,
+                    days,
+                    "a certificate in this file ends soon; replace it, it is taken within seconds"
+                );
             }
         }
     }

@@ -80,6 +80,20 @@ pub enum ServiceError {
         .0.display()
     )]
     NoConfiguration(PathBuf),
+    /// The configuration that was found was not named, and is not in the service's own place.
+    #[error(
+        "{found} lies where you stand, and was not named; to install the service with it, say so: {option} \"{found}\". Or write a configuration in the service's own \
+         place: sense-butler init --directory \"{}\"",
+        own.display(), found = found.display()
+    )]
+    NotNamed {
+        /// The file.
+        found: PathBuf,
+        /// The option that names it.
+        option: &'static str,
+        /// Where the service looks by itself.
+        own: PathBuf,
+    },
     /// A node's name stands for no address.
     #[error("--node {name}: the name is not known on this machine ({source}); write the address, e.g. --node 10.1.2.3")]
     Node {

@@ -40,9 +40,13 @@ impl Notify {
         let address = env::var_os(SOCKET).filter(|address| !address.is_empty())?;
         let watchdog = watchdog(env::var_os(WATCHDOG), env::var_os(WATCHDOG_PID), std::process::id());
         Self::new(&address, watchdog)
-            .inspect_err(
-                |error| tracing::warn!(%error, "{SOCKET} cannot be used; systemd is not told how the program is"),
-            )
+            .inspect_err(|error| {
+                tracing::warn!(
+                    code = "systemd_not_told",
+                    %error,
+                    "{SOCKET} cannot be used; systemd is not told how the program is; start it by the shipped unit"
+                )
+            })
             .ok()
     }
 
@@ -65,7 +69,11 @@ impl Notify {
         if let Err(error) = self.socket.send_to_addr(text.as_bytes(), &self.to)
             && !std::mem::replace(&mut self.complained, true)
         {
-            tracing::warn!(%error, "systemd cannot be told how the program is");
+            tracing::warn!(
+                code = "systemd_not_told",
+                %error,
+                "systemd cannot be told how the program is; if it ends the program for it, start it by the shipped unit"
+            );
         }
     }
 }

@@ -253,6 +253,12 @@ allow_anonymous = true
     }
 
     #[test]
+    fn the_catalogue_has_every_entry_of_the_event_log() {
+        let kinds = [Kind::Started, Kind::Stopped, Kind::Failed, Kind::Installed].map(Kind::entry);
+        assert_eq!(crate::telemetry::catalogue::EVENT_LOG.map(|(number, kind, ..)| (number, kind)), kinds);
+    }
+
+    #[test]
     fn the_directory_is_closed_and_nothing_else_is_taken_away() {
         let mut loaded = loaded(BUTLER, "");
         loaded.data_dir = "/data".into();

@@ -1,15 +1,18 @@
-//! Logging: one readable line per event on the terminal, and the same lines in files where wanted.
+//! Logging: one line per event on the terminal, and the same lines in files where wanted; for people, or as JSON for programs.
 //!
 //! Butler's level names are kept; `RUST_LOG` overrules them. The level can be changed while the program runs. Invariants: the terminal gets colours only if it is one; no line waits for a
-//! slow disk (the file has a thread of its own, see [`super::logfile`]); a closed standard error silences the terminal and nothing else.
+//! slow disk (the file has a thread of its own, see [`super::logfile`]); a closed standard error silences the terminal and nothing else; the same line again
+//! and again is folded (`fold.rs`), and no number is lost at the end of the program.
 
 use std::{
-    io::IsTerminal as _,
+    io::{self, IsTerminal as _, Write as _},
     path::PathBuf,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    thread::JoinHandle,
+    time::Instant,
 };
 
 use prometheus_client::{
@@ -17,17 +20,23 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric as _},
     metrics::counter::ConstCounter,
 };
+use time::OffsetDateTime;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Registry,
-    fmt::{self, FmtContext, FormatEvent, FormatFields, format::Writer},
+    fmt::MakeWriter as _,
     layer::{Context, Layer, SubscriberExt as _},
-    registry::LookupSpan,
     reload,
     util::SubscriberInitExt as _,
 };
 
-use super::logfile::{self, LogFile};
+pub use super::line::Format;
+use super::{
+    fold::{Fold, Folded, Line},
+    line::{Said, written},
+    logfile::{self, LogFile},
+    throttle,
+};
 
 /// The filter of the process, of which there is one, as there is one log.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
@@ -44,6 +53,8 @@ pub struct LogSettings {
     pub to_file: bool,
     /// `logDirectory`
     pub directory: PathBuf,
+    /// `logFormat`
+    pub format: Format,
 }
 
 /// Why logging cannot be set up.
@@ -58,15 +69,22 @@ pub enum LogError {
     /// The log directory cannot be used.
     #[error(transparent)]
     File(#[from] logfile::FileError),
+    /// No thread.
+    #[error("the system gives no thread for the log: {0}")]
+    Thread(io::Error),
     /// It was set up before.
     #[error("logging is set up already")]
     Twice,
 }
 
-/// Keeps the log file going; what was logged is written out when it is dropped, last thing in the program.
+/// Keeps the log going; what was logged and what was folded is written out when it is dropped, last thing in the program.
 #[derive(Debug)]
-#[must_use = "the log file is closed when this is dropped"]
-pub struct LogGuard(Option<logfile::Closer>);
+#[must_use = "the log is closed when this is dropped"]
+pub struct LogGuard {
+    _folding: Folding,
+    /// Behind the other: the numbers of folded lines go into the file, too.
+    file: Option<logfile::Closer>,
+}
 
 /// Sets up logging for the process.
 ///
@@ -74,19 +92,104 @@ pub struct LogGuard(Option<logfile::Closer>);
 /// See [`LogError`]; nothing is set up then.
 pub fn init(settings: &LogSettings) -> Result<LogGuard, LogError> {
     let (filter, handle) = reload::Layer::new(filter(&settings.level, std::env::var(OVERRULES).ok().as_deref())?);
-    let colours = std::io::stderr().is_terminal();
-    let terminal = fmt::layer().with_ansi(colours).with_writer(std::io::stderr).event_format(Readable);
     let (file, closer) = if settings.to_file {
         let (file, closer) = LogFile::open(&settings.directory, logfile::LOG)?;
-        (Some(fmt::layer().with_ansi(false).with_writer(file).event_format(Readable)), Some(closer))
+        (Some(file), Some(closer))
     } else {
         (None, None)
     };
-    let registry = tracing_subscriber::registry().with(filter).with(terminal).with(file).with(Counted);
+    let terminal = Some(io::stderr().is_terminal());
+    let log = Log(Arc::new(Inner { fold: Fold::default(), format: settings.format, terminal, file }));
+    let folding = log.attended()?;
+    let registry = tracing_subscriber::registry().with(filter).with(log).with(Counted);
     registry.try_init().map_err(|_| LogError::Twice)?;
     // Nobody was here before, or the line above had failed.
     let _ = FILTER.set(handle);
-    Ok(LogGuard(closer))
+    Ok(LogGuard { _folding: folding, file: closer })
+}
+
+/// Where lines go, and which of them.
+#[derive(Debug, Clone)]
+struct Log(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    fold: Fold,
+    format: Format,
+    /// Whether standard error shows colours; `None`: nothing is written there.
+    terminal: Option<bool>,
+    file: Option<LogFile>,
+}
+
+impl<S: Subscriber> Layer<S> for Log {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        let (level, target) = (*metadata.level(), metadata.target());
+        let said = Said::by(event, self.0.format);
+        // A line that names a number speaks for a throttle.
+        let rest = metadata.fields().field("suppressed").and_then(|_| throttle::passed());
+        let line = Line {
+            level,
+            target,
+            message: &said.message,
+            values: &said.values,
+            code: said.code.as_deref(),
+            suppressed: said.suppressed,
+            rest,
+        };
+        let (write, before) = self.0.fold.judge(&line, Instant::now());
+        before.iter().for_each(|folded| self.0.tell(folded));
+        if write {
+            self.0.write(level, target, &said);
+        }
+    }
+}
+
+impl Log {
+    /// With a thread that tells what was folded.
+    fn attended(&self) -> Result<Folding, LogError> {
+        let inner = Arc::clone(&self.0);
+        let thread = std::thread::Builder::new().name("log-fold".into());
+        let thread = thread.spawn(move || inner.fold.attend(|folded| inner.tell(folded))).map_err(LogError::Thread)?;
+        Ok(Folding { log: self.clone(), thread: Some(thread) })
+    }
+}
+
+impl Inner {
+    fn tell(&self, folded: &Folded) {
+        let said = Said::of_itself(folded.message.clone(), folded.code.clone(), self.format);
+        self.write(folded.level, folded.target, &said);
+    }
+
+    fn write(&self, level: Level, target: &str, said: &Said) {
+        let now = OffsetDateTime::now_utc();
+        let plain = written(now, level, target, said, self.format, false);
+        if let Some(colours) = self.terminal {
+            let coloured = colours.then(|| written(now, level, target, said, self.format, true));
+            // Nobody is left to tell when standard error is closed.
+            let _ = io::stderr().write_all(coloured.as_ref().unwrap_or(&plain).as_bytes());
+        }
+        if let Some(file) = &self.file {
+            // It takes every line or counts it.
+            let _ = file.make_writer().write_all(plain.as_bytes());
+        }
+    }
+}
+
+/// Ends the folding when dropped, after every number was told.
+#[derive(Debug)]
+struct Folding {
+    log: Log,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Folding {
+    fn drop(&mut self) {
+        self.log.0.fold.close();
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
 }
 
 /// Logs at another of Butler's levels from now on, where [`init`] was called. False: `RUST_LOG` is set, and goes on to overrule it.
@@ -106,7 +209,7 @@ pub fn set_level(level: &str) -> Result<bool, LogError> {
 impl LogGuard {
     /// Lines that were not written to the file because the disk was too slow or full.
     pub fn lines_lost(&self) -> u64 {
-        self.0.as_ref().map_or(0, logfile::Closer::lines_lost)
+        self.file.as_ref().map_or(0, logfile::Closer::lines_lost)
     }
 }
 
@@ -167,60 +270,56 @@ fn filter(level: &str, environment: Option<&str>) -> Result<EnvFilter, LogError>
     EnvFilter::try_new(directives).map_err(|error| LogError::Environment(error.to_string()))
 }
 
-/// `2026-11-22T16:08:01.123Z WARN  bus: message key=value`; times are UTC.
-struct Readable;
-
-impl<S, N> FormatEvent<S, N> for Readable
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> std::fmt::Result {
-        let format =
-            time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-        let now = time::OffsetDateTime::now_utc().format(&format).map_err(|_| std::fmt::Error)?;
-        let level = *event.metadata().level();
-        let (on, off) = if out.has_ansi_escapes() { (colour(level), "\x1b[0m") } else { ("", "") };
-        write!(out, "{now} {on}{level:<5}{off} {}: ", part(event.metadata().target()))?;
-        context.field_format().format_fields(out.by_ref(), event)?;
-        writeln!(out)
-    }
-}
-
-/// The room a line comes from: `sense_butler::bus::external::driver` is `bus`; of libraries, their name.
-fn part(target: &str) -> &str {
-    let inside = target.strip_prefix("sense_butler::").unwrap_or(target);
-    inside.split("::").next().unwrap_or(inside)
-}
-
-const fn colour(level: Level) -> &'static str {
-    match level {
-        Level::ERROR => "\x1b[31m",
-        Level::WARN => "\x1b[33m",
-        Level::INFO => "\x1b[32m",
-        Level::DEBUG | Level::TRACE => "\x1b[2m",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_line_is_time_level_room_and_message() {
-        let directory = std::env::temp_dir().join(format!("sense-butler-line-{}", std::process::id()));
+    /// What a scene leaves in the log file.
+    fn logged(name: &str, format: Format, scene: impl FnOnce()) -> String {
+        let directory = std::env::temp_dir().join(format!("sense-butler-{name}-{}", std::process::id()));
         let (file, closer) = LogFile::open(&directory, logfile::LOG).unwrap();
-        let layer = fmt::layer().with_ansi(false).with_writer(file).event_format(Readable);
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            tracing::warn!(waiting = 3, "the broker is away");
-        });
-        drop(closer);
+        let log = Log(Arc::new(Inner { fold: Fold::default(), format, terminal: None, file: Some(file) }));
+        let guard = LogGuard { _folding: log.attended().unwrap(), file: Some(closer) };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(log), scene);
+        assert_eq!(guard.lines_lost(), 0);
+        drop(guard);
         let name = std::fs::read_dir(&directory).unwrap().next().unwrap().unwrap().path();
         let text = std::fs::read_to_string(name).unwrap();
         std::fs::remove_dir_all(&directory).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_line_is_time_level_room_and_message() {
+        let text = logged("line", Format::Text, || tracing::warn!(waiting = 3, "the broker is away"));
         let (time, rest) = text.split_once(' ').unwrap();
         assert!(time.len() == 24 && time.ends_with('Z'), "{text}");
         assert_eq!(rest, "WARN  telemetry: the broker is away waiting=3\n");
+    }
+
+    #[test]
+    fn a_thousand_times_the_same_are_two_lines_and_the_number_is_there_at_the_end() {
+        static TOO_MANY: throttle::Throttle = throttle::Throttle::every(std::time::Duration::from_secs(3_600));
+        let text = logged("fold", Format::Json, || {
+            for number in 0..1_000 {
+                tracing::error!(code = "a_word", "the disk is full");
+                if let Some(suppressed) = TOO_MANY.pass() {
+                    tracing::warn!(suppressed, number, "datagram dropped");
+                }
+            }
+        });
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let messages: std::collections::BTreeSet<_> =
+            lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
+        let expected = [
+            "999 more lines like this one within 1 s: datagram dropped number=0",
+            "999 more lines like this one within 1 s: the disk is full",
+            "datagram dropped",
+            "the disk is full",
+        ];
+        assert_eq!((lines.len(), messages.into_iter().collect::<Vec<_>>()), (4, expected.to_vec()));
+        let coded = lines.iter().filter(|line| line["code"] == "a_word" && line["level"] == "error").count();
+        assert_eq!(coded, 2);
     }
 
     #[test]

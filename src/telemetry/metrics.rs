@@ -39,7 +39,7 @@ pub fn encode(registry: &Registry) -> String {
     match text::encode(&mut text, registry) {
         Ok(()) => text,
         Err(error) => {
-            tracing::error!(%error, "the metrics cannot be written");
+            tracing::error!(code = "metrics_unwritable", %error, "the metrics cannot be written; this is a defect, please report it");
             String::new()
         }
     }

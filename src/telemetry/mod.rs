@@ -1,5 +1,8 @@
 //! Logging, metrics, the panic hook.
 
+pub mod catalogue;
+mod fold;
+mod line;
 pub mod logfile;
 pub mod logging;
 pub mod metrics;

@@ -44,7 +44,7 @@ fn note(info: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("unnamed");
     if tracing::dispatcher::has_been_set() {
-        tracing::error!(%place, thread, suppressed, "defect: a part of the program panicked: {message}");
+        tracing::error!(code = "defect", %place, thread, suppressed, "defect: a part of the program panicked: {message}; please report it with the lines before it");
     } else {
         // Before logging is set up, and for verbs without it; a closed standard error leaves nobody to tell.
         drop(writeln!(std::io::stderr(), "defect: a part of the program panicked at {place}: {message}"));

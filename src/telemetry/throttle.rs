@@ -1,7 +1,8 @@
 //! Rate-limited log lines: a peer that misbehaves a thousand times a second gets one line per interval, with the count of the others.
 //!
 //! One [`Throttle`] per call site, as a `static` or a field; [`Throttles`] where one call site speaks of several subjects. Invariants: never
-//! blocks; every suppressed line is counted and named by the next line that passes.
+//! blocks; every suppressed line is counted and named by the next line that passes, or, when none follows, by the log itself when the interval is over: a
+//! throttle that let a line pass leaves word for the line that is then written on the same thread (`passed`; `fold.rs`).
 //!
 //! ```
 //! use std::time::Duration;
@@ -14,12 +15,25 @@
 //! ```
 
 use std::{
+    cell::RefCell,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
+
+use super::fold::Rest;
+
+thread_local! {
+    /// What the throttle keeps back that was passed last on this thread.
+    static PASSED: RefCell<Option<Rest>> = const { RefCell::new(None) };
+}
+
+/// What the throttle keeps back that was passed last on this thread; asked once, by the line that was let through.
+pub(super) fn passed() -> Option<Rest> {
+    PASSED.try_with(RefCell::take).ok().flatten()
+}
 
 /// Lets at most one line per interval pass.
 #[derive(Debug)]
@@ -27,13 +41,14 @@ pub struct Throttle {
     interval_ms: u64,
     /// Milliseconds since the first use of any throttle at which the next line may pass; 0: at once.
     next_ms: AtomicU64,
-    suppressed: AtomicU64,
+    /// Shared with the log.
+    suppressed: OnceLock<Arc<AtomicU64>>,
 }
 
 impl Throttle {
     /// A throttle that lets one line pass per `interval` (rounded down to milliseconds). Usable in a `static`.
     pub const fn every(interval: Duration) -> Self {
-        Self { interval_ms: interval.as_millis() as u64, next_ms: AtomicU64::new(0), suppressed: AtomicU64::new(0) }
+        Self { interval_ms: interval.as_millis() as u64, next_ms: AtomicU64::new(0), suppressed: OnceLock::new() }
     }
 
     /// Asks whether a line may be written now: `Some(n)` with the number of lines suppressed since the last one, or `None`.
@@ -49,10 +64,17 @@ impl Throttle {
         // Of several threads that find it due, the one that moves the mark writes the line.
         let then = now_ms.saturating_add(self.interval_ms);
         if due && self.next_ms.compare_exchange(next, then, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            return Some(self.suppressed.swap(0, Ordering::Relaxed));
+            let rest = Rest { left: Arc::clone(self.suppressed()), interval: Duration::from_millis(self.interval_ms) };
+            // It fails on a thread that ends; then the next line tells.
+            let _ = PASSED.try_with(|passed| passed.replace(Some(rest)));
+            return Some(self.suppressed().swap(0, Ordering::Relaxed));
         }
-        self.suppressed.fetch_add(1, Ordering::Relaxed);
+        self.suppressed().fetch_add(1, Ordering::Relaxed);
         None
+    }
+
+    fn suppressed(&self) -> &Arc<AtomicU64> {
+        self.suppressed.get_or_init(Arc::default)
     }
 }
 
@@ -115,6 +137,18 @@ mod tests {
             workers.into_iter().map(|worker| worker.join().unwrap()).sum()
         });
         assert_eq!(passed, 1);
-        assert_eq!(throttle.suppressed.load(Ordering::Relaxed), 3_999);
+        assert_eq!(throttle.suppressed().load(Ordering::Relaxed), 3_999);
+    }
+
+    #[test]
+    fn a_line_that_passed_can_be_told_of_what_follows_it() {
+        let throttle = Throttle::every(Duration::from_secs(3_600));
+        drop(passed());
+        assert_eq!(throttle.pass_at(1), Some(0));
+        let rest = passed().unwrap();
+        assert!(passed().is_none(), "asked once");
+        assert_eq!((throttle.pass_at(1), throttle.pass_at(1)), (None, None));
+        assert!(passed().is_none(), "nothing passed");
+        assert_eq!((rest.left.load(Ordering::Relaxed), rest.interval), (2, Duration::from_secs(3_600)));
     }
 }

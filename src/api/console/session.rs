@@ -62,7 +62,12 @@ async fn log_in(state: &State, request: &Request, visit: &Visit) -> Result<Answe
         }
         Err(why) => {
             // What was typed as a user name may be a password.
-            tracing::warn!(%peer, why = why.word(), "a log-in to the console was refused");
+            tracing::warn!(
+                code = "console_login_refused",
+                %peer,
+                why = why.word(),
+                "a log-in to the console was refused: {why}"
+            );
             Ok(error(status(why), why.word(), &why.to_string()))
         }
     }

@@ -63,7 +63,11 @@ impl ActionMetrics {
         };
         self.dropped.get_or_create(&Why { reason }).inc();
         if !self.failing.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "the answer to a message could not be published; further ones are only counted");
+            tracing::warn!(
+                code = "answer_dropped",
+                %error,
+                "the answer to a message could not be published, further ones are only counted; the lines before say what is wrong with the broker"
+            );
         }
     }
 

@@ -172,7 +172,11 @@ impl Actions {
         }
         running.close();
         if tokio::time::timeout(DRAIN, running.wait()).await.is_err() {
-            tracing::warn!(left = running.len(), "stopped before every message was answered");
+            tracing::warn!(
+                code = "messages_left_at_stop",
+                left = running.len(),
+                "stopped before every message was answered; what was asked of tasks is answered after the next start of the program"
+            );
         }
         self.last_answers().await;
     }
@@ -217,7 +221,11 @@ impl Actions {
         while let Some(Some(kept)) = stop.run_until_cancelled(subscription.recv()).await {
             let topic = &kept.delivery.topic;
             let Some(entry) = self.table.iter().find(|entry| entry.filter.matches(topic.as_str())) else {
-                tracing::warn!(%topic, "a message that was kept for a topic of an earlier configuration is not handled");
+                tracing::warn!(
+                    code = "kept_message_unhandled",
+                    %topic,
+                    "a message that was kept for a topic of an earlier configuration is not handled; send it again to a topic of today"
+                );
                 kept.settle();
                 continue;
             };

@@ -190,7 +190,10 @@ impl Forwarder {
         };
         tokio::select! {
             () = work.run(events, stop.clone()) => {}
-            () = too_late(&stop) => warn!("stopped while the broker took no more messages; the last events are lost"),
+            () = too_late(&stop) => warn!(
+                code = "events_lost_at_stop",
+                "stopped while the broker took no more messages; the last events are lost; look in the QMC what ended"
+            ),
         }
     }
 }

@@ -121,7 +121,10 @@ impl Publisher {
     pub(super) async fn close(self, until: Instant) {
         drop(self.outstanding);
         if timeout_at(until, self.keeper).await.is_err() {
-            warn!("stopped before the broker confirmed every event; the last ones may or may not have been delivered");
+            warn!(
+                code = "events_unconfirmed_at_stop",
+                "stopped before the broker confirmed every event; the last ones may or may not have been delivered; look in the QMC what ended"
+            );
         }
     }
 }
@@ -146,6 +149,11 @@ async fn keep(mut receipts: mpsc::Receiver<Outstanding>, metrics: Metrics) {
 fn complain(error: &PublishError) {
     static LINE: Throttle = Throttle::every(Duration::from_secs(10));
     if let Some(suppressed) = LINE.pass() {
-        warn!(suppressed, %error, "a Sense event could not be published");
+        warn!(
+            code = "event_not_published",
+            suppressed,
+            %error,
+            "a Sense event could not be published; the error says why, and `sense-butler doctor` looks at the broker"
+        );
     }
 }

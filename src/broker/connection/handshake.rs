@@ -174,7 +174,7 @@ pub(super) async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(
                 hub.metrics.denied(Denied::Will);
             }
             if let Some(suppressed) = hub.metrics.refused_client(refuse.reason) {
-                tracing::warn!(%entrance, suppressed, "MQTT client refused: {}", refuse.text);
+                tracing::warn!(code = "mqtt_client_refused", %entrance, suppressed, "MQTT client refused: {}", refuse.text);
             }
             write_refusal(&mut wire.out, version, most, refuse);
             None

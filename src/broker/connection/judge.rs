@@ -45,7 +45,7 @@ impl Link {
         if let Some(ended) = ended {
             let end = End::Kicked(ended.kick());
             if let Some(suppressed) = self.hub.metrics.may_say(end.reason()) {
-                tracing::warn!(client = %self.session.client, suppressed, "MQTT client is disconnected: {ended}");
+                tracing::warn!(code = "mqtt_client_revoked", client = %self.session.client, suppressed, "MQTT client is disconnected: {ended}");
             }
             return Err(end);
         }

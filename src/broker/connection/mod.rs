@@ -249,13 +249,13 @@ fn log_end(link: &Link, end: End) {
     let client = &link.session.client;
     match end {
         End::Broken { code, why } => {
-            tracing::warn!(%client, code = format_args!("0x{code:02x}"), "MQTT client disconnected: {why}")
+            tracing::warn!(code = "mqtt_client_broken", %client, reason_code = format_args!("0x{code:02x}"), "MQTT client disconnected: {why}; mend the client")
         }
         End::Kicked(Kick::QuotaExceeded) => {
-            tracing::warn!(%client, "MQTT client disconnected: it does not read its messages and its queue is full");
+            tracing::warn!(code = "mqtt_client_full", %client, "MQTT client disconnected: it does not read its messages and its queue is full; look why it is slow, or raise limits.queue_bytes and limits.queue_messages in broker.toml");
         }
         End::Kicked(Kick::Unstored) => {
-            tracing::warn!(%client, "MQTT client disconnected: the store could not take what it sent");
+            tracing::warn!(code = "mqtt_client_unstored", %client, "MQTT client disconnected: the store could not take what it sent; the lines before say what is wrong with the store");
         }
         End::Kicked(Kick::AdministrativeAction) => {
             tracing::info!(%client, "MQTT client disconnected: an administrator asked for it");

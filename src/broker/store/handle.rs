@@ -117,7 +117,10 @@ impl Store {
             metrics.set_aside();
         }
         if let Err(error) = ballast.write() {
-            tracing::warn!("no room for the ballast of the store in {place}: {error}");
+            tracing::warn!(
+                code = "store_without_ballast",
+                "no room for the ballast of the store in {place}; make room on that disk: {error}"
+            );
         }
         metrics.level(&ledger);
         let (inbox, desk, vault) = (Arc::new(Inbox::default()), Arc::new(Desk::default()), Arc::new(Vault::default()));
@@ -191,7 +194,10 @@ impl Store {
         for thread in std::mem::take(&mut *self.threads.lock()) {
             if thread.join().is_err() {
                 // The hook has named it.
-                tracing::error!("a thread of the store ended with a panic");
+                tracing::error!(
+                    code = "store_defect",
+                    "a thread of the store ended with a panic; please report it with the lines before"
+                );
             }
         }
         // Should the writer have ended otherwise, nobody waits for it.
@@ -287,8 +293,9 @@ fn open(place: &Place, ballast: &Ballast) -> Result<Opened, StoreError> {
     let file =
         aside.map_err(stuck)?.ok_or_else(|| StoreError::Unusable { place: place.to_string(), why: why.clone() })?;
     tracing::error!(
+        code = "store_set_aside",
         "the store in {place} could not be opened ({why}); it was set aside as {} and the broker starts with an empty one: sessions and \
-         retained messages are not there",
+         retained messages are not there. Check the disk; clients make them anew when they connect and publish",
         file.display()
     );
     let (database, recovered, ledger) =

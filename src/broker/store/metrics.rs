@@ -106,7 +106,11 @@ impl StoreMetrics {
     pub(super) fn refused(&self, why: &'static str) {
         self.refused.inc();
         if let Some(suppressed) = self.refused_line.pass() {
-            tracing::warn!(suppressed, "the store does not take messages ({why}): their publishers are told");
+            tracing::warn!(
+                code = "store_refused",
+                suppressed,
+                "the store does not take messages ({why}): their publishers are told; the lines before say what to do about the store"
+            );
         }
     }
 
@@ -117,7 +121,12 @@ impl StoreMetrics {
         }
         self.damaged.inc_by(damaged);
         if let Some(suppressed) = self.damaged_line.pass() {
-            tracing::error!(damaged, suppressed, "stored messages are missing or damaged and are left out");
+            tracing::error!(
+                code = "store_damaged",
+                damaged,
+                suppressed,
+                "stored messages are missing or damaged and are left out; check the disk that holds the store"
+            );
         }
     }
 
@@ -128,6 +137,7 @@ impl StoreMetrics {
         self.dropped.inc_by(count);
         if let Some(suppressed) = self.dropped_line.pass() {
             tracing::warn!(
+                code = "store_queue_full",
                 count,
                 suppressed,
                 "the stored queue of a session is full and messages are dropped; see max_queue_bytes and max_queue_messages in broker.toml"

@@ -145,6 +145,7 @@ impl Reader {
         self.metrics.unreadable(self.chart.unread());
         if let Some(suppressed) = FAILED.pass() {
             tracing::error!(
+                code = "store_queue_unreadable",
                 client = %session.client,
                 suppressed,
                 "a stored queue cannot be read: {fault}; its messages wait and reading is tried again; check the disk that holds the store"

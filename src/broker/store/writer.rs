@@ -252,7 +252,10 @@ impl Writer {
             Err(fault) => {
                 undo.append(written);
                 if compacting && !fault.is_full() {
-                    tracing::warn!("the store no longer makes its space small, until the next start: {fault}");
+                    tracing::warn!(
+                        code = "store_not_compacted",
+                        "the store no longer makes its space small, until the next start; check the disk that holds it: {fault}"
+                    );
                     self.compacts = false;
                 }
                 Err(fault)
@@ -269,7 +272,10 @@ impl Writer {
                 self.inbox.touch(Some(&session), true);
             }
         }
-        tracing::error!("the store failed: {fault}; nothing that has to be stored is taken until it works again");
+        tracing::error!(
+            code = "store_failed",
+            "the store failed: {fault}; nothing that has to be stored is taken until it works again, which is tried by itself; check the disk that holds it"
+        );
         self.vault.close();
         let full = fault.is_full();
         self.condition = Condition::Down { again: Instant::now() + RETRY, full };
@@ -324,7 +330,8 @@ impl Writer {
     fn up(&mut self, full: bool) {
         if full {
             tracing::warn!(
-                "the disk of the store is full: its queues drain, and no messages are taken until there is room"
+                code = "store_disk_full",
+                "the disk of the store is full: its queues drain, and no messages are taken until there is room; make room there"
             );
             self.condition = Condition::Full { stored: self.ledger.bytes, again: Instant::now() + BALLAST };
             self.chart.full(true);
@@ -340,8 +347,9 @@ impl Writer {
         match self.condition {
             Condition::Up if self.ledger.bytes >= self.max_bytes => {
                 tracing::warn!(
+                    code = "store_over_quota",
                     bytes = self.ledger.bytes,
-                    "the store holds max_store_bytes and takes no more messages until it drains"
+                    "the store holds max_store_bytes and takes no more messages until it drains; end sessions nobody fetches from, or raise it"
                 );
                 self.condition = Condition::Over;
                 self.chart.full(true);

@@ -237,8 +237,8 @@ impl Driver {
         self.suspicion = Suspicion::default();
         if let Some(message) = given_up {
             self.shared.metrics.dropped(Drop::Poison.as_str(), 1);
-            tracing::error!(topic = %message.topic, bytes = message.payload.len(),
-                "message given up: the MQTT broker at {} ends the connection whenever it gets it; is it too large or forbidden there?",
+            tracing::error!(code = "external_message_given_up", topic = %message.topic, bytes = message.payload.len(),
+                "message given up: the MQTT broker at {} ends the connection whenever it gets it; look whether it is too large or forbidden there (its log says)",
                 self.shared.broker);
         }
     }
@@ -339,13 +339,18 @@ impl Driver {
         let waiting = self.shared.outbox().fill().messages;
         let broker = &self.shared.broker;
         match error {
-            LinkError::Lost(_) => tracing::warn!(waiting, "MQTT broker at {broker}: {error}; connecting again"),
+            LinkError::Lost(_) => tracing::warn!(
+                code = "external_broker_lost",
+                waiting,
+                "MQTT broker at {broker}: {error}; connecting again; if this goes on, look into its log"
+            ),
             _ => {
                 if let Some(suppressed) = FAILED.pass() {
                     tracing::warn!(
+                        code = "external_broker_away",
                         waiting,
                         suppressed,
-                        "MQTT broker at {broker}: {error}; it is tried again and again"
+                        "MQTT broker at {broker}: {error}; it is tried again and again; look whether it runs and what mqttConfig says of it"
                     );
                 }
             }
@@ -357,7 +362,8 @@ impl Driver {
         self.shared.metrics.dropped(Drop::Stopped.as_str(), left);
         if left > 0 {
             tracing::warn!(
-                "{left} messages for the MQTT broker at {} were not taken before the stop",
+                code = "external_stop_lost",
+                "{left} messages for the MQTT broker at {} were not taken before the stop and are lost; if it was away, start it first next time",
                 self.shared.broker
             );
         }

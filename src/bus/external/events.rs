@@ -55,14 +55,24 @@ impl Shared {
         };
         self.metrics.dropped(Drop::Refused.as_str(), 1);
         if let Some(suppressed) = REFUSED.pass() {
-            tracing::error!(topic = %message.topic, suppressed, "the MQTT broker at {} refused a message: {reason}", self.broker);
+            tracing::error!(
+                code = "external_refused",
+                topic = %message.topic,
+                suppressed,
+                "the MQTT broker at {} refused a message: {reason}; allow the user of mqttConfig.brokerUser to publish there",
+                self.broker
+            );
         }
     }
 
     fn subscribed(&self, answers: Vec<Option<String>>) {
         for reason in answers.into_iter().flatten() {
             let text = format!("it refused a subscription: {reason}");
-            tracing::error!("MQTT broker at {}: {text}; starting tasks by MQTT will not work", self.broker);
+            tracing::error!(
+                code = "external_subscription_refused",
+                "MQTT broker at {}: {text}; starting tasks by MQTT will not work until the user of mqttConfig.brokerUser may subscribe there",
+                self.broker
+            );
             *self.error.lock() = Some(text);
         }
     }
@@ -75,9 +85,10 @@ impl Shared {
         self.metrics.dropped("subscriber_slow", names.len());
         if let Some(suppressed) = SLOW.pass() {
             tracing::error!(
+                code = "external_reader_slow",
                 ?names,
                 suppressed,
-                "message from the MQTT broker dropped: a part of the program is too slow for it"
+                "message from the MQTT broker dropped: a part of the program is too slow for it; look whether this machine is busy"
             );
         }
     }
@@ -93,7 +104,12 @@ impl Shared {
             drop(outbox);
             let topic = dropped.map(|message| message.topic.to_string());
             self.metrics.dropped(Drop::TooLarge.as_str(), 1);
-            tracing::error!(topic, "message for the MQTT broker at {} given up: {text}", self.broker);
+            tracing::error!(
+                code = "external_too_large",
+                topic,
+                "message for the MQTT broker at {} given up: {text}; raise its limit or send less",
+                self.broker
+            );
         }
     }
 }

@@ -108,7 +108,13 @@ impl Shared {
                 if let Some(dropped) = dropped {
                     self.metrics.dropped(dropped.as_str(), 1);
                     if let Some(suppressed) = FULL.pass() {
-                        tracing::error!(%topic, suppressed, "message for the broker at {} dropped: {error}", self.broker);
+                        tracing::error!(
+                            code = "external_outbox_full",
+                            %topic,
+                            suppressed,
+                            "message for the broker at {} dropped: {error}; look whether that broker runs and takes messages",
+                            self.broker
+                        );
                     }
                 }
                 Err(error)

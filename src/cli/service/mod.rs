@@ -43,6 +43,8 @@ pub enum Verb {
     Stop,
     /// Stop it if it runs, and start it
     Restart,
+    /// Have it read its configuration again, and say what is in force and what needs a restart
+    Reload(RunOptions),
     /// Say how the service is; exit code 1 if it does not run
     Status,
     /// What Windows' service manager calls
@@ -99,6 +101,7 @@ pub fn run(verb: &Verb) -> Exit {
         Verb::Start => platform::start().map_err(Trouble::from),
         Verb::Stop => platform::stop().map_err(Trouble::from),
         Verb::Restart => platform::restart().map_err(Trouble::from),
+        Verb::Reload(options) => return super::reload::with(&load_options(options)),
         Verb::Status => return platform::status().unwrap_or_else(complain),
         Verb::Run(options) => return platform::run(options),
     };
@@ -117,9 +120,7 @@ fn install(options: &Install) -> Result<(), Trouble> {
     }
     let load = load_options(&options.run);
     let loaded = config::load(&load).map_err(Trouble::Configuration)?;
-    let Some(butler) = &loaded.sources.butler else {
-        return Err(ServiceError::NoConfiguration(platform::configuration()).into());
-    };
+    let butler = meant(&load, &loaded)?;
     let plan = platform::plan(options, &arguments(&options.run, &loaded, butler), &loaded)?;
     let carried = carry_out(&plan, options.dry_run)?;
     if carried {
@@ -131,6 +132,26 @@ fn install(options: &Install) -> Result<(), Trouble> {
         )?;
     }
     Ok(())
+}
+
+/// The configuration file that was meant: named, or in a place of the service or beside the program. One that merely lies in the directory in which
+/// somebody stands is not, and nor is such a `broker.toml`.
+fn meant<'a>(load: &LoadOptions, loaded: &'a Loaded) -> Result<&'a Path, ServiceError> {
+    let own = platform::configuration();
+    let Some(butler) = &loaded.sources.butler else { return Err(ServiceError::NoConfiguration(own)) };
+    let data = load.data();
+    let named = load.config.as_ref().and(butler.parent());
+    let places = [Some(own.as_path()), Some(data.as_path()), load.exe_dir.as_deref(), named];
+    let stray = |file: &Path| !places.iter().flatten().any(|place| file.starts_with(place));
+    let refuse =
+        |found: &PathBuf, option| Err(ServiceError::NotNamed { found: found.clone(), option, own: own.clone() });
+    if load.config.is_none() && stray(butler) {
+        return refuse(butler, "-c");
+    }
+    match loaded.sources.broker.as_ref().filter(|file| load.broker_config.is_none() && stray(file)) {
+        Some(broker) => refuse(broker, "--broker-config"),
+        None => Ok(butler),
+    }
 }
 
 /// Prints a plan, then does it unless it is only asked for. Answers whether it was done.
@@ -218,6 +239,34 @@ mod tests {
         std::fs::write(directory.join("broker.toml"), "").unwrap();
         let loaded = config::load(&load_options(&options)).unwrap();
         assert_eq!(arguments(&options, &loaded, &butler).len(), 6);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_file_somebody_stands_beside_is_not_meant() {
+        let directory = std::env::temp_dir().join(format!("sense-butler-service-{}", uuid::Uuid::new_v4().simple()));
+        std::fs::create_dir_all(directory.join("config")).unwrap();
+        let file = directory.join("config/production.yaml");
+        std::fs::write(&file, "Butler:\n  logLevel: info\n").unwrap();
+        let load = LoadOptions { cwd: directory.clone(), data_dir: directory.join("data"), ..LoadOptions::default() };
+        let loaded = config::load(&load).unwrap();
+        let refused = meant(&load, &loaded).unwrap_err().to_string();
+        assert!(refused.contains(&format!("-c \"{}\"", file.display())) && refused.contains("init"), "{refused}");
+        let named = LoadOptions { config: Some(file.clone()), ..load };
+        assert_eq!(meant(&named, &loaded).unwrap(), file);
+        // Nor is one of the broker, unless it is beside the file that was named.
+        let stray = directory.join("broker.toml");
+        std::fs::write(&stray, "").unwrap();
+        let loaded = config::load(&named).unwrap();
+        let refused = meant(&named, &loaded).unwrap_err().to_string();
+        assert!(refused.contains(&format!("--broker-config \"{}\"", stray.display())), "{refused}");
+        let both = LoadOptions { broker_config: Some(stray), ..named.clone() };
+        assert_eq!(meant(&both, &config::load(&both).unwrap()).unwrap(), file);
+        std::fs::write(directory.join("config/broker.toml"), "").unwrap();
+        assert_eq!(meant(&named, &config::load(&named).unwrap()).unwrap(), file);
+        // What lies beside the program or in the data directory is the service's.
+        let beside = LoadOptions { config: None, exe_dir: Some(directory.clone()), ..named };
+        assert_eq!(meant(&beside, &config::load(&beside).unwrap()).unwrap(), file);
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -25,7 +25,7 @@ use super::{
     tree::{Node, Value},
     walk::Section,
 };
-use crate::telemetry::logging::LogSettings;
+use crate::telemetry::logging::{Format, LogSettings};
 
 /// What the readers of the sections need to know besides the file.
 pub(super) struct Context<'a> {
@@ -124,8 +124,10 @@ fn generation(butler: &Section<'_>) -> Generation {
 fn log(butler: &Section<'_>, cx: &Context<'_>) -> LogSettings {
     const LEVELS: [&str; 6] = ["error", "warn", "info", "verbose", "debug", "silly"];
     let level = butler.choice("logLevel", &LEVELS).and_then(|position| LEVELS.get(position)).unwrap_or(&"info");
+    let json = butler.choice("logFormat", &["text", "json"]) == Some(1);
     LogSettings {
         level: (*level).to_owned(),
+        format: if json { Format::Json } else { Format::Text },
         to_file: butler.flag("fileLogging", false),
         directory: butler.path("logDirectory", &cx.base).unwrap_or_else(|| cx.data_dir.join("log")),
     }
@@ -166,6 +168,7 @@ pub(super) const OWN_SECTIONS: &[&str] = &[
     "logLevel",
     "fileLogging",
     "logDirectory",
+    "logFormat",
     "dockerHealthCheck",
     "keyValueStore",
     "startTask",

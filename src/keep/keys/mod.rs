@@ -113,7 +113,11 @@ impl Keys {
         let mut state = State::new(limits);
         let left_out = state.load(shelf.read_all()?);
         if !left_out.is_empty() {
-            tracing::error!(count = left_out.len(), "idempotency keys kept on disk cannot be read and are left out");
+            tracing::error!(
+                code = "keys_unreadable",
+                count = left_out.len(),
+                "idempotency keys kept on disk cannot be read and are left out: requests under them would be carried out again; check the disk"
+            );
             shelf.write_later(left_out);
         }
         Ok(Self(Arc::new(Inner { state: Mutex::new(state), shelf, metrics: KeyMetrics::new(registry), clock })))
@@ -201,7 +205,7 @@ impl Ticket {
             inner.shelf.write(changes)
         };
         if let Err(error) = written.await {
-            tracing::warn!(%error, "what was answered under an idempotency key is not on disk");
+            tracing::warn!(code = "key_answer_not_kept", %error, "what was answered under an idempotency key is not on disk: after a restart the same request is told that its outcome is unknown; check the disk");
         }
     }
 

@@ -74,7 +74,11 @@ impl State {
             }
         }
         if strange > 0 {
-            tracing::error!(strange, "records of the key-value store mean nothing to this version and are left out");
+            tracing::error!(
+                code = "values_unreadable",
+                strange,
+                "records of the key-value store mean nothing to this version and are left out; use the version that wrote them, or check the disk"
+            );
         }
     }
 

@@ -174,12 +174,13 @@ impl Qrs {
         let skipped = objects.len() - entries.len();
         if skipped > 0 {
             self.metrics().skip(op, skipped);
-            if let Some(before) = TOLD.pass() {
+            if let Some(suppressed) = TOLD.pass() {
                 tracing::warn!(
+                    code = "qrs_entries_skipped",
                     op,
                     skipped,
-                    before,
-                    "entries of a list of the Qlik Repository Service are skipped: they have no id or no state; is this version of Qlik Sense known?"
+                    suppressed,
+                    "entries of a list of the Qlik Repository Service are skipped: they have no id or no state; report it with the version of Qlik Sense"
                 );
             }
         }

@@ -295,7 +295,10 @@ impl Qrs {
 
     fn moved(&self, from: &str, to: &str, why: &str) {
         self.0.metrics.moved(&self.0.hosts.states());
-        tracing::warn!("the Qlik Repository Service is asked at {to} from now on, and no longer at {from}: {why}");
+        tracing::warn!(
+            code = "qrs_host_changed",
+            "the Qlik Repository Service is asked at {to} from now on, and no longer at {from}; look whether that node is well: {why}"
+        );
     }
 
     /// Writes down how a call went; a change of state is one line in the log.
@@ -313,7 +316,7 @@ impl Qrs {
             let health = self.health();
             match health.remedy() {
                 None => tracing::info!("{}", health.sentence()),
-                Some(remedy) => tracing::warn!("{} {remedy}", health.sentence()),
+                Some(remedy) => tracing::warn!(code = "qrs_away", "{} {remedy}", health.sentence()),
             }
         }
     }

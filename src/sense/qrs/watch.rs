@@ -122,8 +122,9 @@ impl Qrs {
                     "the changed certificates for the Qlik Repository Service are in force"
                 ),
                 Err(error) => tracing::warn!(
+                    code = "qrs_certificates_refused",
                     host = http.at(),
-                    "the changed certificate files for the Qlik Repository Service are not taken, the ones read before stay in force: {error}"
+                    "the changed certificate files for the Qlik Repository Service are not taken, the ones read before stay in force; put files there that belong together: {error}"
                 ),
             }
         }
@@ -133,7 +134,7 @@ impl Qrs {
     async fn look_for_tasks(&self) {
         let Ok(none) = self.sees_no_task().await else { return };
         if self.sees_nothing().swap(none, Ordering::Relaxed) != none && none {
-            tracing::warn!("{}", self.warning().unwrap_or_default());
+            tracing::warn!(code = "qrs_sees_no_task", "{}", self.warning().unwrap_or_default());
         }
     }
 

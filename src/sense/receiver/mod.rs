@@ -209,6 +209,7 @@ fn tell_kernel_drops(kernel: &KernelDrops, before: u64) -> u64 {
     let now = kernel.total();
     if now > before {
         warn!(
+            code = "udp_dropped_by_system",
             datagrams = now - before,
             "the kernel dropped datagrams because its receive buffer was full; a larger buffer helps (net.core.rmem_max)"
         );
@@ -279,14 +280,29 @@ impl Shared {
         };
         self.metrics.drop_many(port, reason, 1);
         if let Some(suppressed) = log.pass(reason) {
-            warn!(suppressed, port = port.as_str(), %from, bytes = bytes.len(), reason, "datagrams dropped");
+            warn!(
+                code = "udp_dropped",
+                suppressed,
+                port = port.as_str(),
+                %from,
+                bytes = bytes.len(),
+                reason,
+                "datagrams dropped: {}",
+                advice(reason)
+            );
         }
     }
 
     fn socket_failed(&self, port: Port, error: &std::io::Error, log: &mut Throttles) {
         self.metrics.socket_failed(port);
         if let Some(suppressed) = log.pass("socket") {
-            warn!(suppressed, port = port.as_str(), %error, "receiving datagrams failed; going on");
+            warn!(
+                code = "udp_socket_failed",
+                suppressed,
+                port = port.as_str(),
+                %error,
+                "receiving datagrams failed, it goes on; look whether the network of this machine is well"
+            );
         }
         if let Some(tell) = self.on_socket_error.get() {
             tell(port);
@@ -358,10 +374,19 @@ impl Stage {
         match reject {
             Some(why) => {
                 let beginning: String = String::from_utf8_lossy(&datagram.bytes).chars().take(60).collect();
-                warn!(suppressed, port, %from, reason, ?beginning, "datagram ignored: {why}");
+                warn!(code = "udp_ignored", suppressed, port, %from, reason, ?beginning, "datagram ignored: {why}");
             }
             None => info!(suppressed, port, %from, reason, "datagram ignored"),
         }
+    }
+}
+
+/// What to do about datagrams that are dropped before they are read.
+fn advice(reason: &str) -> &'static str {
+    match reason {
+        "too_large" => "they are larger than udpServerConfig.maxMessageSize; raise it, or look who sends them",
+        "source" => "their sender is none of udpServerConfig.allowedSources; add it if it is a node of the site",
+        _ => "more came than could be published; raise udpServerConfig.queueMaxBytes if bursts are that long",
     }
 }
 

@@ -115,7 +115,11 @@ impl Relay {
         }
         targets.iter().for_each(|target| self.0.metrics.dropped(target, "queue_full"));
         if let Some(suppressed) = FULL.pass() {
-            warn!(suppressed, "datagrams were not sent on (udpServerConfig.forwardTo): more came than could be sent");
+            warn!(
+                code = "forward_full",
+                suppressed,
+                "datagrams were not sent on (udpServerConfig.forwardTo): more came than could be sent; look whether the network there is well"
+            );
         }
     }
 
@@ -232,7 +236,11 @@ impl Sender {
             Ok(None) => "it has no address".to_owned(),
             Err(error) => error.to_string(),
         };
-        warn!(to = %written, "a name in udpServerConfig.forwardTo cannot be resolved: {why}; it is tried again");
+        warn!(
+            code = "forward_name_unresolved",
+            to = %written,
+            "a name in udpServerConfig.forwardTo cannot be resolved: {why}; it is tried again; correct it, or write the address"
+        );
         self.next_look_up = self.next_look_up.min(Instant::now() + AGAIN);
     }
 

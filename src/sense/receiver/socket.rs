@@ -169,6 +169,7 @@ fn tell(bound: &[Bound], asked: usize) {
     let least = bound.iter().map(|bound| bound.listening.receive_buffer).min();
     if let Some(granted) = least.filter(|granted| *granted < asked) {
         warn!(
+            code = "receive_buffer_small",
             granted,
             asked,
             "the system grants a smaller receive buffer than asked for; bursts of datagrams may be lost. On Linux: \

@@ -64,9 +64,10 @@ impl List {
             match lookup_host((name.trim(), 0)).await {
                 Ok(found) => drop(known.insert(name, found.map(|address| address.ip().to_canonical()).collect())),
                 Err(error) => warn!(
+                    code = "udp_source_unresolved",
                     name,
                     %error,
-                    "a name in {} cannot be resolved; what comes from it is dropped unless it was resolved before",
+                    "a name in {} cannot be resolved; what comes from it is dropped unless it was resolved before; correct it, or write the address",
                     self.key
                 ),
             }

@@ -138,9 +138,10 @@ impl Shared {
             self.metrics.notification("refused_source", 1);
             if let Some(suppressed) = LINE.pass() {
                 tracing::warn!(
+                    code = "notification_refused",
                     suppressed,
                     %peer,
-                    "a call to eventSources.notifications.listen is refused: {peer} is none of its allowedSources, or of the hosts of configQRS"
+                    "a call to eventSources.notifications.listen is refused: {peer} is none of its allowedSources, or of the hosts of configQRS; add it to allowedSources if it is a node of the site"
                 );
             }
             return;

@@ -330,6 +330,10 @@ impl Poller {
 fn complain(error: &QrsError) {
     static LINE: Throttle = Throttle::every(Duration::from_secs(60));
     if let Some(suppressed) = LINE.pass() {
-        tracing::warn!(suppressed, "what ended in Qlik Sense could not be asked; it is asked again: {error}");
+        tracing::warn!(
+            code = "polling_failed",
+            suppressed,
+            "what ended in Qlik Sense could not be asked and is asked again; look whether QRS is well: {error}"
+        );
     }
 }

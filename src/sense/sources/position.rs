@@ -65,7 +65,8 @@ impl Position {
         let oldest = millis(now - OLDEST);
         if kept.latest < oldest {
             tracing::warn!(
-                "polling was last done more than 24 hours ago; what ended in Qlik Sense until {} is not told any more",
+                code = "polling_gap",
+                "polling was last done more than 24 hours ago; what ended in Qlik Sense until {} is not told any more; look in the QMC what you missed",
                 moment(oldest)
             );
             kept = Kept { latest: oldest, doubted: kept.doubted, ..Kept::default() };

@@ -76,7 +76,7 @@ impl Silence {
             state.missed
         );
         if !std::mem::replace(&mut state.alarmed, true) {
-            tracing::warn!("{sentence}");
+            tracing::warn!(code = "appenders_silent", "{sentence}");
         }
         Some(sentence)
     }

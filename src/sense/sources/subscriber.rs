@@ -141,6 +141,10 @@ async fn returned(qrs: &Qrs) {
 fn complain(error: &QrsError) {
     static LINE: Throttle = Throttle::every(Duration::from_secs(60));
     if let Some(suppressed) = LINE.pass() {
-        tracing::warn!(suppressed, "Qlik Sense cannot be asked to tell of changes; it is asked again: {error}");
+        tracing::warn!(
+            code = "notifications_not_asked",
+            suppressed,
+            "Qlik Sense cannot be asked to tell of changes, and is asked again; polling tells meanwhile where it is on: {error}"
+        );
     }
 }

@@ -299,7 +299,11 @@ impl Follower {
             followed.seen.elapsed() > LOST
         };
         if lost {
-            tracing::warn!(execution = %id, "Qlik Sense has no trace of an execution any more; it is not followed further");
+            tracing::warn!(
+                code = "execution_lost",
+                execution = %id,
+                "Qlik Sense has no trace of an execution any more; it is not followed further; look in the QMC how it ended"
+            );
             self.close(id, status, None);
         }
     }

@@ -299,7 +299,13 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 
 fn read<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
     serde_json::from_slice(value)
-        .inspect_err(|error| tracing::error!(%error, "a start request kept on disk cannot be read and is left out"))
+        .inspect_err(|error| {
+            tracing::error!(
+                code = "start_unreadable",
+                %error,
+                "a start request kept on disk cannot be read and is left out; look in the QMC which tasks ran"
+            )
+        })
         .ok()
 }
 

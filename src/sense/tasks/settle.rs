@@ -89,7 +89,12 @@ pub(super) async fn find_out(qrs: &Qrs, task: TaskId, before: &Before, patience:
             Ok(Some(new)) => return Some(new),
             Ok(None) if answered.get_or_insert_with(Instant::now).elapsed() >= patience.settle => return None,
             Err(error) if begun.elapsed() >= patience.away => {
-                tracing::warn!(%task, %error, "what became of a start cannot be found out");
+                tracing::warn!(
+                    code = "start_outcome_unknown",
+                    %task,
+                    %error,
+                    "what became of a start cannot be found out; look in the QMC whether the task runs"
+                );
                 return None;
             }
             Ok(None) | Err(_) => {}

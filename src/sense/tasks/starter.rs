@@ -219,7 +219,14 @@ impl Starter {
         self.0.metrics.refused(refusal.reason());
         if let Some(suppressed) = TOO_MUCH.pass() {
             let (door, requested_by, reason) = (request.door, &request.requested_by, refusal.reason());
-            tracing::warn!(door, requested_by, reason, suppressed, "start request refused: there are too many");
+            tracing::warn!(
+                code = "starts_too_many",
+                door,
+                requested_by,
+                reason,
+                suppressed,
+                "start request refused: there are too many; who asks so often should ask less, or raise startTask.limits"
+            );
         }
         refusal.outcome()
     }
@@ -305,10 +312,11 @@ impl Starter {
             // Whoever asked has gone with the connection, and will ask again.
             let (door, requested_by) = (request.door, &request.requested_by);
             tracing::warn!(
+                code = "start_interrupted",
                 door,
                 requested_by,
                 called = steps.len(),
-                "a start request was interrupted; its asker has gone"
+                "a start request was interrupted and its asker has gone; look in the QMC whether the task ran, and ask again if it is still wanted"
             );
             self.0.work.journal.end(id, Keys::default(), &[], steps.into_keys(), wall_ms());
             return None;

@@ -219,7 +219,12 @@ impl Work {
     /// Writes down what became of a task; what cannot be written is told all the same.
     async fn noted(&self, order: &Order, task: TaskId, outcome: StartOutcome) -> StartOutcome {
         if let Err(error) = self.journal.step(&order.record, task, &Step::Done(outcome.clone())).await {
-            tracing::error!(%error, %task, "what became of a start could not be written down");
+            tracing::error!(
+                code = "start_not_written",
+                %error,
+                %task,
+                "what became of a start could not be written down; check the disk with the data directory"
+            );
         }
         outcome
     }

@@ -105,6 +105,11 @@ fn tell(handle: ServiceStatusHandle, report: &Report) {
         process_id: None,
     };
     if let Err(error) = handle.set_service_status(status) {
-        tracing::warn!("the service manager was not told ({:?}): {}", report.phase, super::manage::words(&error));
+        tracing::warn!(
+            code = "windows_not_told",
+            "the service manager was not told ({:?}), and may show the service wrongly until the next word: {}",
+            report.phase,
+            super::manage::words(&error)
+        );
     }
 }

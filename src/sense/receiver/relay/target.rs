@@ -60,7 +60,8 @@ impl Target {
             Way::Own if own => return,
             _ if own => {
                 error!(
-                    "udpServerConfig.forwardTo: {} is {address}, a port of this program itself; nothing is sent there, or it would come back for ever",
+                    code = "forward_to_itself",
+                    "udpServerConfig.forwardTo: {} is {address}, a port of this program itself; nothing is sent there, or it would come back for ever; name the port of the other program",
                     self.written
                 );
                 Way::Own
@@ -100,7 +101,13 @@ impl Target {
         self.metrics.dropped(&self.written, reason);
         if let Some(suppressed) = self.log.pass(reason) {
             let to = &self.written;
-            warn!(suppressed, %to, reason, "a datagram did not go on (udpServerConfig.forwardTo): {why}");
+            warn!(
+                code = "forward_failed",
+                suppressed,
+                %to,
+                reason,
+                "a datagram did not go on (udpServerConfig.forwardTo): {why}; look whether the program there runs, or take it out"
+            );
         }
     }
 }
