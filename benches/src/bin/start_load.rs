@@ -43,11 +43,11 @@ async fn measure() -> Fallible<String> {
     });
     // The tasks after those that were started last.
     let executions = executions(control).await?;
-    let began = wall_micros();
+    let (began, mut late) = (wall_micros(), Vec::new());
     let sent = match arguments.text(0, "rate, burst or flight")? {
         "rate" => {
             let (rate, seconds) = (arguments.number(3, "rate")?, arguments.number(4, "seconds")?);
-            paced(&mut write, executions, rate, seconds).await?
+            paced(&mut write, executions, (rate, seconds), &mut late).await?
         }
         "burst" => at_once(&mut write, executions, arguments.number(3, "count")?).await?,
         "flight" => {
@@ -65,7 +65,10 @@ async fn measure() -> Fallible<String> {
     let last = starts.iter().map(|(_, at)| *at).max().unwrap_or_default();
     let seconds = last.saturating_sub(began) as f64 / 1e6;
     let per_s = sent.len() as f64 / seconds;
-    Ok(format!("{} messages={} seconds={seconds:.2} per_s={per_s:.0}", percentiles(&mut micros), sent.len()))
+    late.sort_unstable();
+    let late = late.get(late.len() * 99 / 100).copied().unwrap_or_default() as f64 / 1e3;
+    let percentiles = percentiles(&mut micros);
+    Ok(format!("{percentiles} messages={} seconds={seconds:.2} per_s={per_s:.0} late_p99_ms={late:.3}", sent.len()))
 }
 
 fn task(number: u64) -> String {
@@ -79,12 +82,19 @@ fn message(number: u64) -> Vec<u8> {
 /// Task and stamp of each message.
 type Stamps = Vec<(String, u64)>;
 
-async fn paced(write: &mut (impl AsyncWrite + Unpin), first: u64, rate: u64, seconds: u64) -> Fallible<Stamps> {
+/// `late`: microseconds this process woke after each message's time, which is what the machine takes from everybody (and up to a millisecond of the
+/// timer's).
+async fn paced(
+    write: &mut (impl AsyncWrite + Unpin),
+    first: u64,
+    (rate, seconds): (u64, u64),
+    late: &mut Vec<u64>,
+) -> Fallible<Stamps> {
     let mut ticks = interval(Duration::from_micros(1_000_000 / rate));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut sent = Vec::new();
     for number in first..first + rate * seconds {
-        ticks.tick().await;
+        late.push(ticks.tick().await.elapsed().as_micros() as u64);
         sent.push((task(number), wall_micros()));
         write.write_all(&message(number)).await?;
     }
