@@ -295,6 +295,11 @@ async fn what_became_of_a_call_is_told_and_never_ends_the_reload() {
         );
         assert!(!script.get("vSbError").is_empty() && script.get("vSbId").is_empty(), "{wrong}");
     }
+    // Also what is wrong with the call itself.
+    let asked = app.call("POST", "/api/v1/tasks/start?soft=1&timeout=x", &[], "{}").await;
+    let expected =
+        r#"{"ok":false,"status":400,"error":"`timeout` must be a number of seconds from 0 to 1000","id":""}"#;
+    assert_eq!(asked, (200, expected.to_owned()));
     // What happened: the journal hears of it a moment after the answer.
     let asked = ["sense.task.failed", BADLY, "1h"];
     let begun = std::time::Instant::now();
