@@ -52,14 +52,16 @@ impl Chronicler {
 
     /// A task event.
     pub fn task(&self, event: &TaskEvent) {
-        self.sink.note(of_task(event));
+        self.sink.note(|| of_task(event));
     }
 
     /// What a user did. `user`: as much of them as may be told; `whole`: all of it may, so the message may be noted, which names them.
     pub fn session(&self, event: &SessionEvent, user: impl FnOnce() -> (String, bool)) {
         if self.sessions {
-            let (user, whole) = user();
-            self.sink.note(of_session(event, user, whole));
+            self.sink.note(|| {
+                let (user, whole) = user();
+                of_session(event, user, whole)
+            });
         }
     }
 
@@ -88,20 +90,20 @@ impl Chronicler {
 
     fn execution(&self, execution: &Execution) {
         if let Some(note) = of_execution(execution, SystemTime::now()) {
-            self.sink.note(note);
+            self.sink.note(|| note);
         }
     }
 }
 
 fn of_task(event: &TaskEvent) -> Note {
-    // Ids are told as this program writes them, so that they can be compared; what is none stays as it was sent.
-    let id = |known: Option<String>, sent: &Option<String>| known.unwrap_or_else(|| text(sent));
+    // In lower case, so that they can be compared: Sense sends them so, and this program writes them so.
+    let id = |sent: &Option<String>| text(sent).to_ascii_lowercase();
     Note {
         at: happened(event),
         kind: event.kind.type_name(),
-        task_id: id(event.task_id().map(|id| id.to_string()), &event.task_id),
-        execution_id: id(event.execution_id().map(|id| id.to_string()), &event.execution_id),
-        app_id: text(&event.app_id).to_ascii_lowercase(),
+        task_id: id(&event.task_id),
+        execution_id: id(&event.execution_id),
+        app_id: id(&event.app_id),
         task_name: text(&event.task_name),
         app_name: text(&event.app_name),
         user: text(&event.user),

@@ -62,7 +62,7 @@ pub struct Texts<'a> {
 impl Entry {
     pub(super) fn new(id: u64, noted: u64, note: &Note) -> Self {
         let (message, others) = LONGEST;
-        let mut texts = String::new();
+        let mut texts = String::with_capacity(512);
         let ids = [note.kind, &note.task_id, &note.execution_id, &note.app_id, &note.task_name, &note.app_name];
         for text in ids.into_iter().chain([&*note.user, &note.host, note.source, &note.log_time]) {
             push(&mut texts, text, others);
@@ -97,6 +97,12 @@ impl Entry {
 
 /// A text without zero bytes, cut if it is too long.
 fn push(texts: &mut String, text: &str, longest: usize) {
+    // As good as every one: no longer in bytes, either.
+    if text.len() <= longest && !text.as_bytes().contains(&0) {
+        texts.push_str(text);
+        texts.push('\0');
+        return;
+    }
     let mut characters = text.chars();
     texts.extend(characters.by_ref().take(longest).map(|c| if c == '\0' { ' ' } else { c }));
     if characters.next().is_some() {

@@ -211,7 +211,7 @@ async fn a_note_never_waits_and_what_is_too_much_is_counted() {
     let scene = Scene::in_memory(JournalSettings { max_entries: 100_000, ..BOUNDS });
     let Life { journal, sink, scribe, registry } = scene.open();
     for number in 0..ROOM + 3 {
-        sink.note(note(&number.to_string()));
+        sink.note(|| note(&number.to_string()));
     }
     sink.missed(7);
     let stop = CancellationToken::new();
