@@ -6,7 +6,7 @@ mod app;
 
 use app::{Dir, assert_refused, root, run_to_end, run_with_input, said};
 
-const VERBS: [&str; 13] = [
+const VERBS: [&str; 14] = [
     "run",
     "demo",
     "check",
@@ -19,6 +19,7 @@ const VERBS: [&str; 13] = [
     "sub",
     "hash-password",
     "token",
+    "appenders",
     "version",
 ];
 

@@ -1,9 +1,14 @@
-//! The log appender files that are shipped: well-formed, complete, and what they would send is what the parser reads.
+//! The log appender files that are shipped: well-formed, complete, and what they would send is what the parser reads. And the verb that puts them
+//! where they belong, into the files of others.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-use std::{collections::BTreeSet, time::SystemTime};
+#[path = "support/app.rs"]
+mod app;
 
+use std::{collections::BTreeSet, fs, path::PathBuf, time::SystemTime};
+
+use app::{Dir, assert_refused, run_to_end, said};
 use roxmltree::{Document, Node};
 use sense_butler::{
     config::settings::Generation,
@@ -122,4 +127,109 @@ fn proxy() {
         }
     }
     assert_eq!(read, 8);
+}
+
+const ADDRESS: [&str; 5] = ["appenders", "--directory", ".", "--address", "10.1.2.3:19998"];
+const FILE: &str = "Scheduler/LocalLogConfig.xml";
+
+/// A directory like that of Qlik Sense, and what it holds, by name.
+fn sense() -> Dir {
+    let dir = Dir::new();
+    for service in ["Scheduler", "Proxy"] {
+        fs::create_dir(dir.0.join(service)).unwrap();
+    }
+    dir
+}
+
+fn files(dir: &Dir) -> Vec<PathBuf> {
+    let below = |service: &str| fs::read_dir(dir.0.join(service)).unwrap().map(|entry| entry.unwrap().path());
+    let mut all: Vec<_> = below("Scheduler").chain(below("Proxy")).collect();
+    all.sort();
+    all
+}
+
+/// What the verb says, which ends well.
+fn merged(dir: &Dir, more: &[&str]) -> String {
+    let output = run_to_end(dir, &[&ADDRESS, more].concat());
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", said(&output));
+    said(&output)
+}
+
+#[test]
+fn the_verb_makes_the_files_and_leaves_them_when_they_are_as_they_should_be() {
+    let dir = sense();
+    let text = merged(&dir, &[]);
+    assert!(text.contains("was made") && text.matches("  added     ").count() == 6, "{text}");
+    assert_eq!(files(&dir), [dir.0.join(FILE)], "nothing of users unless they are asked for");
+    let made = fs::read_to_string(dir.0.join(FILE)).unwrap();
+    let shipped = read("Scheduler").replace("\"127.0.0.1\"", "\"10.1.2.3\"").replace("\"9998\"", "\"19998\"");
+    assert_eq!(made, shipped);
+    let text = merged(&dir, &[]);
+    assert!(text.contains("nothing was written") && text.matches("  unchanged ").count() == 6, "{text}");
+    assert_eq!(files(&dir).len(), 1);
+    let text = merged(&dir, &["--sessions", "butler.example.com:9997"]);
+    assert!(text.contains("Proxy") && text.matches("  added     ").count() == 3, "{text}");
+    assert!(fs::read_to_string(dir.0.join("Proxy/LocalLogConfig.xml")).unwrap().contains("butler.example.com"));
+}
+
+#[test]
+fn the_verb_keeps_what_others_have_and_a_copy() {
+    let dir = sense();
+    let before = "\u{feff}<?xml version=\"1.0\"?>\r\n<configuration>\r\n  <!-- Größe -->\r\n\
+        \t<logger   name='System.Scheduler.Scheduler.Master.Task.TaskSession'>\r\n    <appender-ref ref=\"Mail\"/>\r\n  </logger>\r\n\
+        </configuration>\r\n";
+    fs::write(dir.0.join(FILE), before).unwrap();
+    let shown = merged(&dir, &["--dry-run"]);
+    assert!(shown.contains("changes of the file that is there") && shown.contains("SenseButlerTaskFailed"), "{shown}");
+    assert_eq!(fs::read_to_string(dir.0.join(FILE)).unwrap(), before, "a dry run writes nothing");
+    let text = merged(&dir, &[]);
+    let after = fs::read_to_string(dir.0.join(FILE)).unwrap();
+    assert!(
+        after.starts_with(
+            "\u{feff}<?xml version=\"1.0\"?>\r\n<configuration>\r\n  <!-- Größe -->\r\n\t<logger   name='"
+        ),
+        "{after}"
+    );
+    assert!(
+        after.contains("<appender-ref ref=\"Mail\"/>\r\n    <appender-ref ref=\"SenseButlerTaskFailed\" />\r\n"),
+        "{after}"
+    );
+    assert!(!after.replace("\r\n", "").contains('\n') && after.ends_with("</configuration>\r\n"), "{after}");
+    let copies: Vec<_> =
+        files(&dir).into_iter().filter(|file| file.extension().is_some_and(|end| end == "bak")).collect();
+    assert_eq!((copies.len(), files(&dir).len()), (1, 2), "{:?}", files(&dir));
+    assert!(text.contains(&*copies[0].file_name().unwrap().to_string_lossy()), "{text}");
+    assert_eq!(fs::read_to_string(&copies[0]).unwrap(), before);
+    // Another address later: replaced, with a copy of its own, also within the same second.
+    let output = run_to_end(&dir, &["appenders", "--directory", ".", "--address", "10.1.2.4:19998"]);
+    assert!(said(&output).matches("  replaced  ").count() == 4, "{}", said(&output));
+    assert_eq!(fs::read_to_string(dir.0.join(FILE)).unwrap(), after.replace("10.1.2.3", "10.1.2.4"));
+    assert_eq!(files(&dir).len(), 3);
+}
+
+#[test]
+fn the_verb_leaves_alone_what_it_does_not_understand() {
+    let dir = sense();
+    let proxy = dir.0.join("Proxy/LocalLogConfig.xml");
+    let both = [&ADDRESS[..], &["--sessions", "10.1.2.3:9997"]].concat();
+    let mut ran = 0;
+    for (text, word) in [
+        (&b"<configuration>"[..], "no XML"),
+        (b"<log4net/>", "`log4net`"),
+        (b"<configuration><!-- Gr\xf6\xdfe --></configuration>", "not UTF-8"),
+        (b"\xff\xfe<\x00c\x00", "not UTF-8"),
+    ] {
+        fs::write(&proxy, text).unwrap();
+        assert_refused(&dir, &both, 1, &["Proxy", "nothing was written", word]);
+        assert_eq!((fs::read(&proxy).unwrap().as_slice(), files(&dir)), (text, vec![proxy.clone()]), "{word}");
+        ran += 1;
+    }
+    assert_eq!(ran, 4);
+    fs::remove_dir_all(dir.0.join("Scheduler")).unwrap();
+    assert_refused(&dir, &ADDRESS, 1, &["there is no directory", "--dry-run"]);
+    assert!(merged(&dir, &["--dry-run"]).contains("there is no such file yet"));
+    for wrong in ["10.1.2.3", "10.1.2.3:0", "a b:1", "\"/>:1"] {
+        let output = run_to_end(&dir, &["appenders", "--address", wrong]);
+        assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+    }
 }

@@ -97,7 +97,7 @@ where
     let path = router::tidy(path.as_str()).into_owned();
     let space = Space::of(&path, state.setup.generation);
     let origin = listed_origin(&state, &headers);
-    let soft = publish::is_soft(&path, &query);
+    let soft = softly(&path, &query);
     let (mut route, mut pieces) = (None, None);
     let mut body = pin!(body);
     let request = Incoming { state: &state, caller, hang_up, lane, method: &method, path, query, headers: &headers };
@@ -108,8 +108,8 @@ where
             if fault.kind != Kind::Slow && !awaits_permission(&headers) {
                 body::drain(body).await;
             }
-            if soft {
-                Told { status: fault.kind.status(space), answer: publish::soft(&fault) }
+            if let Some(soft) = soft {
+                Told { status: fault.kind.status(space), answer: soft(&fault) }
             } else {
                 fault.answer(space).into()
             }
@@ -126,6 +126,15 @@ where
         allow_origin(response.headers_mut(), origin, preflight);
     }
     response
+}
+
+/// How what is wrong is told to a load script that must not end over it, where the request asks for that.
+fn softly(path: &str, query: &str) -> Option<fn(&Fault) -> Answer> {
+    if publish::is_soft(path, query) {
+        Some(publish::soft)
+    } else {
+        tasks::is_soft(path, query).then_some(tasks::soft_fault)
+    }
 }
 
 /// An answer, and the status it is counted with: a load script that wants 200 whatever happens gets it, and metrics the truth.

@@ -31,6 +31,7 @@ pub mod console;
 mod docker_health;
 mod endpoints_enabled;
 mod entry;
+mod events;
 mod form;
 mod health;
 mod idle;

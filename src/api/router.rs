@@ -10,7 +10,7 @@ use super::{
     answer::{Answer, Request},
     broker_clients, broker_retained, broker_stats, broker_subscriptions, butlerping,
     console::{self, Deed},
-    endpoints_enabled,
+    endpoints_enabled, events,
     fault::{Fault, Kind},
     health, key_values, metrics, mqtt_publish, not_offered, publish, reload,
     state::{Limits, State},
@@ -53,6 +53,7 @@ pub(super) enum Resource {
     Executions,
     Execution,
     ExecutionStop,
+    Events,
     ConsolePage,
     ConsoleSession,
     ConsoleLive,
@@ -93,6 +94,7 @@ impl Resource {
             Self::Executions => "executions",
             Self::Execution => "execution",
             Self::ExecutionStop => "execution_stop",
+            Self::Events => "events",
             Self::ConsolePage => "console",
             Self::ConsoleSession => "console_session",
             Self::ConsoleLive => "console_live",
@@ -154,6 +156,7 @@ impl Resource {
                 | Self::Executions
                 | Self::Execution
                 | Self::ExecutionStop
+                | Self::Events
         )
     }
 
@@ -183,6 +186,7 @@ impl Resource {
             | Self::Task
             | Self::Executions
             | Self::Execution
+            | Self::Events
             | Self::ConsoleLive => Some(Deed::Console),
             Self::MqttPublish | Self::Publish | Self::PublishBulk => Some(Deed::Publish),
             Self::BrokerRetainedTopic | Self::ConsoleTrial => Some(Deed::Publish),
@@ -274,6 +278,7 @@ pub(super) fn find(state: &State, path: &str) -> Result<Resource, Fault> {
         other if is_key(other) => on.key_values.then(|| of_key(other)),
         other if state.setup.console.is_some() && other.starts_with(page::ROOT) => of_console(other),
         "/api/v1/tasks" => on.tasks_read.then_some(Resource::Tasks),
+        events::PATH => state.setup.journal.as_ref().map(|_| Resource::Events),
         tasks::START => on.tasks_start.then_some(Resource::TasksStart),
         "/api/v1/executions" => on.tasks_read.then_some(Resource::Executions),
         other if is_below(other, tasks::TASKS) => on.tasks_read.then_some(Resource::Task),
@@ -387,6 +392,7 @@ pub(super) async fn dispatch(state: &State, resource: Resource, request: Request
         Resource::Executions => tasks::executions(state, &request),
         Resource::Execution => tasks::execution(state, &request).await,
         Resource::ExecutionStop => tasks::stop(state, &request).await,
+        Resource::Events => events::list(state, &request).await,
         Resource::ConsolePage => console::page(&request),
         Resource::ConsoleSession => console::session(state, &request).await,
         Resource::ConsoleTrial => console::trial(state, &request).await,

@@ -25,7 +25,7 @@ use crate::{
         tokens::TokenFile,
     },
     console::Console,
-    keep::{keys::Keys, values::Values},
+    keep::{journal::Journal, keys::Keys, values::Values},
     names::{TopicFilter, TopicName},
     telemetry::readiness::Readiness,
 };
@@ -68,6 +68,8 @@ pub struct Setup {
     pub values: Values,
     /// Idempotency keys.
     pub keys: Keys,
+    /// What happened in Qlik Sense; `None`: switched off.
+    pub journal: Option<Journal>,
     /// Tokens that let callers in; `None`: there are none.
     pub tokens: Option<TokenFile>,
     /// What `/readyz` says.
@@ -192,6 +194,7 @@ pub(crate) mod tests {
             active_users: Arc::new(Vec::new),
             values,
             keys,
+            journal: None,
             tokens: None,
             readiness: Readiness::new(),
             registry: Arc::new(registry),

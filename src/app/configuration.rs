@@ -13,6 +13,7 @@ use prometheus_client::{
 };
 
 use super::{
+    keep::Stores,
     last_good::LastGood,
     reload::Watched,
     signal::Hangups,
@@ -73,7 +74,7 @@ impl Metrics {
 pub(super) struct Live {
     pub(super) starter: Starter,
     pub(super) topics: TopicRules,
-    pub(super) values: Values,
+    pub(super) stores: Stores,
     pub(super) events: Switches,
     pub(super) relay: Option<Relay>,
 }
@@ -88,9 +89,12 @@ impl Live {
 
     /// Cannot fail, so what begins ends.
     fn take(&self, settings: &Settings) {
-        self.starter.obey(rules(settings, &self.values));
+        self.starter.obey(rules(settings, &self.stores.values));
         self.topics.obey(&settings.start.topics);
-        self.values.limit(settings.values);
+        self.stores.values.limit(settings.values);
+        if let Some(journal) = &self.stores.journal {
+            journal.limit(settings.journal);
+        }
         self.events.set(&settings.mqtt);
         if let Some(relay) = &self.relay {
             relay.change(&settings.udp.forward);

@@ -152,7 +152,7 @@ impl App {
         qrs.tell_certificates(&certificates);
         let starter = Starter::open(
             qrs.clone(),
-            configuration::rules(&settings, &kept.values),
+            configuration::rules(&settings, &kept.stores.values),
             kept.keep.shelf("starts"),
             Patience::default(),
         )?;
@@ -174,7 +174,8 @@ impl App {
             users.clone(),
             &mut registry,
         )?
-        .hinting(starter.follower().clone());
+        .hinting(starter.follower().clone())
+        .noting(kept.chronicler());
         let executions = executions(&settings, &buses.bridge, &starter, &mut registry)?;
         let counters = api::counters::Counters::register(&mut registry);
         let console = console::build(loaded, &carrier, &buses.bridge, receiver.as_ref(), &mut registry)?;
@@ -258,15 +259,15 @@ impl App {
         let live = Live {
             starter: self.starter.clone(),
             topics: self.actions.topics(),
-            values: self.kept.values.clone(),
+            stores: self.kept.stores.clone(),
             events: self.forwarder.switches(),
             relay: self.receiver.as_ref().map(Receiver::relay),
         };
         let reloader = self.configuration.running(live, broker_file, &readiness);
         reloader.start(&supervisor, self.hangups).await;
         carrier.start(&supervisor, &readiness);
-        let (values, keys) = (self.kept.values.clone(), self.kept.keys.clone());
-        self.kept.start(&supervisor, &readiness);
+        let stores = self.kept.stores.clone();
+        self.kept.start(&supervisor, &readiness, self.starter.follower());
         let certificates = self.certificates;
         supervisor.restarting(Stage::Doors, "certificates", move |stop| certificates.clone().watch(stop));
         // Also with `mqttConfig.enable: false`: then nothing is forwarded, but REST still tells who is active.
@@ -290,8 +291,7 @@ impl App {
                 desk,
                 starter: self.starter,
                 users: self.users,
-                values,
-                keys,
+                stores,
                 tokens: self.tokens,
                 readiness: readiness.clone(),
                 registry: self.registry,

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use super::configuration::Reloader;
+use super::{configuration::Reloader, keep::Stores};
 use crate::{
     api::{self, answer::Request, start_task, tasks::TasksState},
     bridge::active_users::ActiveUsers,
     bus::{Bus, desk::Desk},
     config::{settings::Settings, tokens::TokenFile},
     console::Console,
-    keep::{keys::Keys, values::Values},
     names::TopicFilter,
     sense::tasks::Starter,
     telemetry::{metrics::Registry, readiness::Readiness},
@@ -23,8 +22,7 @@ pub(super) struct Rest {
     pub(super) desk: Option<Desk>,
     pub(super) starter: Starter,
     pub(super) users: ActiveUsers,
-    pub(super) values: Values,
-    pub(super) keys: Keys,
+    pub(super) stores: Stores,
     pub(super) tokens: TokenFile,
     pub(super) readiness: Readiness,
     pub(super) registry: Registry,
@@ -35,11 +33,11 @@ pub(super) struct Rest {
 
 impl Rest {
     pub(super) fn setup(self) -> api::Setup {
-        let Self { settings, users, .. } = self;
+        let Self { settings, users, stores: Stores { values, keys, journal }, .. } = self;
         let start = Arc::new(start_task::StartTaskState {
             generation: settings.generation,
             starter: self.starter.clone(),
-            values: self.values.clone(),
+            values: values.clone(),
         });
         let tokens = (settings.rest.tokens != Some(false)).then_some(self.tokens);
         let reloader = self.reloader;
@@ -59,8 +57,9 @@ impl Rest {
             }),
             tasks,
             active_users: Arc::new(move || users.names().iter().map(ToString::to_string).collect()),
-            values: self.values,
-            keys: self.keys,
+            values,
+            keys,
+            journal,
             tokens,
             readiness: self.readiness,
             registry: Arc::new(self.registry),

@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::sense::event::{SessionEvent, SessionEventKind, TaskEvent, TaskEventKind};
+use crate::sense::event::{SessionEvent, TaskEvent};
 
 /// What may stand in `source` as it is: RFC 3986's unreserved characters.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -37,12 +37,12 @@ pub fn of_task(event: &TaskEvent, data: &[u8]) -> Vec<u8> {
         .flatten()
         .map(String::as_str)
         .find(|text| !text.is_empty() && *text != "(null)");
-    write(&task_id(event), &event.host, task_type(event.kind), subject, event.received, data)
+    write(&task_id(event), &event.host, event.kind.type_name(), subject, event.received, data)
 }
 
 /// The CloudEvent of a session event. `subject`: the user as far as it may be told. `data`: JSON already.
 pub fn of_session(event: &SessionEvent, subject: Option<&str>, data: &[u8]) -> Vec<u8> {
-    write(&session_id(event), &event.host, session_type(event.kind), subject, event.received, data)
+    write(&session_id(event), &event.host, event.kind.type_name(), subject, event.received, data)
 }
 
 fn write(id: &str, host: &str, kind: &'static str, subject: Option<&str>, at: SystemTime, data: &[u8]) -> Vec<u8> {
@@ -73,38 +73,19 @@ pub(crate) fn utc(at: SystemTime) -> String {
     OffsetDateTime::from(rounded).format(&Rfc3339).unwrap_or_default()
 }
 
-const fn task_type(kind: TaskEventKind) -> &'static str {
-    match kind {
-        TaskEventKind::Failed => "sense.task.failed",
-        TaskEventKind::Aborted => "sense.task.aborted",
-        TaskEventKind::Succeeded => "sense.task.succeeded",
-        TaskEventKind::Distributed => "sense.task.distributed",
-        TaskEventKind::EngineReloadFailed => "sense.engine.reload_failed",
-    }
-}
-
-const fn session_type(kind: SessionEventKind) -> &'static str {
-    match kind {
-        SessionEventKind::SessionStarted => "sense.session.started",
-        SessionEventKind::SessionStopped => "sense.session.stopped",
-        SessionEventKind::ConnectionOpened => "sense.connection.opened",
-        SessionEventKind::ConnectionClosed => "sense.connection.closed",
-    }
-}
-
 /// Of type, task id, app id, execution id and log time. An event without a log time has nothing that tells it from the next one: the time
 /// of receipt takes its place.
 fn task_id(event: &TaskEvent) -> String {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     let time = event.log_time.clone().filter(|time| !time.is_empty()).unwrap_or_else(|| nanoseconds(event.received));
-    digest(&[task_type(event.kind), &text(&event.task_id), &text(&event.app_id), &text(&event.execution_id), &time])
+    digest(&[event.kind.type_name(), &text(&event.task_id), &text(&event.app_id), &text(&event.execution_id), &time])
 }
 
 /// Of type, directory, user, context and time of receipt (session datagrams carry no time of their own).
 fn session_id(event: &SessionEvent) -> String {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     let (directory, user, context) = (text(&event.directory), text(&event.user), text(&event.context));
-    digest(&[session_type(event.kind), &directory, &user, &context, &nanoseconds(event.received)])
+    digest(&[event.kind.type_name(), &directory, &user, &context, &nanoseconds(event.received)])
 }
 
 fn nanoseconds(at: SystemTime) -> String {

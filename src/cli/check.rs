@@ -60,6 +60,7 @@ fn describe(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     tokens(loaded, out)?;
     console(loaded, out)?;
     values(loaded, out)?;
+    journal(loaded, out)?;
     tasks(settings, out)?;
     writeln!(out, "data        {}", loaded.data_dir.display())?;
     if !loaded.warnings.is_empty() {
@@ -313,6 +314,17 @@ fn values(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     }
 }
 
+fn journal(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
+    let journal = &loaded.settings.journal;
+    if !journal.enable {
+        return writeln!(out, "            keeps no events for load scripts (eventJournal.enable is false)");
+    }
+    let place = loaded.keep_dir().map_or("memory".to_owned(), |place| place.join("sense.redb").display().to_string());
+    let days = journal.max_age.as_secs() / (24 * 3_600);
+    let whose = if journal.sessions { "events of tasks and users" } else { "events of tasks" };
+    writeln!(out, "            keeps {whose} in {place}: the last {}, at most {days} days", journal.max_entries)
+}
+
 fn tasks(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
     let qrs = &settings.qrs;
     let Some(host) = &qrs.host else {
@@ -400,6 +412,8 @@ mod tests {
             "tokens: let in by their rights; none was made yet (sense-butler token create)",
             "console: /console, without a log-in, on this machine only",
             "keeps key-value pairs in ",
+            "keeps events of tasks in ",
+            "the last 50000, at most 14 days",
             "https://sense1:4242",
             "keeps sessions and retained messages in ",
             "its schedules will not run; keep Butler for them",

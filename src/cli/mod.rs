@@ -3,6 +3,7 @@
 //! Invariant: a verb ends with an [`Exit`], never by leaving the process itself; what it has to say about a failure goes to standard
 //! error as one sentence that says what, where and what to do.
 
+pub mod appenders;
 pub mod check;
 pub mod demo;
 pub mod doctor;
@@ -145,6 +146,9 @@ pub enum Command {
     /// Make, show and revoke the tokens that open the REST API.
     #[command(after_help = token::EXAMPLES)]
     Token(token::Options),
+    /// Write the log appenders of Qlik Sense for an address, merged into the files that are there.
+    #[command(after_help = appenders::EXAMPLES)]
+    Appenders(appenders::Options),
     /// Print the version and what it was built for.
     #[command(after_help = "Examples:\n  sense-butler version\n  sense-butler version --json")]
     Version(version::Options),
@@ -184,6 +188,7 @@ pub fn run(command: Command) -> Exit {
             Err(error) => complain(error),
         },
         Command::Token(options) => token::run(&options),
+        Command::Appenders(options) => appenders::run(&options),
         Command::Publish(options) => publish::run(&options),
         Command::Subscribe(options) => subscribe::run(&options),
         Command::Version(options) => version::run(&options),
@@ -279,7 +284,7 @@ mod tests {
             assert!(verb.get_about().is_some_and(|about| !about.to_string().is_empty()), "{name}");
             verbs += 1;
         }
-        assert_eq!(verbs, 13);
+        assert_eq!(verbs, 14);
     }
 
     #[test]

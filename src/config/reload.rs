@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Keys, with all below them, that are taken while the program runs. A test compares them with what [`overlay`] does.
-const TAKEN: [&str; 20] = [
+const TAKEN: [&str; 23] = [
     "Butler.logLevel",
     "Butler.mqttConfig.taskFailureSendFull",
     "Butler.mqttConfig.taskAbortedSendFull",
@@ -36,6 +36,9 @@ const TAKEN: [&str; 20] = [
     "Butler.keyValueStore.maxKeysPerNamespace",
     "Butler.keyValueStore.maxValueBytes",
     "Butler.keyValueStore.maxBytes",
+    "Butler.eventJournal.maxEntries",
+    "Butler.eventJournal.maxAgeDays",
+    "Butler.eventJournal.maxBytes",
 ];
 /// What the topics start and allow is taken, while they are the same topics.
 const TOPICS: &str = "Butler.startTask.topics";
@@ -179,6 +182,8 @@ fn overlay(settings: &mut Settings, newer: &Settings) {
     let (values, other) = (&mut settings.values, &newer.values);
     (values.max_namespaces, values.max_keys) = (other.max_namespaces, other.max_keys);
     (values.max_value, values.max_bytes) = (other.max_value, other.max_bytes);
+    let (journal, other) = (&mut settings.journal, &newer.journal);
+    (journal.max_entries, journal.max_age, journal.max_bytes) = (other.max_entries, other.max_age, other.max_bytes);
 }
 
 /// The further start topics, in their order.
@@ -294,6 +299,11 @@ mod tests {
                 "Butler.keyValueStore.maxValueBytes",
             ),
             ("maxKeysPerNamespace: 7", "maxKeysPerNamespace: 7, maxBytes: 70000", "Butler.keyValueStore.maxBytes"),
+            (
+                "logLevel: info",
+                "logLevel: info\n  eventJournal: {maxEntries: 7, maxAgeDays: 2, maxBytes: 70000}",
+                "Butler.eventJournal.maxAgeDays Butler.eventJournal.maxBytes Butler.eventJournal.maxEntries",
+            ),
         ];
         let mut named = std::collections::BTreeSet::<&str>::new();
         for (from, to, keys) in cases {

@@ -3,23 +3,23 @@
 //! Invariant: what stands here was validated; no room behind it checks a setting again. Plain data: no reading, no parsing (that is in the
 //! sibling files).
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
-    keep::values::ValueSettings,
+    keep::{journal::JournalSettings, values::ValueSettings},
     names::{Secret, TopicFilter, TopicName},
     telemetry::logging::LogSettings,
 };
 
 use super::address::HostPort;
 
+mod network;
 mod start;
 
-pub use self::start::{FixedStart, StartLimits, StartSettings, StartTaskFilter, StartTopic, UserFilter};
+pub use self::{
+    network::Network,
+    start::{FixedStart, StartLimits, StartSettings, StartTaskFilter, StartTopic, UserFilter},
+};
 
 /// Which generation of Butler a configuration file speaks, and so which payloads, status codes and error bodies are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub struct Settings {
     pub docker_health: DockerHealth,
     /// `keyValueStore`, and whether its endpoint is on.
     pub values: ValueSettings,
+    /// `eventJournal`
+    pub journal: JournalSettings,
     /// Things that are switched on in the file and will not happen, in plain words ("30 schedules will not run; keep Butler for them").
     pub not_offered: Vec<String>,
 }
@@ -294,32 +296,6 @@ pub struct RestTls {
     pub key: PathBuf,
 }
 
-/// An address or a network in CIDR form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    /// Its address.
-    pub address: IpAddr,
-    /// Length of the prefix, bits (32 or 128 for one address).
-    pub prefix: u8,
-}
-
-impl Network {
-    /// Whether it contains an address. IPv4-mapped IPv6 addresses count as IPv4.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(net), IpAddr::V4(addr)) => {
-                let shift = 32 - u32::from(self.prefix.min(32));
-                u32::from(net).checked_shr(shift).unwrap_or(0) == u32::from(addr).checked_shr(shift).unwrap_or(0)
-            }
-            (IpAddr::V6(net), IpAddr::V6(addr)) => {
-                let shift = 128 - u32::from(self.prefix.min(128));
-                u128::from(net).checked_shr(shift).unwrap_or(0) == u128::from(addr).checked_shr(shift).unwrap_or(0)
-            }
-            _ => false,
-        }
-    }
-}
-
 /// The routes of Butler that this program offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoints {
@@ -430,21 +406,4 @@ pub struct DockerHealth {
     pub enable: bool,
     /// `port`
     pub port: u16,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn networks_contain_what_they_should() {
-        let network = |address: &str, prefix| Network { address: address.parse().unwrap(), prefix };
-        let inside = |net: Network, address: &str| net.contains(address.parse().unwrap());
-        assert!(inside(network("10.1.0.0", 16), "10.1.255.1"));
-        assert!(!inside(network("10.1.0.0", 16), "10.2.0.1"));
-        assert!(inside(network("0.0.0.0", 0), "203.0.113.9"));
-        assert!(inside(network("10.1.0.7", 32), "::ffff:10.1.0.7"));
-        assert!(inside(network("fd00::", 8), "fd12::1"));
-        assert!(!inside(network("fd00::", 8), "10.0.0.1"));
-    }
 }

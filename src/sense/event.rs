@@ -41,6 +41,19 @@ pub enum TaskEventKind {
     EngineReloadFailed,
 }
 
+impl TaskEventKind {
+    /// The type of its CloudEvent, and of its row in the journal.
+    pub const fn type_name(self) -> &'static str {
+        match self {
+            Self::Failed => "sense.task.failed",
+            Self::Aborted => "sense.task.aborted",
+            Self::Succeeded => "sense.task.succeeded",
+            Self::Distributed => "sense.task.distributed",
+            Self::EngineReloadFailed => "sense.engine.reload_failed",
+        }
+    }
+}
+
 /// Which source brought an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
@@ -120,6 +133,18 @@ pub enum SessionEventKind {
     ConnectionOpened,
     /// `Close connection`
     ConnectionClosed,
+}
+
+impl SessionEventKind {
+    /// The type of its CloudEvent, and of its row in the journal.
+    pub const fn type_name(self) -> &'static str {
+        match self {
+            Self::SessionStarted => "sense.session.started",
+            Self::SessionStopped => "sense.session.stopped",
+            Self::ConnectionOpened => "sense.connection.opened",
+            Self::ConnectionClosed => "sense.connection.closed",
+        }
+    }
 }
 
 /// A user event: the 8 fields of the proxy's datagram (`type;host;command;userDirectory;userId;origin;context;message`).

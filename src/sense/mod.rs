@@ -1,5 +1,6 @@
 //! Everything that speaks Qlik: datagrams, the event model, the QRS client, starting of tasks, the simulator. Knows no MQTT.
 
+pub mod chronicle;
 pub mod datagram;
 pub mod dedup;
 pub mod directory;

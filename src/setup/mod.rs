@@ -5,6 +5,7 @@
 //! and asked for again.
 
 mod answers;
+pub mod appenders;
 mod authority;
 mod dialog;
 mod found;

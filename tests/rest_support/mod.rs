@@ -188,6 +188,7 @@ pub fn start_in(generation: Generation, rest: RestSettings, room: usize, change:
         active_users: Arc::new(move || names.lock().unwrap().clone()),
         values,
         keys,
+        journal: None,
         tokens: None,
         readiness: readiness.clone(),
         registry: Arc::new(registry),

@@ -36,8 +36,12 @@ pub(super) const BULK: &str = "/api/v1/publish/bulk";
 
 /// Whether a request wants the answer for load scripts.
 pub(super) fn is_soft(path: &str, query: &str) -> bool {
-    matches!(path, PATH | BULK)
-        && form::pairs(query).flatten().any(|(name, value)| name == "soft" && matches!(&*value, "1" | "true"))
+    matches!(path, PATH | BULK) && wants_soft(query)
+}
+
+/// Whether a query says so.
+pub(super) fn wants_soft(query: &str) -> bool {
+    form::pairs(query).flatten().any(|(name, value)| name == "soft" && matches!(&*value, "1" | "true"))
 }
 
 /// What is wrong with a request, for load scripts.

@@ -8,11 +8,13 @@ mod execution;
 mod executions;
 mod list;
 mod one;
+mod soft;
 mod start;
 mod stop;
 
 pub(super) use self::{
-    execution::one as execution, executions::list as executions, list::list, one::one, start::start, stop::stop,
+    execution::one as execution, executions::list as executions, list::list, one::one, soft::fault as soft_fault,
+    soft::is_soft, start::start, stop::stop,
 };
 
 use std::time::Duration;

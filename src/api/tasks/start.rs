@@ -2,10 +2,11 @@
 //!
 //! `Idempotency-Key` is a transaction of the caller. 200: every task has its last word; 202: not all have, these are the words so far; 503: nobody
 //! could be asked, and nothing was started; 429: its sender asks for too much, and nothing was started; 400: the request cannot be read. What became of a task is told by its `status` alone.
+//! With `soft=1` all of this is 200 and flat.
 
 use serde_json::{Value, json};
 
-use super::{DOOR, answer, asker, error, patience, wait_for};
+use super::{DOOR, answer, asker, error, patience, soft, wait_for};
 use crate::{
     api::{
         answer::{Answer, Request},
@@ -26,7 +27,11 @@ const LONGEST_KEY: usize = 255;
 /// # Errors
 /// 400 for a wrong query.
 pub(in crate::api) async fn start(state: &State, request: &Request) -> Result<Answer, Fault> {
-    let patience = patience(&Query::read(request, &["timeout"])?)?;
+    let patience = patience(&Query::read(request, &["timeout", "soft"])?)?;
+    let is_soft = soft::is_soft(&request.path, &request.query);
+    let refused = |status, code: &str, message: &str| {
+        if is_soft { soft::refused(status, message) } else { error(status, code, message) }
+    };
     let tasks = &state.setup.tasks;
     let (requested_by, asker) = asker(request);
     let wish = match read(request) {
@@ -35,7 +40,7 @@ pub(in crate::api) async fn start(state: &State, request: &Request) -> Result<An
             tracing::info!(door = DOOR, requested_by, why = message, "start request refused");
             let outcome = StartOutcome::failed(StartStatus::Invalid, code, message.as_str());
             tasks.starter.audit().refused((DOOR, &requested_by, &asker), transaction.as_ref(), &outcome);
-            return Ok(error(400, code, &message));
+            return Ok(refused(400, code, &message));
         }
     };
     let request = StartRequest { asker, ..wish.into_request(DOOR, requested_by, tasks.starter.deadline()) };
@@ -44,13 +49,17 @@ pub(in crate::api) async fn start(state: &State, request: &Request) -> Result<An
     wait_for(state, patience, ticket.all_said()).await;
     let (outcomes, done) = ticket.latest();
     if let Some(why) = nobody_asked(&outcomes).filter(|_| done) {
-        return Ok(error(503, &why.code, &why.message));
+        return Ok(refused(503, &why.code, &why.message));
     }
     if let Some(why) = too_much(&outcomes) {
-        return Ok(error(429, &why.code, &why.message));
+        return Ok(refused(429, &why.code, &why.message));
+    }
+    let status = if done { 200 } else { 202 };
+    if is_soft {
+        return Ok(soft::told(status, &outcomes));
     }
     let results: Vec<_> = outcomes.iter().map(|outcome| asked.answer(outcome, ticket.duplicate)).collect();
-    Ok(answer(if done { 200 } else { 202 }, &json!({"results": results})))
+    Ok(answer(status, &json!({"results": results})))
 }
 
 fn read(request: &Request) -> Result<Wish, Problem> {

@@ -40,6 +40,7 @@ use crate::{
     config::settings::{EventTopics, Generation, MqttSettings},
     names::{NameError, TopicName},
     sense::{
+        chronicle::Chronicler,
         directory::{Enrichment, TaskDirectory},
         event::{SenseEvent, TaskEvent, TaskEventKind},
         tasks::Follower,
@@ -126,6 +127,7 @@ pub struct Forwarder {
     directory: Option<Arc<dyn TaskDirectory>>,
     users: ActiveUsers,
     follower: Option<Follower>,
+    chronicler: Option<Chronicler>,
     metrics: Metrics,
     publications: publisher::Metrics,
 }
@@ -153,6 +155,7 @@ impl Forwarder {
             directory: directory.filter(|_| asked),
             users,
             follower: None,
+            chronicler: None,
             metrics: Metrics::register(registry),
             publications: publisher::Metrics::register(registry),
         })
@@ -162,6 +165,12 @@ impl Forwarder {
     #[must_use]
     pub fn hinting(self, follower: Follower) -> Self {
         Self { follower: Some(follower), ..self }
+    }
+
+    /// With somebody who notes every event that comes, whether or not it is published.
+    #[must_use]
+    pub fn noting(self, chronicler: Option<Chronicler>) -> Self {
+        Self { chronicler, ..self }
     }
 
     /// What can be changed of it while it runs.
@@ -181,6 +190,7 @@ impl Forwarder {
             cloud_events: self.cloud_events,
             directory: self.directory,
             follower: self.follower,
+            chronicler: self.chronicler,
             metrics: self.metrics,
             waiting: Waiting::default(),
             look_ups: JoinSet::new(),
@@ -211,6 +221,7 @@ struct Work {
     cloud_events: TopicName,
     directory: Option<Arc<dyn TaskDirectory>>,
     follower: Option<Follower>,
+    chronicler: Option<Chronicler>,
     sessions: Sessions,
     publisher: Publisher,
     metrics: Metrics,
@@ -260,6 +271,7 @@ impl Work {
         for room in (0..BATCH).rev() {
             let Some(event) = next else { break };
             self.hint(&event);
+            self.note(&event);
             if let Some(counter) = self.metrics.kinds.get(kind(&event)) {
                 counter.inc();
             }
@@ -282,6 +294,15 @@ impl Work {
             && let Some(execution) = event.execution_id()
         {
             follower.hint(execution);
+        }
+    }
+
+    /// Into the journal. It never waits.
+    fn note(&self, event: &SenseEvent) {
+        match (&self.chronicler, event) {
+            (None, _) => {}
+            (Some(chronicler), SenseEvent::Task(event)) => chronicler.task(event),
+            (Some(chronicler), SenseEvent::Session(event)) => chronicler.session(event, || self.sessions.shown(event)),
         }
     }
 

@@ -37,17 +37,26 @@ impl Sessions {
         Self { topics, cloud_events, users, pending: Change::None, put_off: 0 }
     }
 
+    /// How much of a user's identity leaves. Without session topics nobody said that any of it may.
+    fn mode(&self) -> SessionUser {
+        self.topics.as_ref().map_or(SessionUser::None, |topics| topics.user)
+    }
+
+    /// The user of an event as it may be told, and whether that is all of it.
+    pub(super) fn shown(&self, event: &SessionEvent) -> (String, bool) {
+        let mode = self.mode();
+        (shown_user(event, mode).path, mode == SessionUser::Full)
+    }
+
     /// Counts the user of an event that is not published.
     pub(super) fn count(&mut self, event: &SessionEvent) {
-        let mode = self.topics.as_ref().map_or(SessionUser::None, |topics| topics.user);
-        self.users.apply(event.kind, &event.host, &shown_user(event, mode).key);
+        self.users.apply(event.kind, &event.host, &shown_user(event, self.mode()).key);
     }
 
     /// Publishes an event and what follows from it. `behind`: events that wait behind it.
     pub(super) async fn forward(&mut self, event: SessionEvent, behind: usize, publisher: &mut Publisher) {
         let tally = Tally::default();
-        // Without session topics nobody said that users' identities may leave.
-        let mode = self.topics.as_ref().map_or(SessionUser::None, |topics| topics.user);
+        let mode = self.mode();
         let user = shown_user(&event, mode);
         if let Some(topics) = &self.topics {
             let payload = format!("{}: {}", event.host, user.path);

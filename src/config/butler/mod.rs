@@ -5,6 +5,7 @@
 //! them.
 
 mod broker_choice;
+mod event_journal;
 mod event_sources;
 mod key_values;
 mod mqtt;
@@ -78,6 +79,7 @@ pub(super) fn decode(root: Option<&Node>, mut cx: Context<'_>) -> Option<Setting
     let docker_health = docker_health(butler.section("dockerHealthCheck"));
     let offered = rest.as_ref().is_some_and(|(rest, _)| rest.enable && rest.endpoints.key_values);
     let values = key_values::decode(butler.section("keyValueStore"), offered);
+    let journal = event_journal::decode(butler.section("eventJournal"));
     let mut not_offered = not_offered::collect(&butler, &cx);
     finish_top(&butler);
     let (rest, unbuilt) = rest?;
@@ -95,6 +97,7 @@ pub(super) fn decode(root: Option<&Node>, mut cx: Context<'_>) -> Option<Setting
         log,
         docker_health,
         values,
+        journal,
         not_offered,
     };
     rules::check(&settings, &cx);
@@ -173,4 +176,5 @@ pub(super) const OWN_SECTIONS: &[&str] = &[
     "keyValueStore",
     "startTask",
     "eventSources",
+    "eventJournal",
 ];

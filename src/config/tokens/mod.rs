@@ -36,7 +36,7 @@ pub enum Right {
     Publish,
     /// Start and stop tasks, also by a message on a start topic.
     Start,
-    /// Look: tasks, executions, users, status, metrics, the built-in broker.
+    /// Look: tasks, executions, events, users, status, metrics, the built-in broker.
     Read,
     /// Read and write key-value pairs.
     Values,

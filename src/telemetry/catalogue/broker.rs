@@ -129,6 +129,12 @@ pub(super) const BROKER: &[Group] = &[
                 "idempotency keys cannot be read: their requests would be carried out again",
                 "check the disk",
             ),
+            error("journal_unreadable", "events of `/api/v1/events` cannot be read and are left out", "check the disk"),
+            warning(
+                "journal_dropped",
+                "events did not come into the journal of `/api/v1/events`; by MQTT they went out",
+                "nothing, if it is rare: there were too many at a time; if it goes on, find out what sends so many",
+            ),
             warning(
                 "key_answer_not_kept",
                 "what was answered under an idempotency key is not on disk",

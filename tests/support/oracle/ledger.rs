@@ -350,7 +350,10 @@ impl Ledger {
     pub fn will_withdrawn(&self, id: Id) {
         let mut state = self.state.lock();
         let now = state.tick();
-        state.messages[id].forbidden = Some(now);
+        // A connection that ended when the broker was killed looks the same; who hears of it only when the next life has begun cannot tell.
+        if state.messages[id].life == state.life {
+            state.messages[id].forbidden = Some(now);
+        }
     }
 
     // ---- messages in
