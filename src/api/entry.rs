@@ -90,7 +90,8 @@ where
     let path = router::tidy(path.as_str()).into_owned();
     let space = Space::of(&path, state.setup.generation);
     let origin = listed_origin(&state, &headers);
-    let soft = publish::is_soft(&path, &query);
+    // Any other method is no publish: whoever sends it learns so at the first try.
+    let soft = method == Method::POST && publish::is_soft(&path, &query);
     let (mut route, mut pieces) = (None, None);
     let mut body = pin!(body);
     let request = Incoming { state: &state, caller, hang_up, method: &method, path, query, headers: &headers };
