@@ -368,6 +368,26 @@ async fn every_example_is_answered_as_described_in_generation_5_4() {
     assert_eq!(examples_are_true("5.4").await, 72);
 }
 
+/// What the introduction says of requests that are none: a status, and no body.
+#[tokio::test]
+async fn what_is_no_request_is_answered_without_a_body() {
+    let dir = Dir::new();
+    let app = App::run(&dir, &["--data", "data"]).await;
+    let names: Vec<String> = (0..150).map(|number| format!("x-{number}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+    let mut ran = 0;
+    for (path, headers, status) in [
+        (format!("/livez?{}", "a".repeat(65_600)), &[][..], 414),
+        ("/livez".to_owned(), &many[..], 431),
+        ("/livez".to_owned(), &[("no name", "1")][..], 400),
+    ] {
+        assert_eq!(app.call("GET", &path, headers, "").await, (status, String::new()));
+        ran += 1;
+    }
+    assert_eq!(ran, 3);
+    app.stop().await;
+}
+
 /// The check itself: it finds what is not described, missing, or of another type.
 #[test]
 fn the_check_of_schemas_finds_what_is_wrong() {
