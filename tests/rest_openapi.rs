@@ -402,6 +402,9 @@ fn the_check_of_schemas_finds_what_is_wrong() {
     let cases = [
         (json!({"error": {"code": "a"}}), 0),
         (json!({"error": {"code": "b", "at": "2026-11-23T02:58:36.840Z"}}), 0),
+        (json!({"error": {"code": "b", "at": "2026-11-23T02:58:36.84Z"}}), 0),
+        (json!({"error": {"code": "b", "at": "2026-11-23T02:58:36Z"}}), 0),
+        (json!({"error": {"code": "b", "at": "2026-11-23T02:58:36.84"}}), 1),
         (json!({"error": {"code": "c"}}), 1),
         (json!({"error": {"code": 1}}), 2),
         (json!({"error": {}}), 1),
@@ -415,5 +418,5 @@ fn the_check_of_schemas_finds_what_is_wrong() {
         assert_eq!(spec.faults(&schema, &value).len(), faults, "{value}: {:?}", spec.faults(&schema, &value));
         ran += 1;
     }
-    assert_eq!(ran, 9);
+    assert_eq!(ran, 12);
 }

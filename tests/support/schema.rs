@@ -171,5 +171,6 @@ fn is_guid(text: &str) -> bool {
 /// RFC 3339 in UTC, as all times of this program are.
 fn is_time(text: &str) -> bool {
     let form: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    form == "0000-00-00T00:00:00.000Z" || form == "0000-00-00T00:00:00Z"
+    let fraction = form.strip_prefix("0000-00-00T00:00:00").and_then(|rest| rest.strip_suffix('Z'));
+    fraction.is_some_and(|text| text.is_empty() || (text.starts_with(".0") && text.len() <= 10))
 }
