@@ -297,6 +297,10 @@ async fn soft_answers_are_always_200_with_the_same_four_fields() {
     server.broker.says(Word::Take);
     let raw = server.connect().await.send("POST", "/api/v1/publish?topic=a&soft=1", &[], Some(b"x")).await;
     assert_eq!(raw.json()["ok"], true);
+    for method in ["GET", "PUT", "TRACE"] {
+        let other = server.connect().await.send(method, &format!("{ONE}?soft=1"), &[], None).await;
+        assert_eq!((other.status, other.header("allow")), (405, Some("POST")), "{method}: {}", other.text());
+    }
     let hard = server.connect().await.send("POST", &format!("{ONE}?soft=0"), &[], Some(b"no JSON")).await;
     assert_eq!(hard.status, 400);
     let metrics = server.get("/metrics").await;

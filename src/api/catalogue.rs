@@ -1,4 +1,5 @@
-//! Every `code` of an error body outside Butler's `/v4`: its status, what it means, what to do. `docs/errors.md` is this table.
+//! Every `code` of an error body outside Butler's `/v4`: its status, what it means, what to do. `docs/errors.md` is this table, and the OpenAPI document
+//! has its errors from it.
 //!
 //! The codes of [`Kind`] are all here, which a test sees to; those of a start request are the same by every door and come from the room that
 //! starts tasks.
@@ -147,23 +148,36 @@ const STARTS: &[(&str, u16, &str, &str)] = &[
     ),
 ];
 
-/// The page.
-fn page() -> String {
-    let own = OWN.iter().map(|entry| (entry.kind.word(), entry.kind.status(Space::Own), entry.meaning, entry.remedy));
-    let mut rows: Vec<_> = own.chain(STARTS.iter().copied()).collect();
-    rows.sort_by_key(|(code, status, ..)| (*status, *code));
-    let mut page = String::from(
-        "# Errors\n\nEvery error body outside `/v4` has the same form; `code` is for programs and stays as it is, `message` for people and may\n\
-         change. `reason_code` is there where a message was refused: MQTT's word for it.\n\n```\n\
-         {\"error\":{\"code\":\"bad_topic\",\"message\":\"the topic cannot be published to: …\",\"reason_code\":144,\"request_id\":\"028bc58c-1\"}}\n\
-         ```\n\nThese are all codes. What becomes of each task of a start request is told by a `status` and a `code` of its own\n\
-         ([tasks](tasks.md#the-answer)). Under `/v4`, errors have Butler's form and Butler's status. This page is made from the program.\n\n\
-         | status | code | meaning | what to do |\n|---|---|---|---|\n",
-    );
-    for (code, status, meaning, remedy) in rows {
-        page.push_str(&format!("| {status} | `{code}` | {meaning} | {remedy} |\n"));
-    }
-    page
+/// What is told under a code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Line {
+    /// The code of our own routes.
+    pub word: &'static str,
+    /// HTTP status.
+    pub status: u16,
+    /// What stands in the body; `None`: no code.
+    pub code: Option<&'static str>,
+    pub meaning: &'static str,
+    pub remedy: &'static str,
+}
+
+/// The line of a code, as it is told in a space; `None`: there is no such code.
+pub(super) fn line(word: &str, space: Space) -> Option<Line> {
+    let own = OWN.iter().find(|entry| entry.kind.word() == word).map(|entry| Line {
+        word: entry.kind.word(),
+        status: entry.kind.status(space),
+        code: entry.kind.code(space),
+        meaning: entry.meaning,
+        remedy: entry.remedy,
+    });
+    let start = |&(word, status, meaning, remedy)| Line { word, status, code: Some(word), meaning, remedy };
+    own.or_else(|| STARTS.iter().find(|(code, ..)| *code == word).map(start))
+}
+
+/// Every code.
+#[cfg(test)]
+pub(super) fn words() -> impl Iterator<Item = &'static str> {
+    OWN.iter().map(|entry| entry.kind.word()).chain(STARTS.iter().map(|(code, ..)| *code))
 }
 
 #[cfg(test)]
@@ -171,6 +185,26 @@ mod tests {
     use std::{collections::BTreeSet, fs, path::Path};
 
     use super::*;
+
+    /// The page.
+    fn page() -> String {
+        let own =
+            OWN.iter().map(|entry| (entry.kind.word(), entry.kind.status(Space::Own), entry.meaning, entry.remedy));
+        let mut rows: Vec<_> = own.chain(STARTS.iter().copied()).collect();
+        rows.sort_by_key(|(code, status, ..)| (*status, *code));
+        let mut page = String::from(
+            "# Errors\n\nEvery error body outside `/v4` has the same form; `code` is for programs and stays as it is, `message` for people and may\n\
+             change. `reason_code` is there where a message was refused: MQTT's word for it.\n\n```\n\
+             {\"error\":{\"code\":\"bad_topic\",\"message\":\"the topic cannot be published to: …\",\"reason_code\":144,\"request_id\":\"028bc58c-1\"}}\n\
+             ```\n\nThese are all codes. What becomes of each task of a start request is told by a `status` and a `code` of its own\n\
+             ([tasks](tasks.md#the-answer)). Under `/v4`, errors have Butler's form and Butler's status. This page is made from the program.\n\n\
+             | status | code | meaning | what to do |\n|---|---|---|---|\n",
+        );
+        for (code, status, meaning, remedy) in rows {
+            page.push_str(&format!("| {status} | `{code}` | {meaning} | {remedy} |\n"));
+        }
+        page
+    }
 
     fn root() -> &'static Path {
         Path::new(env!("CARGO_MANIFEST_DIR"))

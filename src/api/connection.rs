@@ -190,6 +190,8 @@ mod tests {
             ("GET", "/v4/butlerping", "", true),
             ("GET", "/v4/configfile/endpointsenabled", "", true),
             ("GET", "/livez", "", true),
+            ("GET", "/openapi.json", "", true),
+            ("GET", "/docs", "", true),
         ] {
             for (peer, trusted) in [("10.0.0.7:5000", false), ("10.1.0.7:5000", true), ("[::ffff:10.1.0.7]:5000", true)]
             {
@@ -205,7 +207,7 @@ mod tests {
                 ran += 1;
             }
         }
-        assert_eq!(ran, 75);
+        assert_eq!(ran, 81);
     }
 
     #[tokio::test]

@@ -97,7 +97,8 @@ where
     let path = router::tidy(path.as_str()).into_owned();
     let space = Space::of(&path, state.setup.generation);
     let origin = listed_origin(&state, &headers);
-    let soft = softly(&path, &query);
+    // Any other method is no publish and no start: whoever sends it learns so at the first try.
+    let soft = softly(&path, &query).filter(|_| method == Method::POST);
     let (mut route, mut pieces) = (None, None);
     let mut body = pin!(body);
     let request = Incoming { state: &state, caller, hang_up, lane, method: &method, path, query, headers: &headers };

@@ -162,6 +162,17 @@ impl Kind {
         }
     }
 
+    /// The `code` in a space; `None`: bodies of this kind have none there.
+    pub(super) const fn code(self, space: Space) -> Option<&'static str> {
+        match (space, self) {
+            (Space::Own, kind) => Some(kind.word()),
+            (Space::V4(Generation::V5_4), kind) => Some(kind.restify()),
+            (Space::V4(Generation::Head), Self::NotFound | Self::Override) => None,
+            (Space::V4(Generation::Head), Self::NoKey | Self::UnknownNamespace | Self::UnknownKey) => None,
+            (Space::V4(Generation::Head), kind) => Some(kind.fastify()),
+        }
+    }
+
     /// The `code` on our own routes, and the reason in metrics.
     pub const fn word(self) -> &'static str {
         match self {

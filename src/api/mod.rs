@@ -6,7 +6,7 @@
 //!
 //! What a request of the web console's page may do, `console` decides.
 //!
-//! A new resource is one file with a `handle`, one line in the router's table and one arm in its `dispatch`.
+//! A new resource is one file with a `handle`, one line in the router's table, one arm in its `dispatch`, and its description in `openapi`.
 
 pub mod answer;
 pub mod counters;
@@ -24,7 +24,6 @@ mod broker_retained;
 mod broker_stats;
 mod broker_subscriptions;
 mod butlerping;
-#[cfg(test)]
 mod catalogue;
 mod connection;
 pub mod console;
@@ -41,6 +40,7 @@ mod key_values;
 mod metrics;
 mod mqtt_publish;
 mod not_offered;
+mod openapi;
 mod publish;
 mod rate;
 mod reload;

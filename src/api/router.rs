@@ -3,6 +3,8 @@
 //! Paths are compared as sent (percent-encoded, case-sensitive) after doubled and trailing slashes are gone. A resource that is switched off is
 //! not found. POST is accepted wherever PUT is, HEAD wherever GET is, OPTIONS everywhere a path exists.
 
+pub(super) mod table;
+
 use std::{borrow::Cow, time::Duration};
 
 use super::{
@@ -12,7 +14,7 @@ use super::{
     console::{self, Deed},
     endpoints_enabled, events,
     fault::{Fault, Kind},
-    health, key_values, metrics, mqtt_publish, not_offered, publish, reload,
+    health, key_values, metrics, mqtt_publish, not_offered, openapi, publish, reload,
     state::{Limits, State},
     status, tasks,
 };
@@ -54,6 +56,9 @@ pub(super) enum Resource {
     Execution,
     ExecutionStop,
     Events,
+    OpenApi,
+    Docs,
+    DocsFile,
     ConsolePage,
     ConsoleSession,
     ConsoleLive,
@@ -95,6 +100,8 @@ impl Resource {
             Self::Execution => "execution",
             Self::ExecutionStop => "execution_stop",
             Self::Events => "events",
+            Self::OpenApi => "openapi",
+            Self::Docs | Self::DocsFile => "docs",
             Self::ConsolePage => "console",
             Self::ConsoleSession => "console_session",
             Self::ConsoleLive => "console_live",
@@ -103,7 +110,7 @@ impl Resource {
     }
 
     /// The value of `Allow`.
-    const fn allow(self) -> &'static str {
+    pub(super) const fn allow(self) -> &'static str {
         match self {
             Self::MqttPublish | Self::StartTask => "PUT, POST",
             Self::Publish | Self::PublishBulk | Self::TasksStart | Self::ExecutionStop => "POST",
@@ -252,57 +259,14 @@ pub(super) fn tidy(path: &str) -> Cow<'_, str> {
 /// # Errors
 /// 404.
 pub(super) fn find(state: &State, path: &str) -> Result<Resource, Fault> {
-    let on = &state.setup.rest.endpoints;
-    let found = match path {
-        "/v4/mqttpublishmessage" => on.mqtt_publish.then_some(Resource::MqttPublish),
-        publish::PATH => on.publish.then_some(Resource::Publish),
-        publish::BULK => on.publish.then_some(Resource::PublishBulk),
-        "/v4/butlerping" => on.butlerping.then_some(Resource::Butlerping),
-        "/v4/configfile/endpointsenabled" => on.list_endpoints.then_some(Resource::EndpointsEnabled),
-        "/v4/activeusers" => on.active_users.then_some(Resource::ActiveUsers),
-        "/v4/activeusercount" => on.active_user_count.then_some(Resource::ActiveUserCount),
-        "/v4/keyvaluesnamespaces" => on.key_values.then_some(Resource::KeyNamespaces),
-        "/livez" => Some(Resource::Livez),
-        "/readyz" => Some(Resource::Readyz),
-        "/metrics" => Some(Resource::Metrics),
-        "/api/v1/status" => Some(Resource::Status),
-        reload::PATH => Some(Resource::Reload),
-        "/api/v1/broker/clients" => Some(Resource::BrokerClients),
-        "/api/v1/broker/subscriptions" => Some(Resource::BrokerSubscriptions),
-        "/api/v1/broker/retained" => Some(Resource::BrokerRetained),
-        "/api/v1/broker/stats" => Some(Resource::BrokerStats),
-        other if is_below(other, broker_clients::ROOT) => Some(Resource::BrokerClient),
-        other if is_below(other, broker_retained::ROOT) => Some(Resource::BrokerRetainedTopic),
-        other if is_below(other, key_values::LIST) => on.key_values.then_some(Resource::KeyList),
-        other if is_below(other, key_values::ROOT) => on.key_values.then_some(Resource::KeyNamespace),
-        other if is_key(other) => on.key_values.then(|| of_key(other)),
-        other if state.setup.console.is_some() && other.starts_with(page::ROOT) => of_console(other),
-        "/api/v1/tasks" => on.tasks_read.then_some(Resource::Tasks),
-        events::PATH => state.setup.journal.as_ref().map(|_| Resource::Events),
-        tasks::START => on.tasks_start.then_some(Resource::TasksStart),
-        "/api/v1/executions" => on.tasks_read.then_some(Resource::Executions),
-        other if is_below(other, tasks::TASKS) => on.tasks_read.then_some(Resource::Task),
-        other if is_below(other, tasks::EXECUTIONS) => on.tasks_read.then_some(Resource::Execution),
-        other if tasks::is_stop(other) => on.tasks_stop.then_some(Resource::ExecutionStop),
-        other if is_start(other) => on.start_task.then_some(Resource::StartTask),
-        other => not_offered::find(other, &state.setup.rest.endpoints_not_offered).map(Resource::NotOffered),
+    let rest = &state.setup.rest;
+    let found = match table::at(path) {
+        Some(route) if route.resource == Resource::Events && state.setup.journal.is_none() => None,
+        Some(route) => (route.is_on)(&rest.endpoints).then_some(route.resource),
+        None if state.setup.console.is_some() && path.starts_with(page::ROOT) => of_console(path),
+        None => not_offered::find(path, &rest.endpoints_not_offered).map(Resource::NotOffered),
     };
     found.ok_or_else(|| Fault::new(Kind::NotFound, "there is nothing at this path; is the endpoint switched on?"))
-}
-
-/// One segment below a path.
-fn is_below(path: &str, root: &str) -> bool {
-    path.strip_prefix(root).is_some_and(|name| !name.is_empty() && !name.contains('/'))
-}
-
-/// `/v4/keyvalues/{namespace}/{key}`
-fn is_key(path: &str) -> bool {
-    let names = path.strip_prefix(key_values::ROOT).and_then(|rest| rest.split_once('/'));
-    names.is_some_and(|(namespace, key)| !namespace.is_empty() && !key.is_empty() && !key.contains('/'))
-}
-
-fn of_key(path: &str) -> Resource {
-    if path.ends_with("/keyexists") { Resource::KeyExists } else { Resource::Key }
 }
 
 /// `/console` and what is below it
@@ -313,13 +277,6 @@ fn of_console(path: &str) -> Option<Resource> {
         console::TRIAL => Some(Resource::ConsoleTrial),
         other => console::is_page(other).then_some(Resource::ConsolePage),
     }
-}
-
-/// `/v4/reloadtask/{id}/start`
-fn is_start(path: &str) -> bool {
-    path.strip_prefix("/v4/reloadtask/")
-        .and_then(|rest| rest.strip_suffix("/start"))
-        .is_some_and(|id| !id.is_empty() && !id.contains('/'))
 }
 
 /// The method after `X-HTTP-Method-Override`, which counts on POST only (load scripts can send nothing but GET and POST).
@@ -393,6 +350,8 @@ pub(super) async fn dispatch(state: &State, resource: Resource, request: Request
         Resource::Execution => tasks::execution(state, &request).await,
         Resource::ExecutionStop => tasks::stop(state, &request).await,
         Resource::Events => events::list(state, &request).await,
+        Resource::OpenApi => openapi::handle(state),
+        Resource::Docs | Resource::DocsFile => openapi::page::handle(&request),
         Resource::ConsolePage => console::page(&request),
         Resource::ConsoleSession => console::session(state, &request).await,
         Resource::ConsoleTrial => console::trial(state, &request).await,

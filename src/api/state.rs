@@ -1,10 +1,11 @@
 //! What the resources need, gathered once by the assembly and shared by every request.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -124,6 +125,8 @@ pub struct State {
     pub(super) rate: Rate,
     /// Work that outlives its request.
     pub(super) background: TaskTracker,
+    /// The OpenAPI document, once somebody asked for it; `None` inside: it cannot be written.
+    pub(super) description: OnceLock<Option<Bytes>>,
     /// The server stops: who waits for an end is told what is known.
     pub(super) stopping: CancellationToken,
 }
@@ -141,6 +144,7 @@ impl State {
             started: Instant::now(),
             limits: Limits::default(),
             background: TaskTracker::new(),
+            description: OnceLock::new(),
             stopping: CancellationToken::new(),
         }
     }

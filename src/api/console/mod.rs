@@ -81,9 +81,13 @@ pub(super) fn check_wire(caller: Caller) -> Result<(), Fault> {
 /// # Errors
 /// 404.
 pub(super) fn page(request: &Request) -> Result<Answer, Fault> {
-    let file = page::find(&request.path).ok_or_else(|| Fault::new(Kind::NotFound, "the console has no such file"))?;
+    page::find(&request.path).map(served).ok_or_else(|| Fault::new(Kind::NotFound, "the console has no such file"))
+}
+
+/// A file of a page of ours, with everything that keeps a browser from doing more with it than it should.
+pub(super) fn served(file: page::File) -> Answer {
     let answer = Answer { content_type: Some(file.content_type), ..Answer::json(200, file.text) };
-    Ok(answer
+    answer
         .with("content-security-policy", POLICY)
         .with("x-content-type-options", "nosniff")
         .with("x-frame-options", "DENY")
@@ -91,7 +95,7 @@ pub(super) fn page(request: &Request) -> Result<Answer, Fault> {
         .with("cross-origin-opener-policy", "same-origin")
         .with("cross-origin-resource-policy", "same-origin")
         .with("permissions-policy", "camera=(), geolocation=(), microphone=()")
-        .with("cache-control", "no-cache"))
+        .with("cache-control", "no-cache")
 }
 
 /// An error with a code of the console's own.

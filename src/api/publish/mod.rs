@@ -12,6 +12,9 @@ mod properties;
 mod told;
 mod wish;
 
+#[cfg(test)]
+pub(super) use self::wish::MOST;
+
 use self::{
     once::Fate,
     told::{Told, Whole},

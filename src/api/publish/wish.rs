@@ -27,7 +27,7 @@ pub(super) const QUOTA: u8 = 0x97;
 /// MQTT 5: "Payload format invalid".
 const PAYLOAD_INVALID: u8 = 0x99;
 /// Most messages of one bulk.
-pub(super) const MOST: usize = 10_000;
+pub(in crate::api) const MOST: usize = 10_000;
 
 /// What is expected, for whoever sent something else.
 const EXPECTED: &str = r#"{"topic":"...","payload":"..."}"#;

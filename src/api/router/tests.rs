@@ -1,5 +1,7 @@
 //! What paths and methods mean.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 #[test]
@@ -17,13 +19,19 @@ fn slashes() {
     }
 }
 
+fn found(path: &str) -> Option<Resource> {
+    table::at(path).map(|route| route.resource)
+}
+
 #[test]
 fn start_paths() {
-    assert!(is_start("/v4/reloadtask/abc/start"));
-    assert!(is_start("/v4/reloadtask/-/start"));
-    for path in ["/v4/reloadtask/start", "/v4/reloadtask/a/b/start", "/v4/reloadtask/a", "/v4/reloadtask//start"] {
-        assert!(!is_start(path), "{path}");
+    for path in ["/v4/reloadtask/abc/start", "/v4/reloadtask/-/start", "/v4/reloadtask/start/start"] {
+        assert_eq!(found(path), Some(Resource::StartTask), "{path}");
     }
+    for path in ["/v4/reloadtask/start", "/v4/reloadtask/a/b/start", "/v4/reloadtask/a", "/v4/reloadtask//start"] {
+        assert_eq!(found(path), None, "{path}");
+    }
+    assert_eq!(found("/api/v1/tasks/start"), Some(Resource::TasksStart), "no task's id");
 }
 
 #[test]
@@ -31,12 +39,32 @@ fn key_paths() {
     for (path, key) in [
         ("/v4/keyvalues/ns/k", Some(Resource::Key)),
         ("/v4/keyvalues/ns/keyexists", Some(Resource::KeyExists)),
-        ("/v4/keyvalues/keyexists", None),
+        ("/v4/keyvalues/keyexists", Some(Resource::KeyNamespace)),
         ("/v4/keyvalues/ns/a/b", None),
         ("/v4/keyvalues/", None),
+        ("/v4/keyvalues", None),
     ] {
-        assert_eq!(is_key(path).then(|| of_key(path)), key, "{path}");
+        assert_eq!(found(path), key, "{path}");
     }
+}
+
+/// Every resource has a line in the table, but those of the console and of Butler's other routes; and every line is found by its own path.
+#[test]
+fn the_table_has_every_resource() {
+    let text = include_str!("../router.rs");
+    let (_, rest) = text.split_once("pub(super) enum Resource {").unwrap();
+    let (list, _) = rest.split_once("\n}").unwrap();
+    let names = list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
+    let names: BTreeSet<&str> = names.map(|line| line.split([',', '(']).next().unwrap()).collect();
+    let in_table: BTreeSet<String> = table::all().map(|route| format!("{:?}", route.resource)).collect();
+    let elsewhere = ["ConsoleLive", "ConsolePage", "ConsoleSession", "ConsoleTrial", "NotOffered"];
+    let missing: Vec<&str> = names.into_iter().filter(|name| !in_table.contains(*name)).collect();
+    assert_eq!(missing, elsewhere, "a resource without a line in src/api/router/table.rs");
+    for route in table::all() {
+        let path = route.path.replace(['{', '}'], "x");
+        assert_eq!(table::at(&path).map(|found| found.path), Some(route.path), "{path} leads to another route");
+    }
+    assert!(in_table.len() >= 30, "{in_table:?}");
 }
 
 #[test]

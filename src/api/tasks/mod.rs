@@ -61,13 +61,6 @@ pub struct TasksState {
     pub starter: Starter,
 }
 
-/// `/api/v1/executions/{id}/stop`
-pub(super) fn is_stop(path: &str) -> bool {
-    path.strip_prefix(EXECUTIONS)
-        .and_then(|rest| rest.strip_suffix(STOP))
-        .is_some_and(|id| !id.is_empty() && !id.contains('/'))
-}
-
 /// Writes down that a caller was refused who may not start or stop anything.
 pub(super) fn refused(state: &State, (peer, user): (std::net::IpAddr, Option<&str>), fault: &Fault) {
     let (address, outcome) = (

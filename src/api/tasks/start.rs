@@ -40,7 +40,7 @@ pub(in crate::api) async fn start(state: &State, request: &Request) -> Result<An
             tracing::info!(door = DOOR, requested_by, why = message, "start request refused");
             let outcome = StartOutcome::failed(StartStatus::Invalid, code, message.as_str());
             tasks.starter.audit().refused((DOOR, &requested_by, &asker), transaction.as_ref(), &outcome);
-            return Ok(refused(400, code, &message));
+            return Ok(refused(if code == "too_large" { 413 } else { 400 }, code, &message));
         }
     };
     let request = StartRequest { asker, ..wish.into_request(DOOR, requested_by, tasks.starter.deadline()) };

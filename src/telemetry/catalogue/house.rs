@@ -109,6 +109,7 @@ pub(super) const HOUSE: &[Group] = &[
                 "nothing; report it if every stop says so",
             ),
             error("signal_unavailable", "the system does not let a signal be handled", "stop or reload another way"),
+            error("openapi_unwritable", "the description of the REST API cannot be written: a defect", "report it"),
             error("metrics_unwritable", "the metrics cannot be written: a defect", "report it"),
             warning(
                 "systemd_not_told",
