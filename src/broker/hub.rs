@@ -35,6 +35,8 @@ pub(super) struct Hub {
     pub entering: Arc<Semaphore>,
     /// Places for clients that wait for their turn.
     pub waiting: Arc<Semaphore>,
+    /// Says that somebody waits for one of these places: who has closed his connection gives it up.
+    pub crowd: Arc<Notify>,
     /// Everything that runs for the broker.
     pub tasks: TaskTracker,
     pub stop: CancellationToken,

@@ -178,6 +178,7 @@ impl Broker {
             taps: Arc::default(),
             entering: Arc::new(Semaphore::new(ENTERING)),
             waiting: Arc::new(Semaphore::new(WAITING)),
+            crowd: Arc::default(),
             doorstep: Doorstep::new(limits.handshakes, limits.handshakes_per_address),
             limits,
             tasks: TaskTracker::new(),

@@ -8,7 +8,7 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{OwnedSemaphorePermit, oneshot},
+    sync::oneshot,
 };
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
     fit::{fitting, largest},
     inbound::OVERLONG,
     link::{Link, Terms},
+    turn::turn,
     wire::Wire,
 };
 use crate::{
@@ -44,13 +45,11 @@ use crate::{
 /// The largest CONNECT: will, user name, password and client id may have 64 KiB each.
 const CONNECT_SIZE: usize = 512 << 10;
 /// What opening a session may take.
-const OPEN_TIME: Duration = Duration::from_secs(10);
-/// How long a client that may come in waits until there is little under way on the bus: those that are in go first.
-const LULL: Duration = Duration::from_millis(20);
+pub(super) const OPEN_TIME: Duration = Duration::from_secs(10);
 
 /// A refusal, with its code in 3.1.1 and in 5.0.
 #[derive(Debug, Clone, Copy)]
-struct Refuse {
+pub(super) struct Refuse {
     v3: u8,
     v5: u8,
     reason: &'static str,
@@ -94,15 +93,15 @@ const TOO_SMALL: Refuse = Refuse {
     reason: "packet_size",
     text: "the client takes no packet as large as this broker's CONNACK",
 };
-const CROWDED: Refuse = Refuse {
+pub(super) const CROWDED: Refuse = Refuse {
     v3: 3,
     v5: 0x89,
     reason: "busy",
     text: "thousands of clients wait to be let in; try again a little later",
 };
-const GONE: Refuse =
+pub(super) const GONE: Refuse =
     Refuse { v3: 3, v5: 0x89, reason: "gone", text: "it closed the connection before its turn to come in" };
-const UNAVAILABLE: Refuse = Refuse { v3: 3, v5: 0x88, reason: "stopping", text: "the broker is stopping" };
+pub(super) const UNAVAILABLE: Refuse = Refuse { v3: 3, v5: 0x88, reason: "stopping", text: "the broker is stopping" };
 
 impl From<LoginRefused> for Refuse {
     fn from(why: LoginRefused) -> Self {
@@ -383,28 +382,6 @@ fn keep_alive(hub: &Hub, connect: &Connect) -> u16 {
             hub.limits.keep_alive
         }
         _ => connect.keep_alive,
-    }
-}
-
-/// A client's turn to come in: not while many are still leaving, only so many at a time, and only some of them while those that are in fill the bus. Whoever has closed his connection meanwhile, and
-/// has said nothing that somebody could miss, goes without one: a storm of connections that are over already keeps nobody waiting.
-async fn turn<S: AsyncRead + AsyncWrite + Unpin>(
-    hub: &Hub,
-    wire: &mut Wire<S>,
-) -> Result<OwnedSemaphorePermit, Refuse> {
-    // What they have sent already waits with them: there is room for so many and no more.
-    let _waiting = hub.waiting.try_acquire().map_err(|_| CROWDED)?;
-    let turn = async {
-        hub.departures.few().await;
-        let turn = Arc::clone(&hub.entering).acquire_owned().await.map_err(|_| UNAVAILABLE)?;
-        // Without one they come in slowly.
-        let _ = tokio::time::timeout(LULL, hub.window.lull()).await;
-        Ok(turn)
-    };
-    tokio::select! {
-        biased;
-        turn = tokio::time::timeout(OPEN_TIME, turn) => turn.unwrap_or(Err(UNAVAILABLE)),
-        () = wire.gone() => Err(GONE),
     }
 }
 

@@ -11,6 +11,7 @@ mod link;
 mod meter;
 mod outbound;
 mod spoken;
+mod turn;
 mod wire;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

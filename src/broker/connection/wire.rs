@@ -74,12 +74,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         })
     }
 
-    /// Waits until the peer has closed without having said anything that is unread; for ever, if there is something.
-    pub(super) async fn gone(&mut self) {
-        while self.inbox.is_empty() {
+    /// Waits until the peer has closed; whether it had said something that is unread. For ever, if that is more than `most` bytes.
+    pub(super) async fn closed(&mut self, most: usize) -> bool {
+        while self.inbox.len() <= most {
             match poll_fn(|cx| self.poll_read::<io::Error>(cx, |_, _| Ok(0))).await {
                 Ok(true) => {}
-                Ok(false) | Err(_) => return,
+                Ok(false) | Err(_) => return !self.inbox.is_empty(),
             }
         }
         std::future::pending().await
@@ -209,16 +209,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_closes_is_gone_unless_something_was_said() {
-        for said in [&b""[..], b"a packet"] {
+    async fn who_closes_is_gone_and_whether_something_was_said_is_known() {
+        for (said, known) in [(&b""[..], Some(false)), (b"a packet", Some(true)), (b"more than is read", None)] {
             let (mut peer, stream) = tokio::io::duplex(64);
             let mut wire = Wire::new(stream, Meter::new(&std::sync::Arc::default()));
-            let mut gone = std::pin::pin!(wire.gone());
+            let mut closed = std::pin::pin!(wire.closed(8));
             let mut cx = Context::from_waker(Waker::noop());
-            assert!(gone.as_mut().poll(&mut cx).is_pending(), "the peer is there");
+            assert!(closed.as_mut().poll(&mut cx).is_pending(), "the peer is there");
             peer.write_all(said).await.unwrap();
             drop(peer);
-            assert_eq!(gone.as_mut().poll(&mut cx).is_ready(), said.is_empty());
+            assert_eq!(closed.as_mut().poll(&mut cx), known.map_or(Poll::Pending, Poll::Ready));
         }
     }
 }
