@@ -378,7 +378,7 @@ impl Link {
     /// One deadline, looked at again when it passes, instead of a timer moved with every packet.
     fn poll_timer(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Result<(), End> {
         let Some(patience) = self.patience() else { return Ok(()) };
-        if self.rests() {
+        if self.rests() || (self.peer.is_held() && self.pending_bytes >= PARK) {
             // It is not silent: it is not listened to.
             self.last_heard = Instant::now();
         }

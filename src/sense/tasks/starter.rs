@@ -28,6 +28,7 @@ use super::{
     settle::Patience,
     story::{Listener, Teller, Ticket, Word, told},
     wall_ms,
+    words::NOT_KEPT,
     work::{Order, Work},
 };
 use crate::{
@@ -338,7 +339,7 @@ impl Starter {
         Some(Resumed { request, ticket })
     }
 
-    /// Notes what an answer came to. A transaction that started nothing because QRS was away may be tried again under its own name; a
+    /// Notes what an answer came to. A transaction that started nothing because QRS or the disk was away may be tried again under its own name; a
     /// redelivery is the network's doing and gets the same answer.
     fn settle(&self, mut keys: Keys, words: &[Word], door: &'static str) -> Keys {
         words.iter().for_each(|word| self.0.metrics.count(door, word.outcome.status));
@@ -349,7 +350,10 @@ impl Starter {
         if let Some(key) = keys.delivery {
             known.deliveries.weigh(key, words.len(), now);
         }
-        let away = words.iter().all(|word| word.outcome.status == StartStatus::Unreachable);
+        let away = words.iter().all(|word| {
+            let code = word.outcome.error.as_ref().map(|error| &*error.code);
+            word.outcome.status == StartStatus::Unreachable || code == Some(NOT_KEPT)
+        });
         if let Some(key) = keys.transaction.take_if(|_| away) {
             known.transactions.remove(key);
         }

@@ -107,9 +107,12 @@ pub(super) fn skipped(execution: Option<ExecutionId>, code: &'static str, why: &
     StartOutcome { execution_id: execution, ..outcome }
 }
 
+/// The code of [`not_kept`]: nothing was started, so the same may be asked for again.
+pub(super) const NOT_KEPT: &str = "not_kept";
+
 /// Without a note nothing is started: after a crash nobody would know of it.
 pub(super) fn not_kept(error: &KeepError) -> StartOutcome {
-    StartOutcome::failed(StartStatus::NotStarted, "not_kept", format!("nothing was started: {error}"))
+    StartOutcome::failed(StartStatus::NotStarted, NOT_KEPT, format!("nothing was started: {error}"))
 }
 
 /// Without its parameters the load script would do something else than was asked for.

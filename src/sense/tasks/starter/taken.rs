@@ -20,6 +20,8 @@ use super::{
 
 /// How long a request that its broker keeps may wait for the first of its steps before it is written down by itself.
 const SOON: Duration = Duration::from_millis(10);
+/// Until it is tried again where the disk did not take it.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A place among those under way, and what tells that the asker has heard everything.
 pub(super) type Admitted = (Place, oneshot::Receiver<()>);
@@ -57,12 +59,13 @@ impl Starter {
         let (order, journal) = (Arc::new(order), Arc::clone(&self.0.work.journal));
         let work = pin!(self.carry_out(Arc::clone(&order), keys, looked, heard));
         let noted = async {
-            if tokio::time::timeout(SOON, order.record.decided()).await.is_err()
+            let mut pause = SOON;
+            while tokio::time::timeout(pause, order.record.decided()).await.is_err()
                 && let Err(error) = journal.ask(&order.record).await
             {
                 // It lies in the broker. What needs the disk here will say that there is none.
                 tracing::debug!(%error, request = order.id.number(), "a start request is not written down yet");
-                order.record.decided().await;
+                pause = AGAIN;
             }
             let _ = asked.send(());
         };
